@@ -8,7 +8,7 @@ PYTEST = .venv/bin/python -m pytest
 RELEASE_PACKAGES = debhelper lintian dpkg-dev fakeroot python3-venv mmdebstrap shellcheck
 RELEASE_PROGRAMS = dh lintian dpkg-buildpackage fakeroot mmdebstrap shellcheck
 
-.PHONY: setup check test test-vm test-packages lint bench fuzz quickstart man docs picture deb dist release
+.PHONY: setup check test test-vm test-packages lint bench fuzz simulate faults quickstart man docs picture deb dist release
 setup:
 	@bash tools/setup "$(PACKAGES)" "$(PROGRAMS)"
 
@@ -40,6 +40,14 @@ quickstart: setup
 
 bench: setup
 	.venv/bin/python -m bench
+
+# every cell of the fault matrix on a real lab; its table goes to docs/reliability.md
+faults: setup
+	.venv/bin/python -m tests.faults --write
+
+# one thread, virtual time: a seed that fails is printed, and `python -m tests.simulator --seed N` is it again
+simulate: setup
+	.venv/bin/python -m tests.simulator --seeds $(or $(SEEDS),10000) --jobs $(or $(JOBS),2)
 
 fuzz: setup
 	.venv/bin/python -m tests.fuzz

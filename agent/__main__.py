@@ -1,4 +1,4 @@
-"""`python -m agent`: one node's agent alone, driven by a server somewhere else."""
+"""`python -m agent`: the agent of one node, driven by a server on another host."""
 
 from __future__ import annotations
 

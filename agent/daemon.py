@@ -1,4 +1,4 @@
-"""The agent as a whole: engine, converger and API on a unix socket; for the all-in-one server and for nodes alone."""
+"""The agent as a whole: engine, converger and API on a unix socket; part of the all-in-one server, or a node's only process."""
 
 from __future__ import annotations
 
@@ -56,10 +56,12 @@ class Agent:
         rule = self.engine.settings.image_gc
         if rule.age or rule.disk:
             self._chores.append(asyncio.create_task(garbage.watch(self.engine.images, rule), name="garbage"))
+        self._chores.append(asyncio.create_task(self.engine.disk.run(), name="disk"))
+        self._chores.append(asyncio.create_task(self.converger.keep_lease(), name="lease"))
         self._chores.append(asyncio.create_task(memory.trim_heap_periodically(), name="memory"))
 
     async def _listen(self) -> None:
-        """Raises BadRequestError where somebody who is to have a door cannot."""
+        """Serve the Docker socket and the configured doors. Raises BadRequestError if one cannot be opened."""
         payload = self.engine.settings.docker
         applications = [
             (app.make(self.converger, self.manifest_watcher), Door(path=str(self.paths.docker_socket), group=payload.group)),

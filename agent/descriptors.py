@@ -1,7 +1,7 @@
 """Waiting on file descriptors that stay ours.
 
 uvloop's pipe transports close the descriptor under a file object that closes it again; between the two, another thread
-can be given the same number, and loses it. So nothing here hands a descriptor over: who opened it closes it, once.
+can get the same number, and its descriptor is closed. So nothing here hands a descriptor over: its opener closes it, once.
 
 Its pipes for child processes are sockets besides, which no program can open as /dev/stdout: what runs in containers gets pipes.
 """
@@ -57,7 +57,7 @@ async def read_all(fd: int) -> bytes:
 
 
 async def write(fd: int, data: bytes) -> None:
-    """All of *data* into a pipe. Raises BrokenPipeError where nobody reads it."""
+    """Write all of *data* to a pipe. Raises BrokenPipeError when its readers are gone."""
     os.set_blocking(fd, False)
     loop, view = asyncio.get_running_loop(), memoryview(data)
     while view:

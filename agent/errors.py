@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 
 class AgentError(Exception):
-    """Base; *status* is the HTTP status that the Docker Engine API uses for the kind, *code* the exit status of the program
-    whose failure it is, 0 where it is none's. *places* are where in a worker a fault of ours is, for `--debug`."""
+    """Base class. *status* is the HTTP status that the Docker Engine API uses for the kind; *code* the exit status of the
+    program that failed, 0 if none did; *places* the stack of a fault of ours in a worker, for `--debug`."""
 
     status = 500
     code = 0
@@ -23,7 +23,7 @@ class AgentError(Exception):
 
 
 class NotFoundError(AgentError):
-    """There is nothing by this name."""
+    """The named object does not exist."""
 
     status = 404
 
@@ -51,7 +51,7 @@ class ImageError(AgentError):
 
 
 class ImageNotFoundError(ImageError):
-    """There is no such image."""
+    """The image does not exist."""
 
     status = 404
 
@@ -91,24 +91,29 @@ class NotModifiedError(AgentError):
 
 
 def of_worker(reply: Mapping[str, Any], kind: type[AgentError] | None = None, before: str = "") -> AgentError:
-    """What a worker for foreign trees replied (`agent.trees.process`), *before* it the text that it continues; of the *kind*
-    given, or of that which its status says."""
+    """The error that a worker for foreign trees replied (`agent.trees.process`), prefixed with *before*; of the *kind* given,
+    or else of the one that its status stands for."""
     kinds: dict[int, type[AgentError]] = {400: BadRequestError, 404: NotFoundError}
     made = kind or kinds.get(reply.get("status", 500), AgentError)
     return made(f"{before}{reply['error']}", reply.get("trace", ()))
 
 
+def disk_is_full(error: BaseException) -> bool:
+    """Whether *error* says that there is no room for what was to be written."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def user_message(error: BaseException) -> str:
     """The message of *error* for a user, with its kind if the fault is ours."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and disk_is_full(error):
         at = f" ({error.filename})" if error.filename else ""
         return f"the disk is full{at}: make room, with `pystack image prune` for instance, and do this again"
     return str(error) if isinstance(error, AgentError | OSError) else f"{type(error).__name__}: {error}"
 
 
 async def abort_if_response_started(request: web.Request, response: web.StreamResponse) -> None:
-    """For `on_response_prepare` of an aiohttp application: an answer that has begun cannot become an error, and the connection
-    ends, which is one for whoever reads. Raises ConnectionResetError."""
+    """For `on_response_prepare` of an aiohttp application: if a handler fails after its response began, abort the connection,
+    so that the client sees a truncated response, not a complete one. Raises ConnectionResetError."""
     del response
     if request.get("begun"):
         if request.transport:

@@ -32,15 +32,15 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644, *, sync: bool =
 
 
 def _write_all(fd: int, data: bytes) -> None:
-    """A disk that becomes full takes a part of what it is given, and says so only when asked to take the rest."""
+    """Write all of *data*: a write to a disk that becomes full is short, and only the next one fails with ENOSPC."""
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
 
 
 def read_in_root(root: Path, path: str, limit: int = 8 << 20) -> str:
-    """Text of the regular file *path* inside *root*; "" where there is none. Raises BadRequestError for one that is no regular
-    file, or has more than *limit* bytes."""
+    """Text of the regular file *path* inside *root*; "" if it does not exist. Raises BadRequestError for anything else at that
+    path, and for a file of more than *limit* bytes."""
     with Tree.at(root) as tree:
         try:
             return tree.read(path, limit).decode(errors="replace")
@@ -51,7 +51,7 @@ def read_in_root(root: Path, path: str, limit: int = 8 << 20) -> str:
 
 
 def resolve_in_root(root: Path, path: str) -> Path:
-    """Where *path* really is on the host, symlinks resolved inside *root*. Raises OSError where it does not exist."""
+    """Where *path* really is on the host, symlinks resolved inside *root*. Raises OSError if it does not exist."""
     with Tree.at(root) as tree:
         return tree.host_path(path)
 
@@ -69,7 +69,7 @@ def make_in_root(root: Path, path: str, *, directory: bool) -> None:
 
 
 def link_in_root(root: Path, path: str, target: str) -> None:
-    """Make *path*, whose directory is there, a symbolic link to *target* inside *root*, where nothing is at it."""
+    """Create a symbolic link at *path* inside *root* to *target*, unless the path exists. Its directory must exist."""
     with Tree.at(root) as tree:
         parent, name = tree.parent(path)
         with contextlib.suppress(FileExistsError):
@@ -77,7 +77,7 @@ def link_in_root(root: Path, path: str, target: str) -> None:
 
 
 def used(path: Path) -> int:
-    """Bytes that a tree takes on disk; what vanishes meanwhile counts for nothing."""
+    """Bytes that a tree takes on disk. Files that vanish meanwhile are not counted."""
     total, seen = 0, set()
     for folder, _, names in os.walk(path):
         for name in names:

@@ -1,10 +1,9 @@
-"""A node that reads its manifest from etcd by itself: whichever server leads, and whether it reaches this node or not.
+"""A node that reads its manifest from etcd itself, whichever server leads and whether that reaches the node or not.
 
-Below its own prefix, which is all that its credentials let it read, lie `head`, a manifest without its parts, and each entry as
-`<part>/<key>`. A manifest is written in several transactions, the head last and with a digest of all entries: one that does not
-match is still on its way. etcd is spoken to over its JSON gateway, with what an agent has anyway.
-Source: etcd API reference, "gRPC gateway"; role-based access control guide.
-"""
+The node's credentials can read its own prefix only. Below it are `head`, the manifest without its parts, and each entry as
+`<part>/<key>`. A manifest is written in several transactions, the head last, with a digest of all entries: while the digest
+does not match, entries are still being written. etcd is reached over its JSON gateway, so that an agent needs no gRPC. Source:
+etcd API reference, "gRPC gateway"; role-based access control guide."""
 
 from __future__ import annotations
 
@@ -30,7 +29,8 @@ log = logging.getLogger(__name__)
 
 
 def assembled(entries: Mapping[str, bytes]) -> tuple[str, Manifest] | None:
-    """The manifest that *entries*, the head among them, make up, with its digest; None where some are still on their way."""
+    """The manifest that *entries* make up (the head is one of them), with its digest; None while some are still being
+    written."""
     if "head" not in entries:
         return None
     head = msgspec.json.decode(entries["head"], type=ManifestHeader)
@@ -45,7 +45,7 @@ def assembled(entries: Mapping[str, bytes]) -> tuple[str, Manifest] | None:
 
 
 class EtcdManifestWatcher:
-    """Follows the node's own prefix for as long as there is one; *take* is given each manifest that is whole."""
+    """Watches the node's own prefix as long as it has one, and calls *take* with each complete manifest."""
 
     def __init__(self, root: Path, take: Callable[[Manifest], Awaitable[None]]) -> None:
         self._file = root / "etcd.json"
@@ -81,7 +81,7 @@ class EtcdManifestWatcher:
             self._task = None
 
     async def wait_applied(self, digest: str) -> None:
-        """Return when the manifest with *digest* was taken. Raises ConflictError where it does not come."""
+        """Return when the manifest with *digest* was taken. Raises ConflictError if it does not come."""
 
         async def came() -> None:
             while self._applied != digest:
@@ -111,7 +111,7 @@ class EtcdManifestWatcher:
             await asyncio.sleep(RETRY_DELAY_S)
 
     async def _read(self, gateway: _Gateway, prefix: str) -> None:
-        """All that there is, then what changes, until the member ends it or has been silent for long."""
+        """Read all entries, then follow changes, until the member ends the stream or is silent for too long."""
         self._entries, revision = await gateway.range(prefix)
         await self._offer()
         async for changes in gateway.watch(prefix, revision + 1):
@@ -173,7 +173,7 @@ class _Gateway:
         body = {"create_request": {**_span(prefix), "start_revision": str(revision), "progress_notify": True}}
         async with self._session.post(f"{self._url}/watch", json=body) as reply:
             while True:
-                # who was stopped is as silent as who has nothing to say: all is read again then
+                # a stopped member is as silent as one without changes: all is read again then
                 async with asyncio.timeout(WATCH_TIMEOUT_S):
                     line = await reply.content.readline()
                 answer = json.loads(line or b"{}").get("result")

@@ -1,6 +1,6 @@
-"""Memory that a large request needed is the kernel's again soon after.
+"""Gives memory back to the kernel soon after a large request.
 
-glibc keeps what is freed for the next request of that size; here that may be a stack of a thousand services, once a week.
+glibc keeps freed memory for the next request of that size; here that may be a stack of a thousand services, once a week.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ LARGE = 1 << 16
 
 
 def limit_malloc_arenas() -> None:
-    """Call before there is a second thread. Garbage is collected as often as by the interpreter itself, whatever the command
-    that led here has set, which thought to end soon. All threads have one heap, of which Python lets one allocate at a time
-    anyway, and what is large lies apart, so that it leaves no hole. Source: mallopt(3), which other C libraries lack."""
+    """Restore the default thresholds of garbage collection, which the command line raises for commands that end soon; use one
+    malloc arena, since the GIL serialises allocation anyway; and allocate large blocks by mmap, so that a free returns them.
+    Call before there is a second thread. Source: mallopt(3), which other C libraries lack."""
     gc.set_threshold(700, 10, 10)
     if option := getattr(ctypes.CDLL(None), "mallopt", None):
         option(M_ARENA_MAX, 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import re
 import struct
@@ -12,17 +11,36 @@ from pathlib import Path
 
 from agent import rootless
 from agent.errors import AgentError
+from netplugins.linux import syscalls
 from netplugins.linux.netns import in_thread
+from netplugins.linux.uapi import (
+    AT_EMPTY_PATH,
+    AT_FDCWD,
+    CLONE_FS,
+    CLONE_NEWNS,
+    FSCONFIG_CMD_CREATE,
+    FSCONFIG_SET_FLAG,
+    FSCONFIG_SET_STRING,
+    FSMOUNT_CLOEXEC,
+    FSOPEN_CLOEXEC,
+    MNT_DETACH,
+    MOUNT_ATTR_IDMAP,
+    MOVE_MOUNT_F_EMPTY_PATH,
+    MS_BIND,
+    MS_PRIVATE,
+    MS_RDONLY,
+    MS_REMOUNT,
+    OPEN_TREE_CLONE,
+    SYS_FSCONFIG,
+    SYS_FSMOUNT,
+    SYS_FSOPEN,
+    SYS_MOUNT_SETATTR,
+    SYS_MOVE_MOUNT,
+    SYS_OPEN_TREE,
+)
 
-_libc = ctypes.CDLL(None, use_errno=True)
-MNT_DETACH = 2
-MS_REC, MS_PRIVATE, MS_SLAVE, CLONE_NEWNS, CLONE_FS = 16384, 1 << 18, 1 << 19, 0x00020000, 0x00000200
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND = 1, 2, 4, 8, 32, 4096
 PAGE = 4096
-# the same numbers on every architecture: they came after these were made equal
-OPEN_TREE, MOVE_MOUNT, FSOPEN, FSCONFIG, FSMOUNT, MOUNT_SETATTR = 428, 429, 430, 431, 432, 442
-FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC, FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE = 1, 1, 0, 1, 6
-AT_FDCWD, AT_EMPTY_PATH, OPEN_TREE_CLONE, MOVE_MOUNT_F_EMPTY_PATH, MOUNT_ATTR_IDMAP = -100, 0x1000, 1, 4, 0x0010_0000
+"""Bytes of mount options that mount(2) takes."""
 MOST_LAYERS = 500
 """As many as an overlay can have below. Source: Linux, fs/overlayfs/params.h, OVL_MAX_STACK."""
 PAGE_LAYERS = 190
@@ -31,9 +49,10 @@ PAGE_LAYERS = 190
 
 def mount(source: str, target: Path, kind: str, flags: int = 0, data: str = "") -> None:
     """mount(2). Raises AgentError."""
-    if _libc.mount(source.encode(), str(target).encode(), kind.encode(), flags, data.encode()) < 0:
-        code = ctypes.get_errno()
-        raise AgentError(f"mount {kind} at {target}: {os.strerror(code)}")
+    try:
+        syscalls.mount(source.encode(), str(target).encode(), kind.encode(), flags, data.encode())
+    except OSError as error:
+        raise AgentError(str(error.strerror)) from error
 
 
 def most_layers() -> int:
@@ -58,7 +77,7 @@ def overlay(target: Path, lower: Sequence[Path], own: Path, *, singly: bool | No
 
 
 def layers(target: Path, lower: Sequence[Path], *, singly: bool | None = None) -> None:
-    """Mount *lower*, as `overlay` has it, as one tree that nobody can write to. Raises AgentError."""
+    """Mount *lower* (as in `overlay`) as one read-only tree. Raises AgentError."""
     if len(lower) == 1:  # an overlay without an upper layer wants two
         mount(str(lower[0]), target, "none", MS_BIND)
         return mount("none", target, "none", MS_BIND | MS_REMOUNT | MS_RDONLY)
@@ -71,8 +90,7 @@ def _overlay(target: Path, lower: Sequence[Path], own: Path | None, singly: bool
 
     def work() -> None:
         with contextlib.ExitStack() as opened:
-            if _libc.unshare(CLONE_FS) < 0:  # this thread's working directory alone is another
-                raise AgentError(f"a working directory of a thread's own: {os.strerror(ctypes.get_errno())}")
+            syscalls.check(syscalls.libc.unshare(CLONE_FS), "unshare the working directory")  # of this thread alone
             os.chdir(lower[0].parent)
             options = []
             if own:
@@ -104,19 +122,19 @@ def _name_singly(target: Path, names: Sequence[str], options: Sequence[tuple[str
                 _set(context, FSCONFIG_SET_STRING, key, value)
             for flag in (*_attributes().split(",")[1:], *(() if options else ("ro",))):
                 _set(context, FSCONFIG_SET_FLAG, flag)
-            _call("fsconfig", FSCONFIG, context, FSCONFIG_CMD_CREATE, None, None, 0)
+            _call("fsconfig", SYS_FSCONFIG, context, FSCONFIG_CMD_CREATE, None, None, 0)
         except AgentError as error:
             raise AgentError(f"mount overlay at {target}: {_said(context) or error}") from error
-        tree = _call("fsmount", FSMOUNT, context, FSMOUNT_CLOEXEC, 0)
+        tree = _call("fsmount", SYS_FSMOUNT, context, FSMOUNT_CLOEXEC, 0)
         try:
-            _call("move_mount", MOVE_MOUNT, tree, b"", AT_FDCWD, os.fsencode(target), MOVE_MOUNT_F_EMPTY_PATH)
+            _call("move_mount", SYS_MOVE_MOUNT, tree, b"", AT_FDCWD, os.fsencode(target), MOVE_MOUNT_F_EMPTY_PATH)
         finally:
             os.close(tree)
 
 
 @contextlib.contextmanager
 def _opened(kind: str) -> Iterator[int]:
-    context = _call("fsopen", FSOPEN, kind.encode(), FSOPEN_CLOEXEC)
+    context = _call("fsopen", SYS_FSOPEN, kind.encode(), FSOPEN_CLOEXEC)
     try:
         yield context
     finally:
@@ -124,11 +142,11 @@ def _opened(kind: str) -> Iterator[int]:
 
 
 def _set(context: int, how: int, key: str, value: str | None = None) -> None:
-    _call(f"fsconfig {key}", FSCONFIG, context, how, key.encode(), os.fsencode(value) if value is not None else None, 0)
+    _call(f"fsconfig {key}", SYS_FSCONFIG, context, how, key.encode(), os.fsencode(value) if value is not None else None, 0)
 
 
 def _said(context: int) -> str:
-    """What the kernel says went wrong, "" where it says nothing. Source: fsopen(2), "Message retrieval interface"."""
+    """The kernel's message about the failure, "" if it has none. Source: fsopen(2), "Message retrieval interface"."""
     try:
         return os.read(context, PAGE).decode(errors="replace").removeprefix("e ").strip()
     except OSError:
@@ -152,15 +170,15 @@ def idmapped(source: Path, target: Path, user: Path) -> None:
     handle = os.open(user, os.O_RDONLY | os.O_CLOEXEC)
     tree = -1
     try:
-        tree = _call("open_tree", OPEN_TREE, AT_FDCWD, str(source).encode(), OPEN_TREE_CLONE | os.O_CLOEXEC)
+        tree = _call("open_tree", SYS_OPEN_TREE, AT_FDCWD, str(source).encode(), OPEN_TREE_CLONE | os.O_CLOEXEC)
         attributes = struct.pack("=QQQQ", MOUNT_ATTR_IDMAP, 0, 0, handle)
         try:
-            _call("mount_setattr", MOUNT_SETATTR, tree, b"", AT_EMPTY_PATH, attributes, len(attributes))
+            _call("mount_setattr", SYS_MOUNT_SETATTR, tree, b"", AT_EMPTY_PATH, attributes, len(attributes))
         except AgentError as error:
             raise AgentError(
                 f"{source}: its file system or this kernel cannot map owners ({error}); userns_mode: host does without"
             ) from error
-        _call("move_mount", MOVE_MOUNT, tree, b"", AT_FDCWD, str(target).encode(), MOVE_MOUNT_F_EMPTY_PATH)
+        _call("move_mount", SYS_MOVE_MOUNT, tree, b"", AT_FDCWD, str(target).encode(), MOVE_MOUNT_F_EMPTY_PATH)
     finally:
         if tree >= 0:
             os.close(tree)
@@ -168,15 +186,15 @@ def idmapped(source: Path, target: Path, user: Path) -> None:
 
 
 def _call(name: str, number: int, *arguments: object) -> int:
-    result = int(_libc.syscall(number, *arguments))
-    if result < 0:
-        raise AgentError(f"{name}: {os.strerror(ctypes.get_errno())}")
-    return result
+    try:
+        return syscalls.check(int(syscalls.libc.syscall(number, *arguments)), name)
+    except OSError as error:
+        raise AgentError(str(error.strerror)) from error
 
 
 def unmount(target: Path) -> None:
-    """Take *target* off, lazily where it is busy; not mounted is fine."""
-    _libc.umount2(str(target).encode(), MNT_DETACH)
+    """Unmount *target*, lazily if it is busy; nothing happens if it is not mounted."""
+    syscalls.libc.umount2(str(target).encode(), MNT_DETACH)
 
 
 def below(path: Path) -> list[Path]:
@@ -216,9 +234,11 @@ def is_shared(path: Path) -> bool:
 
 
 def hide(point: Path) -> None:
-    """Unmount *point* for this process and its children alone, in a mount namespace of their own."""
-    if _libc.unshare(CLONE_NEWNS) < 0:
-        raise AgentError(f"a mount namespace of the agent's own: {os.strerror(ctypes.get_errno())}")
+    """Unmount *point* for this process and its children only, in a mount namespace of their own."""
+    try:
+        syscalls.check(syscalls.libc.unshare(CLONE_NEWNS), "a mount namespace of the agent's own")
+    except OSError as error:
+        raise AgentError(str(error.strerror)) from error
     for part in (point.parent, point):
         if os.path.ismount(part):
             mount("none", part, "none", MS_PRIVATE)

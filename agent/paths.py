@@ -1,4 +1,4 @@
-"""Where one instance keeps what: `PYSTACK_ROOT` moves all of it, so that two instances can live on one host."""
+"""The directories of one instance. `PYSTACK_ROOT` moves all of them, so that two instances can run on one host."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAMESPACE_DIGITS = 16
 
 
 class Paths(msgspec.Struct, frozen=True):
-    """*root* holds state that outlives a reboot, *run* sockets and what a reboot takes away."""
+    """*root* holds state that outlives a reboot, *run* sockets and state that does not."""
 
     root: Path
     run: Path
@@ -26,8 +26,8 @@ class Paths(msgspec.Struct, frozen=True):
 
     @property
     def link_prefix(self) -> str:
-        """What the names of this instance's links begin with."""
-        return f"ps{self.tag or 't'}"  # t is no hexadecimal digit: no other instance begins so
+        """The prefix of the names of this instance's links."""
+        return f"ps{self.tag or 't'}"  # "t" is not a hexadecimal digit: no other instance has this prefix
 
     @property
     def table(self) -> str:
@@ -36,7 +36,7 @@ class Paths(msgspec.Struct, frozen=True):
 
     @property
     def cgroup_parent(self) -> str:
-        """The cgroup of all containers, from the root of each hierarchy; "" where this user may make none."""
+        """The cgroup of all containers, from the root of each hierarchy; "" if this user may not make any."""
         if rootless.inside():
             return f"{own}/pystack" if (own := cgroups.delegated()) else ""
         return f"/pystack{'-' + self.tag if self.tag else ''}"
@@ -67,21 +67,21 @@ class Paths(msgspec.Struct, frozen=True):
         return self.root / "containers"
 
     def container(self, ident: str) -> Path:
-        """What of the container *ident* outlives a reboot: the record, the writable layer, the log."""
+        """The state of the container *ident* that outlives a reboot: its record, writable layer and log."""
         return self.containers / ident
 
     @property
     def bundles(self) -> Path:
-        """What containers need while they run, and a reboot takes away."""
+        """The directory of the state of running containers, which a reboot removes."""
         return self.run / "containers"
 
     def bundle(self, ident: str) -> Path:
-        """What of the container *ident* does not: the OCI bundle, the mounted root, conmon's files, secrets in the clear."""
+        """The state of the container *ident* while it runs: OCI bundle, mounted root, conmon's files, secrets in the clear."""
         return self.bundles / ident
 
     @property
     def keys(self) -> Path:
-        """The key to what is sealed to this host."""
+        """The directory of this host's private keys."""
         return self.root / "keys"
 
     @property

@@ -15,9 +15,9 @@ from agent import descriptors
 
 
 class ChildProcess:
-    """A program that runs. *streams* and the rest are those of `subprocess.Popen`; there are no pipes to it but the caller's.
+    """A running program. The parameters are those of `subprocess.Popen`; pipes are the caller's to make.
 
-    Raises OSError where it cannot be executed."""
+    Raises OSError if it cannot be executed."""
 
     def __init__(self, *arguments: str, **how: Any) -> None:
         self._process = subprocess.Popen(arguments, **how)
@@ -48,8 +48,8 @@ class ChildProcess:
 
 
 def reset_ignored_signals() -> None:
-    """What this process was told to ignore, as by nohup(1), its children shall not ignore for that: an ignored signal stays so
-    over execve(2), and a handler, of which this installs one that does nothing, does not."""
+    """Replace ignored signals (as by nohup(1)) by a handler that does nothing: SIG_IGN is inherited across execve(2), a handler
+    is not, so that children start with the default action."""
     for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:  # those are restored by Popen
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, lambda *_: None)

@@ -1,7 +1,7 @@
-"""What to do next for one task of the manifest. Pure: the same arguments give the same answer.
+"""The next action for one task of the manifest. Pure: the same arguments give the same answer.
 
-Level-triggered: nothing here asks what happened before, only what should be and what is. Cut off anywhere, the next call
-goes on from there.
+Level-triggered: it compares what should be with what is, and never asks what happened before. If it is cut off anywhere,
+the next call goes on from there.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ Action = Prepare | Create | Start | Stop | Restart | Remove
 
 
 def next_action(task: Task | None, seen: ObservedContainer | None, *, image_present: bool) -> Action | None:
-    """The one next step towards *task*, None where nothing is to be done."""
+    """The next action towards *task*, None if there is nothing to do."""
     if task is None:
         return Remove(seen.id, replaced=False) if seen else None
     same = seen is not None and seen.digest == digest(task.container)

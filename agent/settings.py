@@ -44,7 +44,7 @@ class ImageGc(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class ImageLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Limits of an image that others made; a larger one is refused while it is read, not after."""
+    """Limits of an image from elsewhere; a larger one is refused while it is read, not after."""
 
     layers: int = 500
     """Layers of one image (overlayfs mounts at most 500)."""
@@ -54,7 +54,7 @@ class ImageLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     entries: int = 2_000_000
     """Entries of one layer."""
     bytes: int = 64 << 30
-    """One layer unpacked; what a sparse file claims counts."""
+    """Bytes of one layer unpacked; the holes of sparse files count."""
     path_bytes: int = 4096
     path_depth: int = 255
     """Parts of one entry's path."""
@@ -69,9 +69,9 @@ class ImageLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Door(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One more way to the Engine API: a socket at *path* for its owner and *group*, or *listen* (`tcp://0.0.0.0:2376`) for
-    whoever has a certificate of *ca*; *cert* and *key* are the node's. *access* read answers nothing that changes anything;
-    with *project* nothing but what is that Compose project's, or stack's, is there."""
+    """A further listener of the Engine API: a socket at *path* for its owner and *group*, or *listen* (`tcp://0.0.0.0:2376`)
+    for clients with a certificate of *ca*; *cert* and *key* are the node's. With *access* "read" it serves no request that
+    changes anything; with *project* it shows only what belongs to that Compose project or stack."""
 
     path: str = ""
     group: str = ""
@@ -95,7 +95,8 @@ class Door(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Docker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who may use the node's Docker socket beside its owner: *group*, "" for the owner's; and *doors*, more ways to it."""
+    """The *group* that may use the node's Docker socket besides its owner ("" is the owner's), and *doors*, further
+    listeners."""
 
     group: str = ""
     doors: tuple[Door, ...] = ()
@@ -124,7 +125,7 @@ class PolicySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     @property
     def policy(self) -> ImagePolicy:
-        """With the keys read. Raises BadRequestError where a file has none."""
+        """With the keys read. Raises BadRequestError if a file has none."""
         rules = []
         for rule in self.signed:
             keys = []
@@ -159,20 +160,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_max_size: str = ""
     image_gc: ImageGc = ImageGc()
     heal: bool = True
-    """Whether what somebody else changes of our links, entries and rules is put right at once. Off, `pystack doctor` shows
-    it, and `--repair` puts it right."""
+    """Whether changes by others to our links, entries and rules are undone at once. If not, `pystack doctor` shows them, and
+    `--repair` undoes them."""
     docker_config: str = ""
     """Directory of Docker's config.json with the registry credentials; DOCKER_CONFIG or ~/.docker by default."""
     docker: Docker = Docker()
     userns: Literal["host", "auto"] = "host"
-    """The user namespace of containers that name none: the node's, or one each of their own."""
+    """The user namespace of containers that do not name one: the node's, or one for each."""
     limits: ImageLimits = ImageLimits()
     image_policy: PolicySettings = PolicySettings()
     open_to_containers: tuple[str, ...] = ()
-    """Ports of nodes (`9100/tcp`) that containers of this one reach, here and on the other nodes; nothing else is open to them
-    but what is published."""
+    """Ports of nodes (`9100/tcp`) that containers of this node reach, here and on other nodes, besides published ports."""
     reschedule_after: str = "30s"
-    """How long a node may be silent before its tasks go to others, as far as they can; `never` leaves them to somebody."""
+    """How long a node may be silent before its tasks are moved to others, where possible; `never` leaves them."""
 
     def __post_init__(self) -> None:
         for name, words in self.runtimes.items():

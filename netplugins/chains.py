@@ -162,9 +162,9 @@ def add_forward(script: Script, networks: Sequence[FirewallPolicy], nodes: Nodes
     rules = ["type filter hook forward priority filter; policy accept;"]
     if networks and nodes.addresses:
         rules.append(f"iifname {_links(networks)} oifname != {_links(networks)} jump to_nodes")
-    for pool in sorted({p for n in networks for p in n.services}):
-        # a service without backends: an answer at once, where silence would be a time-out
-        rules.append(f"{'ip6' if ':' in pool else 'ip'} daddr {pool} reject")
+    # a service without backends: an answer at once, where silence would be a time-out
+    pools = sorted({p for n in networks for p in n.services})
+    rules += [f"{'ip6' if ':' in pool else 'ip'} daddr {pool} reject" for pool in pools]
     rules += [f'iifname "{n.link}" oifname != "{n.link}" drop' for n in networks if n.internal]
     if networks:
         rules.append("oifname vmap { " + ", ".join(f'"{n.link}" : jump to_{n.link}' for n in networks) + " }")

@@ -30,7 +30,7 @@ SUBNETS = (Subnet("10.77.0.0/24", "10.77.0.1"), Subnet("fd77::/64", "fd77::1"))
 
 
 class CheckResult(msgspec.Struct, frozen=True):
-    """The result of one case; *problem* "" where it holds."""
+    """The result of one case; *problem* "" if it holds."""
 
     case: str
     problem: str
@@ -210,7 +210,7 @@ def run(make: Callable[[str], Driver], options: Mapping[str, str]) -> Iterator[C
 
 
 def try_case(case: Callable[[Testbed], None], make: Callable[[str], Driver], options: Mapping[str, str]) -> str:
-    """Why *case* fails, "" where it holds."""
+    """Why *case* fails, "" if it holds."""
 
     def body() -> str:
         testbed = Testbed(make, options, directory)

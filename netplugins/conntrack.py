@@ -90,7 +90,7 @@ class Targets(msgspec.Struct, frozen=True):
 
 
 def stale_flow_filter(before: Targets, now: Targets, alive: Set[str]) -> Callable[[Flow], bool] | None:
-    """Which flows the change from *before* to *now* makes stale; None where it makes none.
+    """Which flows the change from *before* to *now* makes stale; None if it makes none.
 
     Stale are flows whose replies come from a former backend that no endpoint is now (not *alive*), and UDP flows to a port
     with other backends now, or from a former backend. TCP connections to a living endpoint end by themselves."""

@@ -27,7 +27,7 @@ LAYERS = ("link", "vxlan", "tunnel", "address", "container-link", "bandwidth", "
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """*check* is the layer, *target* the thing that was checked, *detail* its state. Where it is not *ok*, *fix* says what to
-    do, and *item* is the name of the described object that differs, "" where there is none."""
+    do, and *item* is the name of the described object that differs, "" if there is none."""
 
     check: str
     target: str

@@ -13,7 +13,7 @@ import msgspec
 
 
 class Subnet(msgspec.Struct, frozen=True):
-    """A subnet of a network; *gateway* "" where nothing routes for it."""
+    """A subnet of a network; *gateway* "" if nothing routes for it."""
 
     cidr: str
     gateway: str
@@ -88,7 +88,7 @@ UNLIMITED = Rates()
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """A container on a network: *order* counts its interfaces (eth0, eth1 …); *default* marks the one with the default
-    route. Addresses have no prefix length; "" where a family is not in use. *rates* limit what passes."""
+    route. Addresses have no prefix length; "" if a family is not in use. *rates* limit what passes."""
 
     id: str
     network: str
@@ -276,7 +276,7 @@ class Driver(Protocol):
     name: str
 
     def missing(self, network: Network, host: HostCapabilities) -> Sequence[str]:
-        """A sentence for each thing that *host* lacks for *network*; empty where it lacks nothing."""
+        """A sentence for each thing that *host* lacks for *network*; empty if it lacks nothing."""
         ...
 
     def desired_state(self, network: Network, endpoints: Sequence[Endpoint], host: HostCapabilities) -> NetworkState:

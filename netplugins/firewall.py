@@ -53,7 +53,7 @@ class Ruleset(msgspec.Struct, frozen=True):
         return out
 
     def changes(self, before: Ruleset) -> list[ElementChange] | None:
-        """What changes *before* into this ruleset; None where the whole table must be loaded."""
+        """What changes *before* into this ruleset; None if the whole table must be loaded."""
         if before.skeleton != self.skeleton:
             return None
         out = []
@@ -153,7 +153,7 @@ def differences(wanted: Ruleset) -> list[str]:
 
 
 def _listed(table: str) -> dict[str, str] | None:
-    """Each chain, map and set of *table* → its rules or elements; None where there is no such table."""
+    """Each chain, map and set of *table* → its rules or elements; None if there is no such table."""
     command = ["nft", "-j", "list", "table", "inet", table]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     if done.returncode:

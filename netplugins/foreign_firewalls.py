@@ -46,7 +46,7 @@ def _rules(prefix: str) -> list[list[str]]:
 
 
 def _policy(program: str) -> str:
-    """The policy of the FORWARD chain, "" where there is none."""
+    """The policy of the FORWARD chain, "" if there is none."""
     listed = _run(program, "-S", "FORWARD") or ""
     return next((line.split()[2] for line in listed.splitlines() if line.startswith("-P FORWARD ")), "")
 
@@ -56,7 +56,7 @@ def _has(program: str, rule: list[str]) -> bool:
 
 
 def _run(program: str, *words: str) -> str | None:
-    """The output of *program*; None where it fails or is not installed."""
+    """The output of *program*; None if it fails or is not installed."""
     if not shutil.which(program):
         return None
     try:

@@ -114,7 +114,7 @@ class _ListeningPort:
         self.close: Callable[[], None] = lambda: None
 
     def target(self) -> tuple[str, int]:
-        """One of the targets, by chance. Raises OSError where there is none."""
+        """One of the targets, by chance. Raises OSError if there is none."""
         if not self.forward.targets:
             raise OSError("no container serves this port now")
         return random.choice(self.forward.targets), self.forward.target_port

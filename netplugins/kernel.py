@@ -35,7 +35,7 @@ class Kernel:
         self._links.close()
 
     def observe(self) -> dict[str, KernelObject | None]:
-        """Names of this instance's links → the description that each was last made equal to; None where only the name is
+        """Names of this instance's links → the description that each was last made equal to; None if only the name is
         known."""
         if self._present is None:
             self._present = self._refreshed()

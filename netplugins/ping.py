@@ -30,7 +30,7 @@ class EchoProbe(msgspec.Struct, frozen=True):
 
 
 class Echo(msgspec.Struct, frozen=True):
-    """The reply came after *seconds*; *problem* says why none came, and is "" where one did."""
+    """The reply came after *seconds*; *problem* says why none came, and is "" if one did."""
 
     seconds: float = 0.0
     problem: str = ""

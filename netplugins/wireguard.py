@@ -60,7 +60,7 @@ def start_program(name: str) -> None:
 
 def configure(tunnel: WireguardDevice) -> None:
     """Make port, key and peers of the device equal to *tunnel*; sessions with peers that stay go on. Raises NetworkError,
-    or OSError where the key cannot be read."""
+    or OSError if the key cannot be read."""
     private = Path(tunnel.private_key).read_bytes()
     device = _device(tunnel.name)
     has = device.peers()

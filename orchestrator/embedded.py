@@ -108,14 +108,16 @@ async def _run_ha(agent: Agent, config: ServerConfig, stop: asyncio.Event) -> No
         try:
             while store is None and not stop.is_set():
                 store = await _campaign(address, paths, state, stop)
+            if store and not stop.is_set():
+                state.begins = True  # it answers as before until it can do more
+                await _lead(store, agent, config, stop, store.lost, state, waiting)
+                if store.lost.is_set():
+                    log.warning("this server does not lead any more")
+            elif store:
+                await store.close()
         finally:
+            state.begins = False
             await waiting.cleanup()
-        if store and not stop.is_set():
-            await _lead(store, agent, config, stop, store.lost, state)
-            if store.lost.is_set():
-                log.warning("this server does not lead any more")
-        elif store:
-            await store.close()
 
 
 async def _campaign(address: Address, paths: Paths, state: StandbyState, stop: asyncio.Event) -> EtcdStore | None:
@@ -125,7 +127,11 @@ async def _campaign(address: Address, paths: Paths, state: StandbyState, stop: a
     store = None
     try:
         store = await EtcdStore.open(address)
-        await store.put_unfenced(f"servers/{_name()}", make_key(paths.keys, "seal").encode())
+        known, own = await store.get(f"servers/{_name()}"), make_key(paths.keys, "seal").encode()
+        if known and known.value == own:  # this very host's: its last server has ended, or this one could not run
+            await store.resign_as(_name())
+        await store.put_unfenced(f"servers/{_name()}", own)
+        state.living_leader = store.living_leader
         state.reason, state.store_unreachable = "another server leads: ask that one (PYSTACK_HOST may name several)", False
         await _wait_or_stop(stop, store.lead(_name()))
         return store
@@ -133,6 +139,7 @@ async def _campaign(address: Address, paths: Paths, state: StandbyState, stop: a
         state.reason = f"the store does not answer, so nothing can be said or changed; containers run on: {error}"
         if not state.store_unreachable:
             log.warning("%s", state.reason)
+            state.unreachable_since = time.monotonic()
         state.store_unreachable = True
         if store:
             await store.close()
@@ -147,8 +154,10 @@ async def _lead(
     stop: asyncio.Event,
     over: asyncio.Event,
     state: StandbyState | None = None,
+    waiting: web.AppRunner | None = None,
 ) -> None:
-    """Be the control plane until *stop* or *over*. Leaves in *state* what a stand-by can answer from."""
+    """Be the control plane until *stop* or *over*; *waiting* answers until it is. Leaves in *state* what a stand-by can answer
+    from."""
     paths = agent.paths
     plane = ControlPlane(
         store,
@@ -166,9 +175,13 @@ async def _lead(
         application = make_app(plane, stop, [extension(gitops)])
         agent.mount_into(application, OWN_ENGINE)  # requests for this node need no proxy
         runner = await _listen(paths, application)
+        if waiting:
+            await waiting.cleanup()
         await _wait_or_stop(stop, over.wait())
         await runner.cleanup()
     except StoreError as error:
+        if state is None:  # nobody else can lead on this store
+            raise
         log.warning("%s", error)
     finally:
         if state and plane.loaded:

@@ -24,6 +24,10 @@ class RefusedError(PystackError):
         self.status = status
 
 
+class UndeliveredError(RefusedError):
+    """A node that answers could not take its manifest: its disk is full, for instance. It is offered again."""
+
+
 class UnreachableError(PystackError):
     pass
 

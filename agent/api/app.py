@@ -12,7 +12,20 @@ import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from agent.api import audit, dial, doctor, doors, manifest, manifest_source, shipping, table, trust, versions, volume_migration
+from agent.api import (
+    audit,
+    dial,
+    doctor,
+    doors,
+    manifest,
+    manifest_source,
+    membership,
+    shipping,
+    table,
+    trust,
+    versions,
+    volume_migration,
+)
 from agent.api.app_keys import CONVERGER, ENGINE, MANIFEST_WATCHER, VERSION, answer
 from agent.api.table import Handler
 from agent.contract.printable import quoted, shown
@@ -24,6 +37,7 @@ from agent.errors import (
     NotFoundError,
     NotModifiedError,
     abort_if_response_started,
+    disk_is_full,
     user_message,
 )
 from agent.manifest_watcher import EtcdManifestWatcher
@@ -56,11 +70,14 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPException as error:
         return answer({"message": error.reason or error.text}, error.status)
     except ConnectionError:
-        return Written()  # nobody is there to be answered
+        return Written()  # the client is gone
     except asyncio.CancelledError:
         raise
     except Exception as error:
-        log.exception("%s %s", request.method, request.path)
+        if disk_is_full(error):  # no fault of ours
+            log.warning("%s %s: %s", request.method, request.path, user_message(error))
+        else:
+            log.exception("%s %s", request.method, request.path)
         return answer({"message": shown(user_message(error))}, 500)
 
 
@@ -69,7 +86,8 @@ PATHS = ("rest",)
 
 
 def _plain(request: web.Request) -> None:
-    """Raises BadRequestError for what no name, path or argument can hold, and NotFoundError for a name that is a path."""
+    """Check a request's path. Raises BadRequestError for characters that no name can have, NotFoundError for a name that is a
+    path."""
     for where, values in (("path", request.match_info), ("query", request.query)):
         for key, value in values.items():
             if "\0" in value:
@@ -88,7 +106,7 @@ class OneLine(logging.Filter):
         return not isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError)
 
 
-OURS = (manifest, shipping, trust, audit, dial, doctor, volume_migration, manifest_source)
+OURS = (manifest, shipping, trust, audit, dial, doctor, volume_migration, manifest_source, membership)
 
 
 def _dockers() -> Iterator[tuple[str, str, Handler]]:
@@ -114,7 +132,7 @@ def make(converger: Converger, box: EtcdManifestWatcher) -> web.Application:
 
 
 def make_door(converger: Converger, door: Door) -> web.Application:
-    """Docker's paths alone, for who comes through *door*."""
+    """The application of the listener *door*: only Docker's paths."""
     app = web.Application(middlewares=[web.middleware(errors)], client_max_size=LARGEST)
     app.on_response_prepare.extend((abort_if_response_started, versions.stamp))
     app[CONVERGER], app[ENGINE] = converger, converger.engine

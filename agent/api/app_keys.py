@@ -1,4 +1,4 @@
-"""What handlers find in the application and in a request, and how they answer."""
+"""The keys of the application and of requests, parameters of queries, and answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MANIFEST_WATCHER = web.AppKey("manifest_watcher", EtcdManifestWatcher)
 BODY = "body"
 """Of a request: its body, compared with its route's shape."""
 VERSION = "version"
-"""Of a request: the version of the API that it is written in, (1, 43)."""
+"""The API version of a request, (1, 43)."""
 FALSE = ("", "0", "no", "false", "none")
 
 
@@ -32,7 +32,7 @@ def flag(request: web.Request, name: str) -> bool:
 
 
 def number(request: web.Request, name: str, default: int = 0) -> int:
-    """A whole number of the query, *default* where it is left out or empty. Raises BadRequestError."""
+    """A whole number of the query, *default* if it is missing or empty. Raises BadRequestError."""
     text = request.query.get(name, "")
     if text and not re.fullmatch(r"-?[0-9]{1,18}", text):
         raise BadRequestError(f"{name}={quoted(text)}: a whole number is wanted here")
@@ -40,7 +40,7 @@ def number(request: web.Request, name: str, default: int = 0) -> int:
 
 
 def seconds(request: web.Request, name: str) -> float | None:
-    """A span of time of the query; None where it is left out or empty. Raises BadRequestError."""
+    """A span of time of the query; None if it is missing or empty. Raises BadRequestError."""
     text = request.query.get(name, "")
     if text and not re.fullmatch(r"-?[0-9]{1,9}(\.[0-9]{1,9})?", text):
         raise BadRequestError(f"{name}={quoted(text)}: a number of seconds")
@@ -61,7 +61,7 @@ async def given(request: web.Request, kind: type[T]) -> T:
         return msgspec.json.decode(await request.read(), type=kind)
     except RecursionError:
         raise BadRequestError("malformed request: the body is nested too deeply") from None
-    except (msgspec.MsgspecError, ValueError) as error:  # the second: text that is no UTF-8
+    except (msgspec.MsgspecError, ValueError) as error:  # the second: text that is not UTF-8
         raise BadRequestError(f"malformed request: {error}") from None
 
 

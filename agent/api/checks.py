@@ -1,6 +1,6 @@
-"""What a create or update request may not say: each rule of Docker's daemon that refuses one, as a function of the request.
+"""The rules by which Docker's daemon refuses create and update requests, each a function of the request.
 
-Shapes were compared before, by agent.api.shapes. Source: Docker Engine API v1.48, ContainerCreate, ContainerUpdate;
+agent.api.shapes has checked its shape before. Source: Docker Engine API v1.48, ContainerCreate, ContainerUpdate;
 docker-run(1).
 """
 
@@ -305,7 +305,7 @@ def is_address(text: str) -> bool:
 
 
 def process(body: Document) -> Iterator[str]:
-    """The problems of what runs: environment, directory, MAC address, signal, health check, stop timeout. Raises
+    """The problems of the process: environment, directory, MAC address, signal, health check, stop timeout. Raises
     BadRequestError for an unknown signal.
     """
     for pair in body.get("Env") or ():
@@ -391,6 +391,6 @@ def update(body: Document) -> None:
 
 
 def refuse(problems: list[str]) -> None:
-    """Raises BadRequestError with the first of *problems*; none is fine."""
+    """Raises BadRequestError with the first of *problems*, if there are any."""
     if problems:
         raise BadRequestError(problems[0])

@@ -16,7 +16,7 @@ from agent.api.app_keys import ENGINE, answer, body, flag, minor, number, second
 from agent.api.filters import Filters, labelled, moment, moment_of, one_of, pattern, truth, whole
 from agent.api.hijack import MULTIPLEXED, RAW, frame
 from agent.containers import logs
-from agent.engine import creating, prepare, stopping
+from agent.engine import creating, mount_sources, stopping
 from agent.engine.engine import Engine
 from agent.engine.networks.table import network_id
 from agent.engine.records import Record
@@ -42,7 +42,7 @@ async def listing(request: web.Request) -> web.Response:
     filters.check(
         name=pattern, status=STATES, health=HEALTH, exited=whole, before=engine.containers.find, since=engine.containers.find
     )
-    # who asks for one state, for ends or for the last ones, asks for containers that do not run too
+    # filters for a state, for exit codes or for the last ones include containers that do not run
     if not (
         flag(request, "all")
         or filters["status"]
@@ -137,7 +137,7 @@ async def create(request: web.Request) -> web.Response:
         checks.name(name)
     checks.create(document)
     payload = translate.container(document)
-    parse(payload.image)  # a name that is none is a fault of the request, not an image that is missing
+    parse(payload.image)  # an invalid name is a fault of the request, not a missing image
     image = engine.images.find(payload.image)
     images.suits(image, payload.image, request.query.get("platform", ""))
     _others_exist(engine, document)
@@ -169,12 +169,12 @@ async def create(request: web.Request) -> web.Response:
 
 
 def _anonymous(engine: Engine, record: Record, of_image: Iterable[str]) -> None:
-    """The volumes that nobody named, those of *of_image* too, are there from now on."""
+    """Create the anonymous volumes of *record*, also those of its image (*of_image*)."""
     mounts = record.container.mounts
     taken = {m.target for m in (*mounts, *describe.others(engine, record)) if m.source or m.kind != "volume"}
     for target in (*(m.target for m in mounts), *of_image):
         if target not in taken:
-            prepare.anonymous(engine.context, record, target)
+            mount_sources.anonymous(engine.context, record, target)
     if record.anonymous:
         engine.containers.transition(record, anonymous=record.anonymous)
 
@@ -197,7 +197,7 @@ async def start(request: web.Request) -> web.Response:
 
 
 def _grace(request: web.Request) -> float | None:
-    """Seconds to wait for an end before it is made; None for the container's own, and -1 is for ever."""
+    """The grace period in seconds before a kill; None for the container's own, and -1 waits for ever."""
     wait = seconds(request, "t")
     return translate.FOR_EVER_S if wait is not None and wait < 0 else wait
 
@@ -257,7 +257,7 @@ async def wait(request: web.Request) -> web.StreamResponse:
     said: dict[str, object] = {"StatusCode": record.exit_code or 0}
     if condition == "removed" and record.id in engine.containers.stuck:
         said["Error"] = {"Message": f"container {record.name} cannot be removed"}
-    elif minor(request) < 42:  # whose clients look whether it is null
+    elif minor(request) < 42:  # those clients check whether it is null
         said["Error"] = None
     await response.write(msgspec.json.encode(said))
     return response
@@ -270,7 +270,7 @@ async def remove(request: web.Request) -> web.Response:
 
 
 def _when(request: web.Request, name: str) -> str:
-    """A time of the query, to the nanosecond where it is one rather than a duration; "" where there is none."""
+    """A time of the query, to the nanosecond if it is one rather than a duration; "" if it is missing."""
     at = moment(request, name)
     if at is None:
         return ""
@@ -320,7 +320,7 @@ async def read_logs(request: web.Request) -> web.StreamResponse:
     pending = b""
     async for line in lines:
         if line is logs.IDLE:
-            pending += frame(0, b"") if marks else b""  # Docker has no frame of that kind: ours say where the past ends
+            pending += frame(0, b"") if marks else b""  # Docker has no frame of that kind: ours mark where the past ends
             marks = False
         elif line.stream in wanted:
             text = (f"{line.time.replace('+00:00', 'Z')} ".encode() if stamps else b"") + details + line.text
@@ -354,7 +354,7 @@ async def prune(request: web.Request) -> web.Response:
     gone, freed = [], 0
     for record in doomed:
         size = await asyncio.to_thread(used, engine.paths.container(record.id) / "upper")
-        with contextlib.suppress(ConflictError):  # one that somebody started meanwhile
+        with contextlib.suppress(ConflictError):  # it was started meanwhile
             await engine.remove(record)
             gone.append(record.id)
             freed += size

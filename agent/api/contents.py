@@ -1,4 +1,4 @@
-"""Engine API: what a container holds and what it wrote, taken out whole: export, changes, commit; and rename, update.
+"""Engine API: the files of a container and their changes (export, changes, commit); and rename, update.
 
 Source: Docker Engine API v1.48, ContainerExport, ContainerChanges, ImageCommit, ContainerRename, ContainerUpdate.
 """
@@ -43,7 +43,7 @@ FOLDERS = {"/etc", "/sbin"}
 
 @contextlib.asynccontextmanager
 async def _mounted(engine: Engine, record: Record) -> AsyncIterator[Path]:
-    """The container's layers as one tree, without what is mounted inside."""
+    """The container's layers as one tree, without its mounts."""
     async with engine.containers.lock(record):
         there = mounts.is_mounted(engine.paths.bundle(record.id) / "rootfs")
         rootfs = engine.context.mount_root(record)
@@ -55,7 +55,7 @@ async def _mounted(engine: Engine, record: Record) -> AsyncIterator[Path]:
 
 
 def _output(*words: str) -> AsyncIterator[bytes]:
-    """A tar of files of a container's. Raises AgentError where it fails."""
+    """A tar of files of a container's. Raises AgentError if it fails."""
     return process.output("packing", words, lambda reply: of_worker(reply, AgentError))
 
 
@@ -94,10 +94,10 @@ async def changes(request: web.Request) -> web.Response:
 
 
 async def commit(request: web.Request) -> web.Response:
-    """An image of what the container is now: its image's layers, and what it wrote as one more."""
+    """Make an image of the container (ImageCommit): its image's layers, and its own writable layer on top."""
     engine, query = request.app[ENGINE], request.query
     record = engine.containers.find(query.get("container", ""))
-    said = msgspec.convert(body(request), RunConfig)  # a container's configuration, of which what it says counts
+    said = msgspec.convert(body(request), RunConfig)  # a container's configuration, whose non-empty fields count
     given = changes_over(said, dockerfile_changes(query.getall("changes", [])))
     reference = parse(f"{query['repo']}:{query['tag']}" if query.get("tag") else query["repo"]) if query.get("repo") else None
     pausing = record.state == "running" and (flag(request, "pause") or "pause" not in query)
@@ -131,7 +131,7 @@ async def commit(request: web.Request) -> web.Response:
 
 
 def changes_over(below: RunConfig, above: RunConfig) -> RunConfig:
-    """*below*, with what *above* says in its place; entries of tables and variables beside each other."""
+    """*below* overridden by *above*; tables and variables are merged by their entries."""
     fields: dict[str, Any] = {}
     for name in RunConfig.__struct_fields__:
         old, new = getattr(below, name), getattr(above, name)
@@ -145,7 +145,7 @@ def changes_over(below: RunConfig, above: RunConfig) -> RunConfig:
 
 
 def _whole(image: RunConfig, container: Container, given: RunConfig) -> RunConfig:
-    """What containers of the new image are to be, beside what the commit itself takes of *container*."""
+    """The configuration of the new image that a commit does not take from *container*."""
     second = 10**9
     own = RunConfig(
         labels=dict(container.labels) or None,

@@ -43,15 +43,15 @@ def _decompressor(head: bytes) -> _Decompressor | None:
 
 
 async def plain(source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The tar in *source*, with the padding and the two empty blocks at its end that Go's writers may leave out.
+    """The tar in *source*, with the padding and the two empty blocks at the end that Go's writers may leave out.
 
-    Raises BadRequestError where it is compressed, and damaged."""
+    Raises BadRequestError if it is compressed and damaged."""
     total, tail = 0, b""
     async for data in _decompressed(source):
         total += len(data)
         tail = (tail + data)[-len(END) :]
         yield data
-    if tail != END:  # who reads it may have gone once it saw the end
+    if tail != END:  # the reader may have gone once it saw the end
         yield b"\0" * (-total % BLOCK) + END
 
 

@@ -1,5 +1,4 @@
-"""Containers as the Engine API shows them, from what the engine knows. Source: Docker Engine API v1.43, ContainerInspect,
-ContainerList."""
+"""Containers as the Engine API shows them. Source: Docker Engine API v1.43, ContainerInspect, ContainerList."""
 
 from __future__ import annotations
 
@@ -52,7 +51,7 @@ def _bindings(record: Record) -> Document:
 
 
 def sizes(engine: Engine, record: Record) -> dict[str, int]:
-    """Bytes of what it wrote, and of that with its image. Blocks."""
+    """Bytes of its writable layer, and of that with its image. Blocks."""
     image = image_of(engine, record)
     written = used(engine.paths.container(record.id) / "upper")
     return {"SizeRw": written, "SizeRootFs": written + (engine.sizes.image(image) if image else 0)}
@@ -89,7 +88,7 @@ def summary(engine: Engine, record: Record, version: int = 48) -> Document:
 
 
 def _shown_image(record: Record, image: Image | None) -> str:
-    """What it was made of by the name that was used, its ID where that name means another image by now."""
+    """The name of its image as it was requested, or the image's ID if that name means another image by now."""
     if image is None or not image.names or parse_or_none(record.image) in image.names:
         return record.image if image is None or image.names else image.id
     return image.id
@@ -108,15 +107,17 @@ def _quoted(word: str) -> str:
 
 
 def _ports(record: Record, config: RunConfig) -> list[Document]:
-    """What is published, once for each family of addresses, and what is exposed alone."""
+    """Its ports: published ones, once for each family of addresses, and those that are only exposed."""
     if not record.running:
         return []
     rows: list[Document] = []
     for name, bindings in _exposed(record, config).items():
         span, _, protocol = name.partition("/")
         target, protocol = span.partition("-")[0], protocol or "tcp"
-        for one in bindings or ():
-            rows.append({"IP": one["HostIp"], "PrivatePort": int(target), "PublicPort": int(one["HostPort"]), "Type": protocol})
+        rows += [
+            {"IP": one["HostIp"], "PrivatePort": int(target), "PublicPort": int(one["HostPort"]), "Type": protocol}
+            for one in bindings or ()
+        ]
         if not bindings:
             rows.append({"PrivatePort": int(target), "Type": protocol})
     return rows
@@ -145,7 +146,7 @@ def _age(stamp: str) -> str:
 
 
 def networks(engine: Engine, record: Record, version: int = 48) -> Document:
-    """Its endpoints by network; where it does not run they have no addresses, and a network need not be there yet."""
+    """Its endpoints by network; while it does not run they have no addresses, and a network need not exist yet."""
     c = record.container
     out: Document = {}
     for e in record.endpoints:
@@ -193,7 +194,7 @@ def endpoint_id(record: Record, network: str) -> str:
 
 
 def _endpoint(record: Record, payload: Attachment, aliases: Sequence[str], version: int) -> Document:
-    """What was asked of an endpoint, and the names that lead to it."""
+    """The requested settings of an endpoint, and its DNS names."""
     addresses = {"IPv4Address": payload.ipv4, "IPv6Address": payload.ipv6, "LinkLocalIPs": list(payload.link_local)}
     asked = {k: v for k, v in addresses.items() if v}
     sent = record.asked.get("NetworkingConfig", {}).get("EndpointsConfig", {}).get(payload.network, {})
@@ -218,7 +219,7 @@ def mounts(engine: Engine, record: Record) -> list[Document]:
     out = []
     host = record.asked.get("HostConfig") or {}
     in_table = {m.get("Target") for m in host.get("Mounts") or ()}
-    # a tmpfs of --tmpfs is HostConfig's alone
+    # a tmpfs of --tmpfs is in HostConfig only
     named = {m.target: m for m in record.container.mounts if m.kind != "tmpfs" or m.target in in_table}
     named |= {m.target: m for m in others(engine, record) if m.target not in named}
     binds = (b.split(":") for b in host.get("Binds") or ())
@@ -257,7 +258,7 @@ def mounts(engine: Engine, record: Record) -> list[Document]:
 
 
 def others(engine: Engine, record: Record) -> list[Mount]:
-    """The mounts of the containers that `VolumesFrom` names, as *record* has them; those that are gone have none."""
+    """The mounts of the containers that `VolumesFrom` names, as *record* has them; removed ones have none."""
     out: list[Mount] = []
     for text in record.container.volumes_from:
         name, _, mode = text.partition(":")
@@ -384,7 +385,7 @@ def exposed(engine: Engine, record: Record) -> list[str]:
 
 
 def _exposed(record: Record, config: RunConfig) -> dict[str, list[Document] | None]:
-    """Published ports with where, and those that the image names and nobody published."""
+    """Published ports with their bindings, and those that the image exposes and that are not published."""
     asked = [f"{p.target}/{p.protocol}" for p in record.container.ports]
     names = [*(config.exposed_ports or {}), *record.container.expose, *asked]
     bindings = _bindings(record) if record.running else {}

@@ -1,4 +1,4 @@
-"""What is wrong with this node's networks, and whether it reaches the others."""
+"""The findings of this node's doctor, and whether it reaches the others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ routes = web.RouteTableDef()
 
 @routes.get("/pystack/doctor")
 async def doctor(request: web.Request) -> web.Response:
-    """A list of Findings; with *repair*, after what can be put right was."""
+    """A list of Findings; with *repair*, after repairs."""
     engine = request.app[ENGINE]
     found = await diagnose(engine)
     if flag(request, "repair"):

@@ -1,8 +1,8 @@
-"""More ways to the Engine API than its socket: other sockets and a TLS port, each for those who may, and for what they may.
+"""Further listeners of the Engine API: sockets and a TLS port, each with its own clients and rights.
 
-A door that is for reading answers GET and HEAD alone; one that is a project's shows what bears that project's label
-(`com.docker.compose.project`, as stacks have it too) and acts on its containers, and makes nothing: whoever may make a
-container has the node. Source: Docker, "Protect the Docker daemon socket"; Docker Engine API v1.48, paths.
+A read-only door answers GET and HEAD only. One of a project shows only objects with that project's label
+(`com.docker.compose.project`, which stacks have too), acts on its containers, and creates nothing: a client that can create a
+container controls the node. Source: Docker, "Protect the Docker daemon socket"; Docker Engine API v1.48, paths.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from agent.settings import Door
 
 PROJECT = "com.docker.compose.project"
 CHANGING = re.compile(r"/containers/[^/]+/attach/ws$|/build$")
-"""What a GET can do more than read."""
+"""GET requests that do more than read."""
 OF_ALL = re.compile(r"/(_ping|version|info)$|/images/(json|.+/(json|history))$")
 LISTS = re.compile(r"/(events|containers/json|networks|volumes)$")
 ONE = re.compile(r"/(containers|exec|networks|volumes)/([^/]+)(/.*)?$")
@@ -50,7 +50,7 @@ def opened_to(path: Path, group: str) -> None:
 
 
 def context(door: Door) -> ssl.SSLContext:
-    """TLS that lets in who has a certificate of the door's authority. Raises BadRequestError."""
+    """A TLS context for clients with a certificate of the door's authority. Raises BadRequestError."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version = ssl.TLSVersion.TLSv1_2
     made.verify_mode = ssl.CERT_REQUIRED
@@ -87,7 +87,7 @@ def guard(door: Door, handler: Handler) -> Handler:
 
 
 def _of_project(request: web.Request, project: str) -> web.Request:
-    """*request*, where it is about *project* or about nobody. Raises ForbiddenError, NotFoundError."""
+    """*request*, if it concerns *project* or no project. Raises ForbiddenError, NotFoundError."""
     path, reads = request.path, request.method in ("GET", "HEAD")
     if LISTS.search(path) and reads:
         return _narrowed(request, project)
@@ -101,7 +101,7 @@ def _of_project(request: web.Request, project: str) -> web.Request:
 
 
 def _belongs(request: web.Request, kind: str, name: str, project: str) -> None:
-    """Raises NotFoundError, as for what is not there, where something is not of *project*."""
+    """Raises NotFoundError, as for a missing object, if it does not belong to *project*."""
     engine = request.app[ENGINE]
     if kind in ("containers", "exec"):
         known = execs.EXECS.get(name) if kind == "exec" else None
@@ -129,5 +129,5 @@ def _narrowed(request: web.Request, project: str) -> web.Request:
         return request  # the handler that reads the filters refuses them
     query = dict(request.query) | {"filters": json.dumps(filters | {"label": [*labels, f"{PROJECT}={project}"]})}
     changed = request.clone(rel_url=request.rel_url.with_query(query))
-    changed._match_info = request.match_info
+    changed._match_info = request.match_info  # aiohttp's clone leaves it out
     return changed

@@ -27,6 +27,7 @@ from agent import descriptors
 from agent.api.app_keys import ENGINE, answer, body, since, terminal_size
 from agent.api.hijack import MULTIPLEXED, RAW, Hijacked, Keys, frame
 from agent.containers import runtime, terminal, users
+from agent.contract.processes import start_time
 from agent.engine.engine import Engine
 from agent.engine.records import Record
 from agent.errors import AgentError, BadRequestError, ConflictError, NotFoundError
@@ -58,7 +59,7 @@ class Exec(msgspec.Struct, kw_only=True):
     exit_code: int | None = None
     ended: float = 0.0
     complaints: int = -1
-    """A file of what the runtime has to say."""
+    """A file with the runtime's own messages."""
     pid: int = 0
     """Of the runtime that runs it; its own process is that one's child."""
     size: tuple[int, int] = (0, 0)
@@ -66,7 +67,7 @@ class Exec(msgspec.Struct, kw_only=True):
 
 EXECS: dict[str, Exec] = {}
 KEPT = 2048
-"""What is remembered of them, the newest; those that run in any case."""
+"""The remembered execs: the newest, and all that run."""
 
 
 def of(record: Record) -> list[str]:
@@ -75,7 +76,7 @@ def of(record: Record) -> list[str]:
 
 
 def _forget(engine: Engine) -> None:
-    """Drop those that ended long ago, and those whose containers are gone."""
+    """Forget execs that ended long ago, and those of removed containers."""
     for found in list(EXECS.values()):
         if found.record.id not in engine.containers.records or (found.ended and time.monotonic() - found.ended > KEPT_S):
             del EXECS[found.id]
@@ -222,7 +223,7 @@ async def start(request: web.Request) -> web.StreamResponse:
         try:
             run = _runner(engine, found)
             await (_with_terminal if found.tty else _with_pipes)(engine, found, run, client, send)
-        except AgentError as error:  # it is too late for another status: the client reads it as output
+        except AgentError as error:  # too late for another status: the client reads it as output
             _end(engine, found, 126)
             await client.send(f"{error}\r\n".encode() if raw else frame(1, f"{error}\r\n".encode()))
     return client
@@ -231,7 +232,7 @@ async def start(request: web.Request) -> web.StreamResponse:
 RUNTIMES_OWN = (1, 126, 127, 255)
 """How runtimes end that could not run a command."""
 SAID = 1 << 12
-"""Bytes that are read of what a runtime says."""
+"""Bytes that are read of a runtime's messages."""
 DETACHED: set[asyncio.Task[None]] = set()
 Run = Callable[..., ChildProcess]
 Send = Callable[[int, bytes], Awaitable[None]]
@@ -263,7 +264,7 @@ async def _known(found: Exec, child: ChildProcess) -> None:
     """Wait until the source of the output is known. If no command runs, it comes from a command that has ended, or from the
     runtime, which complains on the command's own streams before it writes to *complaints*: its end shows which."""
     command = terminal.child_of(found.pid)
-    if not command or not runtime.start_time(command) or terminal.same_program(command, found.pid):
+    if not command or not start_time(command) or terminal.same_program(command, found.pid):
         await child.wait()
 
 
@@ -277,16 +278,18 @@ def _failed(found: Exec) -> str:
 
 
 def _misplaced(found: Exec, seen: bytes) -> bytes:
-    """The output of a command that crun took for its own complaint, as it does if the command ends before crun looks at the
-    terminal; b"" if it is a complaint. A complaint comes twice: plain, and in red on the terminal, of which *seen* is the
-    end, or behind the plain one if crun read it like a command's output."""
+    """The output of a command that crun mistook for its own error, as it does if the command ends before crun looks at the
+    terminal; b"" if it is an error. An error comes twice: plain, and in red on the terminal, of which *seen* is the end, or
+    after the plain one if crun read it like a command's output."""
     said = os.pread(found.complaints, SAID, 0) if found.complaints >= 0 else b""
     first, _, rest = said.partition(b"\n")
     red = re.search(rb"\x1b\[[0-9;]*m.*" + re.escape(first), rest + seen, re.DOTALL)
     if not said or (not first.endswith(b"\r") and (red or b'msg="' in first)):
         return b""
     os.ftruncate(found.complaints, 0)
-    return re.sub(rb"(?<!\r)\n", b"", said)  # crun ends each piece that it reads with a line end, which no terminal has alone
+    return re.sub(
+        rb"(?<!\r)\n", b"", said
+    )  # crun ends each piece that it reads with LF, which a terminal always precedes by CR
 
 
 def _end(engine: Engine, found: Exec, code: int) -> None:
@@ -351,7 +354,7 @@ async def _with_pipes(engine: Engine, found: Exec, run: Run, client: Hijacked, s
 def _start_on_terminal(found: Exec, run: Run) -> tuple[int, ChildProcess]:
     """Run the exec on a new pseudo-terminal; returns the master's descriptor and the process. Raises AgentError."""
     master, slave = pty.openpty()
-    # the runtime makes the container's terminal itself; this one only carries bytes, so it must change none
+    # the runtime makes the container's terminal itself; this one only carries bytes, unchanged
     attributes: list[Any] = termios.tcgetattr(slave)
     attributes[1] &= ~termios.OPOST
     attributes[3] &= ~(termios.ECHO | termios.ICANON | termios.ISIG)
@@ -386,7 +389,7 @@ async def _feed_terminal(found: Exec, client: Hijacked, master: int, child: Chil
             return True
     # the end of the input does not end the terminal: the client reads on, until its connection ends
     await client.lost()
-    child.send_signal(signal.SIGHUP)  # nobody is at the terminal any more; the runtime passes it on
+    child.send_signal(signal.SIGHUP)  # the terminal has hung up; the runtime passes it on
     return False
 
 
@@ -429,7 +432,7 @@ async def _with_terminal(engine: Engine, found: Exec, run: Run, client: Hijacked
 
 
 async def _left(engine: Engine, found: Exec, child: ChildProcess, master: int, viewer: asyncio.Task[None]) -> None:
-    """Nobody is at the terminal, and the command goes on: what it writes is read, so that it does not wait for a reader."""
+    """Read and drop the output of a command that goes on without a client, so that it does not block."""
     viewer.cancel()
     await asyncio.gather(viewer, return_exceptions=True)
     try:

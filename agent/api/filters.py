@@ -1,7 +1,7 @@
-"""What a list is narrowed to: the `filters` of Docker's Engine API.
+"""The `filters` of Docker's Engine API, which narrow a list.
 
-Written as {"key": ["value"]}, or, by old clients, as {"key": {"value": true}}. Of values under one key one must hold, of labels
-and of keys all.
+Written as {"key": ["value"]}, or, by old clients, as {"key": {"value": true}}. One of the values of a key must match, but all
+labels, and all keys.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Filters:
         return self._values.get(key, [])
 
     def check(self, **checks: Callable[[str], object]) -> None:
-        """Have *checks*, by key, look at each value, be there anything to choose from or not. Raises what they raise."""
+        """Check each value with the function of *checks* for its key, even if the list is empty. Raises what they raise."""
         for key, check in checks.items():
             for value in self[key]:
                 check(value)
@@ -77,8 +77,8 @@ def path_matches(pattern: str, path: str) -> bool:
 
 
 def pattern(text: str) -> re.Pattern[str] | None:
-    """A regular expression as Docker takes it for names, None where it is none, and stands for itself; one that may try for
-    ever is refused. Raises BadRequestError."""
+    """A regular expression for names, as in Docker; None if *text* is not one, and stands for itself. Raises BadRequestError
+    for one whose matching may take exponential time."""
     loose = re.findall(r"[*+?{]", text)
     if len(text) > 256 or len(loose) > 3 or re.search(r"\)[*+?{]", text):
         raise BadRequestError(f"name={quoted(text)}: at most 256 characters and three of * + ? {{, none behind a bracket")
@@ -133,7 +133,7 @@ def moment_of(value: str) -> float:
 
 
 def moment(request: web.Request, name: str) -> float | None:
-    """A time of the query in seconds since the epoch; None where there is none. Raises BadRequestError."""
+    """A time of the query in seconds since the epoch; None if it is missing. Raises BadRequestError."""
     value = request.query.get(name, "")
     try:
         return None if value in ("", "0") else moment_of(value)

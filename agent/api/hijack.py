@@ -22,7 +22,7 @@ DETACH_KEYS = "ctrl-p,ctrl-q"
 
 
 class Hijacked(Written):
-    """The answer that takes the connection over. `reader` gives what the client sends, `send` writes to it."""
+    """The answer that takes the connection over. `reader` reads from the client, `send` writes to it."""
 
     def __init__(self, request: web.Request, content_type: str) -> None:
         super().__init__(status=101)
@@ -36,7 +36,7 @@ class Hijacked(Written):
         self._taken.transport.write(head.encode())
 
     async def send(self, data: bytes) -> None:
-        """Raises ConnectionError where nobody is there."""
+        """Raises ConnectionError if the client is gone."""
         if not self._begun:
             async with self._first:
                 if not self._begun:
@@ -45,8 +45,8 @@ class Hijacked(Written):
         await self._taken.send(data)
 
     async def _head_is_read(self) -> None:
-        """Wait, a moment at most, until the client has read the head, all by itself: docker-py reads into a buffer, and looks
-        behind it for what comes next. Source: unix(7), SIOCOUTQ."""
+        """Wait, a moment at most, until the client has read the head separately: docker-py reads it into a buffer, and expects
+        what follows outside that. Source: unix(7), SIOCOUTQ."""
         sock = self._taken.transport.get_extra_info("socket")
         until = time.monotonic() + HEAD_S
         while sock.family == socket.AF_UNIX and time.monotonic() < until and not self.closed:
@@ -65,7 +65,7 @@ class Hijacked(Written):
 
 
 class Keys:
-    """What somebody types at a terminal, watched for the keys with which they take their leave."""
+    """The input of a terminal, watched for the key sequence that detaches."""
 
     def __init__(self, text: str) -> None:
         """*text* as Docker has it: letters, or ctrl- and one of `a-z @ [ \\ ] ^ _`, between commas; "" is the default.
@@ -75,7 +75,7 @@ class Keys:
         self._held = b""
 
     def passed(self, data: bytes) -> tuple[bytes, bool]:
-        """What of *data*, and of what was held back before, goes on to the terminal; and whether the keys were typed."""
+        """The part of *data*, and of input held back before, to pass on; and whether the sequence was typed."""
         data, self._held = self._held + data, b""
         at = data.find(self._wanted)
         if at >= 0:

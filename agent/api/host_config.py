@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from agent.api import plain_options
 from agent.api.translate import BRIDGE, DEFAULT, RATES, UNNAMED_NETWORK
 from agent.contract.container import Container
 from agent.engine.engine import Engine
@@ -38,7 +39,7 @@ LISTS = ("Binds", "Dns", "DnsOptions", "DnsSearch", "Devices", "PortBindings")
 
 
 def network_mode(record: Record, version: int) -> str:
-    """As it was asked for; the bridge had another name before 1.44 for who had not named it."""
+    """The network mode as it was requested; before 1.44, a default bridge had another name."""
     asked: str = (record.asked.get("HostConfig") or {}).get("NetworkMode", "")
     c = record.container
     mode = asked or c.network_mode or (c.attachments[0].network if c.attachments else DEFAULT)
@@ -48,7 +49,7 @@ def network_mode(record: Record, version: int) -> str:
 
 
 def host_config(engine: Engine, record: Record, version: int = 48) -> Document:
-    """What was asked for, in the words of a create request: those that were used, where it was one."""
+    """The HostConfig of the container's create request, or one that would make the same container."""
     c = record.container
     asked: Document = record.asked.get("HostConfig") or {}
     policy = c.restart
@@ -76,27 +77,19 @@ def _container(engine: Engine, c: Container) -> Document:
     return {
         "ContainerIDFile": "",
         "LogConfig": {"Type": c.log_driver, "Config": dict(c.log_options)},
-        "CapAdd": list(c.cap_add) or None,
-        "CapDrop": list(c.cap_drop) or None,
         "CgroupnsMode": c.cgroup_mode or "host",
         "GroupAdd": list(c.group_add) or None,
         "IpcMode": c.ipc_mode or "private",
         "Cgroup": "",
         "PidMode": c.pid_mode,
-        "Privileged": c.privileged,
-        "ReadonlyRootfs": c.read_only,
         "SecurityOpt": list(c.security_opt) or (["label=disable"] if unconfined else None),
-        "UTSMode": c.uts_mode,
         "UsernsMode": c.userns_mode,
         "Runtime": c.runtime or engine.runtime.name,
         "Isolation": "",
-        "Init": c.init,
-        "Sysctls": dict(c.sysctls) or None,
-        "CgroupParent": c.cgroup_parent,
         "MaskedPaths": None if c.privileged else list(paths.MASKED),
         "ReadonlyPaths": None if c.privileged else list(paths.READ_ONLY),
-        "Annotations": dict(c.annotations) or None,
         "ConsoleSize": [0, 0],
+        **plain_options.host_config(c),
         **_network(c),
         **_mounts(c),
         **_devices(c),
@@ -113,9 +106,7 @@ def _network(c: Container) -> Document:
     return {
         "PortBindings": ports,
         "PublishAllPorts": False,
-        "Dns": list(c.dns),
         "DnsOptions": list(c.dns_opt),
-        "DnsSearch": list(c.dns_search),
         "ExtraHosts": [f"{name}:{address}" for name, address in c.extra_hosts] or None,
         "Links": [f"{source}:{alias}" for alias, source in c.links] or None,
     }
@@ -130,7 +121,6 @@ def _mounts(c: Container) -> Document:
     return {
         "Binds": binds or None,
         "VolumeDriver": "",
-        "VolumesFrom": list(c.volumes_from) or None,
         "Tmpfs": {m.target: ",".join(m.options) for m in c.mounts if m.kind == "tmpfs"} or None,
     }
 
@@ -140,7 +130,6 @@ def _devices(c: Container) -> Document:
         "Devices": [
             {"PathOnHost": d.source, "PathInContainer": d.target, "CgroupPermissions": d.permissions} for d in c.devices
         ],
-        "DeviceCgroupRules": list(c.device_rules) or None,
         "DeviceRequests": [
             {
                 "Driver": r.driver,
@@ -162,22 +151,18 @@ def _limits(c: Container) -> Document:
         for key, (what, field) in RATES.items()
     }
     return {
-        "OomScoreAdj": c.oom_score_adj,
         "ShmSize": c.shm_size,
         "CpuShares": c.cpu_shares,
-        "Memory": c.memory,
         "NanoCpus": int(c.cpus * 1e9),
         "BlkioWeight": c.blkio_weight,
         "CpuPeriod": c.cpu_period,
         "CpuQuota": c.cpu_quota,
         "CpuRealtimePeriod": c.cpu_rt_period,
         "CpuRealtimeRuntime": c.cpu_rt_runtime,
-        "CpusetCpus": c.cpuset,
         "CpusetMems": c.cpuset_mems,
         "MemoryReservation": c.memory_reservation,
         "MemorySwap": c.memory_swap or min(c.memory * 2, (1 << 63) - 1),
         "MemorySwappiness": c.swappiness,
-        "OomKillDisable": c.oom_kill_disable,
         "PidsLimit": c.pids or None,
         "Ulimits": [{"Name": u.name, "Soft": u.soft, "Hard": u.hard} for u in c.ulimits] or None,
         "KernelMemory": 0,

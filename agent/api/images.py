@@ -76,7 +76,7 @@ def summary(image: Image, size: int = 0, version: int = 48) -> dict[str, Any]:
 
 
 def epoch(stamp: str) -> int:
-    """Seconds since 1970 of an RFC 3339 *stamp*; 0 if there is no readable one."""
+    """Seconds since 1970 of an RFC 3339 *stamp*; 0 if it cannot be read."""
     try:
         return int(instant(stamp)) if stamp else 0
     except (ValueError, OverflowError):  # a date of no calendar, or "inf"
@@ -136,7 +136,7 @@ def inspected(image: Image, size: int = 0, version: int = 48, folders: Sequence[
             "Config": run_config(image.config.config or RunConfig()),
             "RootFS": {"Type": "layers", "Layers": list(image.layers)},
             "GraphDriver": {"Name": "overlay2", "Data": layers},
-            # Docker dropped these two in 1.45, and with that docker-compose 1, which reads them whatever the version
+            # Docker dropped these two in 1.45; docker-compose 1 reads them whatever the version
             "Container": "",
             "ContainerConfig": run_config(RunConfig()),
         }
@@ -192,7 +192,7 @@ def shared(engine: Engine, image: Image) -> int:
 
 
 async def history(request: web.Request) -> web.Response:
-    """The steps that made it, the newest first; each that made a layer with what the layer has, in bytes."""
+    """The steps that made an image (ImageHistory), the newest first, with the bytes of their layers."""
     engine = request.app[ENGINE]
     image = engine.images.find(request.match_info["name"])
     await engine.sizes.learn([image])
@@ -234,7 +234,7 @@ async def inspect(request: web.Request) -> web.Response:
 
 
 async def distribution(request: web.Request) -> web.Response:
-    """What a registry has under a name, without fetching it."""
+    """Describe an image of a registry without pulling it (DistributionInspect)."""
     reference = parse(request.match_info["name"])
     async with Registry(reference, request.app[ENGINE].settings, login.sent(request)) as registry:
         data, digest, kind = await registry.manifest(reference.target)
@@ -251,7 +251,7 @@ async def distribution(request: web.Request) -> web.Response:
 
 
 async def search(request: web.Request) -> web.Response:
-    """What Docker Hub finds for *term*; it is asked, and nobody else."""
+    """Search Docker Hub for *term* (ImageSearch); no other registry is asked."""
     term, limit = request.query.get("term", ""), number(request, "limit", 25)
     if not term:
         raise BadRequestError("term is missing: what shall be searched for?")
@@ -326,7 +326,7 @@ class ProgressStream:
 
 
 async def create(request: web.Request) -> web.StreamResponse:
-    """Pull (`fromImage`), or import the request's body (`fromSrc=-`) or what lies at a URL."""
+    """Pull (`fromImage`), or import the request's body (`fromSrc=-`) or the content of a URL."""
     stream = ProgressStream(request)
     if source := request.query.get("fromSrc"):
         return await stream.run(_imported(request, source, stream))
@@ -340,7 +340,7 @@ async def create(request: web.Request) -> web.StreamResponse:
 
 
 def suits(image: Image, name: str, platform: str) -> None:
-    """Raises ImageNotFoundError where *image* is not for *platform*, BadRequestError where there is none of that name."""
+    """Raises ImageNotFoundError if *image* is not for *platform*, BadRequestError if there is no such platform."""
     if not platform:
         return
     found = f"{image.config.os}/{image.config.architecture}"
@@ -401,13 +401,13 @@ async def _imported(request: web.Request, source: str, stream: ProgressStream) -
 
 
 def displaced(engine: Engine, digest: str) -> None:
-    """The image *digest*, "" for none, that lost a name to another stays, without one where it has no other."""
+    """Keep the image *digest* ("" for none) that lost a name to another, untagged if it has no other name."""
     if digest and digest not in engine.images.names.values():
         engine.images.keep_untagged(digest)
 
 
 UNNAMED = parse("pystack-import:unnamed")
-"""What an image without a name is called for the moment in which it is made."""
+"""The temporary name of an image without a name, while it is made."""
 
 
 async def _downloaded(
@@ -428,7 +428,7 @@ async def _downloaded(
 
 
 def told_of(engine: Engine, image: Image, gone: list[dict[str, str]]) -> None:
-    """Events of what was taken from *image*: names, and the image itself."""
+    """Emit the events of names removed from *image*, and of the image itself."""
     for row in gone:
         event(engine, "untag" if "Untagged" in row else "delete", image, row.get("Untagged") or image.id)
         if "Deleted" in row:
@@ -485,7 +485,7 @@ async def _saved(request: web.Request, names: list[str]) -> web.StreamResponse:
     exact = []
     for name in names:
         image = engine.images.find(name)
-        # an image that is asked for by its ID has no name in the archive, and gets none where that is loaded
+        # an image requested by its ID has no name in the archive
         exact.append(image.id if named_by_id(image, name) else name)
         event(engine, "save", image, name)
     response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
@@ -505,7 +505,7 @@ def named_by_id(image: Image, text: str) -> bool:
 
 
 async def push(request: web.Request) -> web.StreamResponse:
-    """One tag, or, where none is given, all tags that this node has of the name."""
+    """Push one tag, or without one all tags that this node has of the name (ImagePush)."""
     engine, tag = request.app[ENGINE], request.query.get("tag", "")
     platform_of(request.query.get("platform", ""))
     credentials = login.sent(request)
@@ -582,8 +582,8 @@ async def remove(request: web.Request) -> web.Response:
 
 
 async def prune(request: web.Request) -> web.Response:
-    """Delete images without a name; with filters dangling=false every image that no container uses; with `until` those alone
-    that were made before, with `unused-until` those that no container was made of since."""
+    """Delete images without a name; with filters dangling=false every image that no container uses; `until` limits that to
+    those made before, `unused-until` to those that no container was made of since."""
     engine = request.app[ENGINE]
     filters = Filters(request)
     filters.check(dangling=truth, until=moment_of)

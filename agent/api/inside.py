@@ -76,8 +76,8 @@ async def top(request: web.Request) -> web.Response:
 
 
 async def stats(request: web.Request) -> web.StreamResponse:
-    """One document, or one a second with `stream`; each carries the one before it, so that rates can be told. A container that
-    does not run uses nothing, and says so."""
+    """The usage of a container (ContainerStats): one document, or with `stream` one a second. Each includes the one before,
+    from which clients compute rates. A container that does not run uses nothing."""
     engine = request.app[ENGINE]
     record = engine.containers.find(request.match_info["name"])
 
@@ -120,8 +120,8 @@ async def stats(request: web.Request) -> web.StreamResponse:
 
 @contextlib.asynccontextmanager
 async def _root(engine: Engine, record: Record) -> AsyncIterator[tuple[str, int]]:
-    """The container's "/" on the host, and the host's ID that is root there: as its processes see it, or its layers alone, with
-    owners as they are on the disk, while it does not run."""
+    """The container's "/" on the host, and the host's ID that is root there: as its processes see it, or, while it does not
+    run, its layers only, with owners as on the disk."""
     if record.running and record.process:
         yield f"/proc/{record.process.pid}/root", record.ids
         return
@@ -157,7 +157,7 @@ async def _copier(
 
 
 def _putting(request: web.Request, record: Record, root: str) -> dict[str, Any]:
-    """How the archive of a request is put into *record*, whose files are at *root*. Raises BadRequestError."""
+    """The options for putting the archive of a request into *record*, whose files are at *root*. Raises BadRequestError."""
     payload: dict[str, Any] = {"keep_kinds": flag(request, "noOverwriteDirNonDir")}
     user = record.container.user or request.app[ENGINE].context.image_config(record).user
     if flag(request, "copyUIDGID") and user:
@@ -167,7 +167,7 @@ def _putting(request: web.Request, record: Record, root: str) -> dict[str, Any]:
 
 
 async def _answer(child: asyncio.subprocess.Process) -> dict[str, str]:
-    """What the worker says of the path, as the header that Docker's clients read it from."""
+    """The worker's description of the path, as the header that Docker's clients read."""
     assert child.stdout
     said = process.parsed(await child.stdout.readline())
     if "error" in said:
@@ -211,8 +211,8 @@ async def put(request: web.Request) -> web.Response:
 
 
 async def attach(request: web.Request) -> web.StreamResponse:
-    """The container's own streams, from their first byte where it was not started yet; input where it has one. With *logs*
-    what it said before comes first, and without *stream* nothing else."""
+    """Attach to the container's own streams (ContainerAttach), from their first byte if it was not started yet, and to its
+    input if it has one. With *logs* its earlier output comes first; without *stream* nothing else does."""
     engine = request.app[ENGINE]
     record = engine.containers.find(request.match_info["name"])
     payload = ExecRequest(request)
@@ -220,7 +220,7 @@ async def attach(request: web.Request) -> web.StreamResponse:
         raise ConflictError(f"container {record.name} is paused, unpause the container before attach")
     if record.state == "restarting":
         raise ConflictError(f"container {record.name} is restarting, wait until the container is running")
-    await request.read()  # what follows the request is the container's input
+    await request.read()  # the bytes after the request are the container's input
     kind = MULTIPLEXED if not record.container.tty and since(request, 42) else RAW
     conmon = _conmon(engine, record) if record.running and payload.stream else None
     waiting = PendingAttach()
@@ -245,7 +245,7 @@ async def attach(request: web.Request) -> web.StreamResponse:
                 return client
             conmon = _conmon(engine, record)
     finally:
-        waiting.connected.set()  # a start must not wait for somebody who has gone
+        waiting.connected.set()  # a start must not wait for a client that has gone
     engine.containers.tell(record, "attach")
     await _exchange(engine, record, conmon, client, payload)
     return client
@@ -354,7 +354,7 @@ async def attach_by_websocket(request: web.Request) -> web.StreamResponse:
 
 
 async def resize(request: web.Request) -> web.Response:
-    """Tell the container's terminal its size, by way of conmon's control fifo."""
+    """Set the size of the container's terminal, through conmon's control FIFO (ContainerResize)."""
     engine, record = _running(request)
     height, width = terminal_size(request)
     order = f"1 {height} {width}\n".encode()

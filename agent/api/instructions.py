@@ -135,7 +135,7 @@ INSTRUCTIONS: dict[str, Callable[[Fields, str], None]] = {
 
 
 def changes(lines: Iterable[str]) -> RunConfig:
-    """The configuration that *lines* make. Raises BadRequestError for an instruction that makes none."""
+    """The configuration that *lines* set. Raises BadRequestError for an instruction that sets none."""
     fields: Fields = {}
     for line in lines:
         for one in filter(str.strip, line.splitlines()):

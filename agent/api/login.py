@@ -21,7 +21,7 @@ from agent.images.registry import Registry
 
 
 def sent(request: web.Request) -> Credentials | None:
-    """What X-Registry-Auth says; None where it says nothing. Raises BadRequestError."""
+    """The credentials in X-Registry-Auth; None if it is empty. Raises BadRequestError."""
     header = request.headers.get("X-Registry-Auth", "")
     if not header:
         return None

@@ -1,4 +1,4 @@
-"""The manifest endpoint: how a control plane tells a node what to be, and learns what it is."""
+"""The API of the control plane: it sends a node its manifest, and reads its status."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def put(request: web.Request) -> web.Response:
 
 @routes.get("/pystack/info")
 async def info(request: web.Request) -> web.Response:
-    """What the node is. Query: *underlay*, the address that the others think it has."""
+    """The NodeInfo of the node. Query: *underlay*, its address as other nodes know it."""
     underlay = request.query.get("underlay", "")
     try:
         mtu = await asyncio.to_thread(mtu_of, underlay)
@@ -68,6 +68,7 @@ async def info(request: web.Request) -> web.Response:
         seal_key=known_key(engine.paths.keys, "seal"),
         tunnel_key=known_key(engine.paths.keys, "tunnel"),
         devices=tuple(sorted(await asyncio.to_thread(hardware.found))),
+        problem=engine.disk.problem,
         missing=tuple(p for p in ("runc", "conmon", "nft") if not shutil.which(p)),
     )
     return web.Response(body=msgspec.json.encode(found), content_type="application/json")
@@ -82,7 +83,7 @@ async def key(request: web.Request) -> web.Response:
 
 @routes.patch("/pystack/manifest")
 async def change(request: web.Request) -> web.Response:
-    """A Delta; 409 where it is none of the manifest that is here: the whole is wanted then."""
+    """Apply a Delta; 409 if its base is not the present manifest: the whole must be sent then."""
     converger = request.app[CONVERGER]
     try:
         manifest = apply_delta(converger.manifest, await given(request, Delta))
@@ -94,7 +95,7 @@ async def change(request: web.Request) -> web.Response:
 
 @routes.post("/pystack/containers")
 async def create(request: web.Request) -> web.Response:
-    """A container that is no task of the manifest, from a whole Container. Query: name, stack, service (whose one-off
+    """Create a container that is not a task of the manifest, from a whole Container. Query: name, stack, service (whose one-off
     container it is), auto_remove."""
     engine = request.app[CONVERGER].engine
     container = await given(request, Container)
@@ -121,9 +122,10 @@ async def get(request: web.Request) -> web.Response:
 
 @routes.get("/pystack/status/stream")
 async def stream(request: web.Request) -> web.StreamResponse:
-    """One TaskStatus a line: first those of all tasks, then each that changes. `{}` says that the node's info is to be read:
-    after those of all tasks, and when they changed. Query: *heartbeat*, after how many seconds with nothing to say an empty
-    line says that the agent is alive."""
+    """One TaskStatus a line: first those of all tasks, then each that changes. `{}` follows those of all tasks, and is sent
+    when the node's info has changed: it is to be read then. Query: *heartbeat*, after how many idle seconds an empty line shows
+    that the agent is alive; *beats*: the line is `{"beat": N}`, to be answered with `POST /pystack/heard/N`, as long as the
+    node has tasks that must not run twice."""
     converger = request.app[CONVERGER]
     pause = float(request.query.get("heartbeat", "inf"))
     if not pause >= SHORTEST_S:
@@ -140,10 +142,18 @@ async def stream(request: web.Request) -> web.StreamResponse:
                 async with asyncio.timeout(None if math.isinf(pause) else pause):
                     batch = [await queue.get()]
             except TimeoutError:
-                await response.write(b"\n")
+                numbered = flag(request, "beats") and any(t.strict for t in converger.tasks.values())
+                await response.write(b'{"beat":%d}\n' % converger.lease.beat() if numbered else b"\n")
                 continue
             while not queue.empty():
                 batch.append(queue.get_nowait())
             await response.write(b"".join((msgspec.json.encode(s) if s else b"{}") + b"\n" for s in batch))
     finally:
         converger.listeners.discard(queue.put_nowait)
+
+
+@routes.post("/pystack/heard/{number:[0-9]{1,18}}")
+async def heard(request: web.Request) -> web.Response:
+    """The control plane has heard this beat of the stream of statuses."""
+    request.app[CONVERGER].lease.answered(int(request.match_info["number"]))
+    return web.Response(status=204)

@@ -1,4 +1,4 @@
-"""How a control plane tells a node to read its manifest from etcd by itself, and knows that it did."""
+"""The API by which a control plane has a node read its manifest from etcd, and waits until it did."""
 
 from __future__ import annotations
 

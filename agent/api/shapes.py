@@ -1,35 +1,23 @@
-"""What the bodies of the Engine API look like, and the one place where a body is compared with that.
+"""The shapes of the Engine API's request bodies, and their check.
 
 A shape is `str`, `int`, `bool` or `float`, `Range(low, high)`, `[shape]` for a list, `Map(shape)` for an object with free
-keys, a dict for one with named fields, or WORDS. As in Docker's own decoder a field's name may be in any case, null is as good
-as absent, and fields that nobody knows are passed over. Source: Docker Engine API v1.48, definitions; Go, encoding/json
+keys, a dict for one with named fields, or WORDS. As in Docker's own decoder a field's name may be in any case, null counts as
+missing, and unknown fields are ignored. Source: Docker Engine API v1.48, definitions; Go, encoding/json
 (Unmarshal).
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
+from agent.api import plain_options
+from agent.api.shape_kinds import WHOLE, Map, Range
 from agent.errors import BadRequestError
 
-
-class Map(NamedTuple):
-    """An object whose keys are free, and whose values are alike."""
-
-    of: Any
-
-
-class Range(NamedTuple):
-    """A whole number from *low* to *high*."""
-
-    low: int
-    high: int
-
-
 Shape: TypeAlias = Any
-WHOLE, OR_MINUS_ONE, COUNT = Range(0, (1 << 63) - 1), Range(-1, (1 << 63) - 1), Range(-1, (1 << 31) - 1)
+OR_MINUS_ONE, COUNT = Range(-1, (1 << 63) - 1), Range(-1, (1 << 31) - 1)
 INT64, UINT16, UINT32 = Range(-(1 << 63), (1 << 63) - 1), Range(0, (1 << 16) - 1), Range(0, (1 << 32) - 1)
 WORDS = "words"
 """A command: a list of words, or one string."""
@@ -46,11 +34,9 @@ _HEALTH = {
 }
 _RATES = [{"Path": str, "Rate": Range(0, INT64.high)}]
 _POLICY = {"Name": str, "MaximumRetryCount": COUNT}
-RESOURCES: dict[str, Shape] = {
+RESOURCES: dict[str, Shape] = plain_options.host_shapes(limits=True) | {
     "CpuShares": WHOLE,
-    "Memory": WHOLE,
     "NanoCpus": WHOLE,
-    "CgroupParent": str,
     "BlkioWeight": UINT16,
     "BlkioWeightDevice": [{"Path": str, "Weight": UINT16}],
     "BlkioDeviceReadBps": _RATES,
@@ -61,17 +47,14 @@ RESOURCES: dict[str, Shape] = {
     "CpuQuota": OR_MINUS_ONE,
     "CpuRealtimePeriod": WHOLE,
     "CpuRealtimeRuntime": WHOLE,
-    "CpusetCpus": str,
     "CpusetMems": str,
     "Devices": [{"PathOnHost": str, "PathInContainer": str, "CgroupPermissions": str}],
-    "DeviceCgroupRules": [str],
     "DeviceRequests": [{"Driver": str, "Count": COUNT, "DeviceIDs": [str], "Capabilities": [[str]], "Options": Map(str)}],
     "KernelMemory": int,
     "KernelMemoryTCP": int,
     "MemoryReservation": WHOLE,
     "MemorySwap": OR_MINUS_ONE,
     "MemorySwappiness": int,
-    "OomKillDisable": bool,
     "PidsLimit": INT64,
     "Ulimits": [{"Name": str, "Soft": OR_MINUS_ONE, "Hard": OR_MINUS_ONE}],
     "CpuCount": int,
@@ -97,58 +80,47 @@ MOUNT = {
     "ClusterOptions": EMPTY,
     "TmpfsOptions": {"SizeBytes": WHOLE, "Mode": UINT32, "Options": [[str]]},
 }
-HOST_CONFIG: dict[str, Shape] = RESOURCES | {
-    "Binds": [str],
-    "ContainerIDFile": str,
-    "LogConfig": {"Type": str, "Config": Map(str)},
-    "NetworkMode": str,
-    "PortBindings": Map([{"HostIp": str, "HostPort": str}]),
-    "RestartPolicy": _POLICY,
-    "AutoRemove": bool,
-    "VolumeDriver": str,
-    "VolumesFrom": [str],
-    "ConsoleSize": [UINT32],
-    "Annotations": LABELS,
-    "CapAdd": WORDS,
-    "CapDrop": WORDS,
-    "CgroupnsMode": str,
-    "Dns": [str],
-    "DnsOptions": [str],
-    "DnsSearch": [str],
-    "ExtraHosts": [str],
-    "GroupAdd": [str],
-    "IpcMode": str,
-    "Cgroup": str,
-    "Links": [str],
-    "OomScoreAdj": int,
-    "PidMode": str,
-    "Privileged": bool,
-    "PublishAllPorts": bool,
-    "ReadonlyRootfs": bool,
-    "SecurityOpt": [str],
-    "StorageOpt": Map(str),
-    "Tmpfs": Map(str),
-    "UTSMode": str,
-    "UsernsMode": str,
-    "ShmSize": WHOLE,
-    "Sysctls": Map(str),
-    "Runtime": str,
-    "Isolation": str,
-    "Mounts": [MOUNT],
-    "MaskedPaths": [str],
-    "ReadonlyPaths": [str],
-    "Init": bool,
-}
-CONFIG: dict[str, Shape] = {
-    "Hostname": str,
-    "Domainname": str,
-    "User": str,
+HOST_CONFIG: dict[str, Shape] = (
+    RESOURCES
+    | plain_options.host_shapes()
+    | {
+        "Binds": [str],
+        "ContainerIDFile": str,
+        "LogConfig": {"Type": str, "Config": Map(str)},
+        "NetworkMode": str,
+        "PortBindings": Map([{"HostIp": str, "HostPort": str}]),
+        "RestartPolicy": _POLICY,
+        "AutoRemove": bool,
+        "VolumeDriver": str,
+        "ConsoleSize": [UINT32],
+        "CapAdd": WORDS,
+        "CapDrop": WORDS,
+        "CgroupnsMode": str,
+        "DnsOptions": [str],
+        "ExtraHosts": [str],
+        "GroupAdd": [str],
+        "IpcMode": str,
+        "Cgroup": str,
+        "Links": [str],
+        "PidMode": str,
+        "PublishAllPorts": bool,
+        "SecurityOpt": [str],
+        "StorageOpt": Map(str),
+        "Tmpfs": Map(str),
+        "UsernsMode": str,
+        "ShmSize": WHOLE,
+        "Runtime": str,
+        "Isolation": str,
+        "Mounts": [MOUNT],
+        "MaskedPaths": [str],
+        "ReadonlyPaths": [str],
+    }
+)
+CONFIG: dict[str, Shape] = plain_options.config_shapes() | {
     "AttachStdin": bool,
     "AttachStdout": bool,
     "AttachStderr": bool,
     "ExposedPorts": Map(EMPTY),
-    "Tty": bool,
-    "OpenStdin": bool,
     "StdinOnce": bool,
     "Env": [str],
     "Cmd": WORDS,
@@ -156,13 +128,11 @@ CONFIG: dict[str, Shape] = {
     "ArgsEscaped": bool,
     "Image": str,
     "Volumes": Map(EMPTY),
-    "WorkingDir": str,
     "Entrypoint": WORDS,
     "NetworkDisabled": bool,
     "MacAddress": str,
     "OnBuild": [str],
     "Labels": LABELS,
-    "StopSignal": str,
     "StopTimeout": COUNT,
     "Shell": WORDS,
 }
@@ -242,14 +212,14 @@ def read(raw: bytes, shape: Shape) -> dict[str, Any]:
         value = msgspec.json.decode(raw)
     except RecursionError:
         raise BadRequestError("malformed request: the body is nested too deeply") from None
-    except (msgspec.MsgspecError, ValueError) as error:  # the second: text that is no UTF-8
-        raise BadRequestError(f"malformed request: the body is no JSON: {error}") from None
+    except (msgspec.MsgspecError, ValueError) as error:  # the second: text that is not UTF-8
+        raise BadRequestError(f"malformed request: the body is not JSON: {error}") from None
     document: dict[str, Any] = fitting(value, shape, "$") or {}
     return document
 
 
 def fitting(value: Any, shape: Shape, where: str) -> Any:
-    """*value* as *shape* has it, None for null. Raises BadRequestError with the field that is something else."""
+    """*value* in the form of *shape*, None for null. Raises BadRequestError that names a field with another type."""
     if value is None:
         return None
     if shape == WORDS:
@@ -290,7 +260,7 @@ def _fields(value: dict[str, Any], shape: dict[str, Shape], where: str) -> dict[
 
 
 def _text(value: str, where: str) -> str:
-    """Raises BadRequestError for what no path, name or argument can hold."""
+    """*value*. Raises BadRequestError for a zero byte, which no path, name or argument can have."""
     if "\0" in value:
         raise BadRequestError(f"{where}: it holds a zero byte")
     return value

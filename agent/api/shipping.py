@@ -1,4 +1,4 @@
-"""Images from node to node, with no registry: what one lacks another hands out, layer by layer."""
+"""Images from node to node without a registry: a node gets the layers that it lacks from another."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def ages(request: web.Request) -> web.Response:
 
 @routes.get("/pystack/images/{name:.+}/bundle")
 async def bundle(request: web.Request) -> web.Response:
-    """What must be carried to have image *name* elsewhere."""
+    """The digests that must be copied to have the image *name* on another node."""
     store = request.app[ENGINE].images
     image = store.find(request.match_info["name"])
     manifest = store.manifest(image.digest)
@@ -75,7 +75,7 @@ async def put_blob(request: web.Request) -> web.Response:
     """A manifest or config; with `diff_id` a layer, verified and unpacked as it comes."""
     store = request.app[ENGINE].images
     digest, diff_id = request.match_info["digest"], request.query.get("diff_id", "")
-    store.blob(digest)  # raises ImageError where it is none
+    store.blob(digest)  # raises ImageError if it is not one
     if diff_id:
         store.blob(diff_id)
         await store.unpack(request.content.iter_chunked(1 << 18), digest=digest, diff_id=diff_id)

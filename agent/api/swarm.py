@@ -1,4 +1,4 @@
-"""Engine API: Swarm. A node is in none: what Docker has a swarm for is the control plane's here.
+"""Engine API: Swarm. A node is never part of one: the control plane takes its place here.
 
 Source: Docker Engine API v1.48, sections Swarm, Node, Service, Task, Secret, Config.
 """

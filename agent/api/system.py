@@ -44,7 +44,7 @@ async def ping(request: web.Request) -> web.Response:
 
 
 def _versions() -> dict[str, str]:
-    """What `docker version` shows of the server beside its name."""
+    """The server's details in `docker version`."""
     return {
         "ApiVersion": versions.text(versions.NEWEST),
         "MinAPIVersion": versions.text(versions.OLDEST),
@@ -79,7 +79,7 @@ def _version_of(program: str) -> str:
 
 
 async def told_version(program: str) -> str:
-    """The version that *program* says it has; asked once."""
+    """The version of *program*, by its own output; it is run once."""
     return await asyncio.to_thread(_version_of, program)
 
 
@@ -116,7 +116,7 @@ def _host_info(engine: Engine) -> dict[str, Any]:
 
 
 def _engine_info(engine: Engine) -> dict[str, Any]:
-    """The keys of SystemInfo that describe the engine: what it holds, and how it is set."""
+    """The keys of SystemInfo about the engine: its contents and settings."""
     records = engine.containers.records.values()
     return {
         "ID": engine.paths.tag or "default",

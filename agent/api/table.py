@@ -1,4 +1,4 @@
-"""Every route of the Docker Engine API, with what it takes: the one place where paths, handlers and bodies meet.
+"""Every route of the Docker Engine API, with its handler and the shape of its body.
 
 Source: Docker Engine API v1.48, paths.
 """

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from agent.api import bandwidth, checks
+from agent.api import bandwidth, checks, plain_options
 from agent.contract.container import Attachment, Container, Device, DeviceRate, DeviceRequest, Healthcheck, Mount, Port, Ulimit
 from agent.errors import BadRequestError
 
@@ -20,12 +20,12 @@ FOR_EVER_S = 10.0 * 365 * 86_400
 
 
 def _entrypoint(words: list[str] | None) -> tuple[str, ...] | None:
-    """One empty word is how a client says that the image's is not wanted."""
+    """The entrypoint of a request; one empty word is an empty entrypoint in place of the image's."""
     return None if not words else () if words == [""] else tuple(words)
 
 
 def named(body: Document) -> Document:
-    """*body* with what is left out of it, and the network that clients call `default` by its name; who names none is on it."""
+    """*body* with defaults filled in; the network that clients call `default`, or leave out, has its name."""
     host: Document = body.get("HostConfig") or {}
     mode = host.get("NetworkMode") or DEFAULT
     endpoints = ((body.get("NetworkingConfig") or {}).get("EndpointsConfig")) or {}
@@ -67,7 +67,7 @@ def _ports(host: Document) -> tuple[Port, ...]:
 
 
 def _free(first: int, last: int, protocol: str) -> int:
-    """The first port of a range that nobody on this host listens on."""
+    """The first free port of a range on this host; the last one if none is."""
     kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
     for port in range(first, last):
         with socket.socket(socket.AF_INET, kind) as probe:
@@ -80,7 +80,7 @@ def _free(first: int, last: int, protocol: str) -> int:
 
 
 def _bind(text: str) -> Mount:
-    """`SOURCE:TARGET[:MODE]`; a place alone is one for an anonymous volume."""
+    """`SOURCE:TARGET[:MODE]`, or `TARGET` for an anonymous volume."""
     source, colon, rest = text.partition(":")
     if not colon:
         return Mount(kind="volume", target=text)
@@ -177,7 +177,7 @@ def _grace(seconds: int | None) -> float:
 
 
 def _paths(host: Document) -> tuple[str, ...]:
-    """Clients say that no path of /proc and /sys is hidden by lists that are there and empty."""
+    """Empty lists of masked and read-only paths mean that no path of /proc and /sys is hidden."""
     return ("systempaths=unconfined",) if host.get("MaskedPaths") == [] and host.get("ReadonlyPaths") == [] else ()
 
 
@@ -198,25 +198,21 @@ def container(body: Document) -> Container:
     policy, logging = host.get("RestartPolicy") or {}, host.get("LogConfig") or {}
     return Container(
         image=body["Image"],
+        **plain_options.fields(body),
         **_process(body),
         **_isolation(host),
         **_limits(host),
         **_devices(host),
         labels=tuple(sorted((body.get("Labels") or {}).items())),
-        init=bool(host.get("Init")),
         runtime=host.get("Runtime") or "",
         restart=policy.get("Name") or "no",
         restart_max=policy.get("MaximumRetryCount") or 0,
-        annotations=tuple(sorted((host.get("Annotations") or {}).items())),
         mounts=_mounts(body, host),
-        volumes_from=tuple(host.get("VolumesFrom") or ()),
         network_mode=mode if mode in ("host", "none") or ":" in mode else "",
         attachments=attachments,
         ports=_ports(host),
         expose=tuple(body.get("ExposedPorts") or ()),
         extra_hosts=tuple((n, a) for n, _, a in (e.partition(":") for e in host.get("ExtraHosts") or ())),
-        dns=tuple(host.get("Dns") or ()),
-        dns_search=tuple(host.get("DnsSearch") or ()),
         dns_opt=tuple(host.get("DnsOptions") or ()),
         links=tuple(dict.fromkeys((*links_of(host), *(link for one in endpoints.values() for link in links_of(one))))),
         log_driver=logging.get("Type") or "json-file",
@@ -243,20 +239,13 @@ def _attachments(body: Document) -> tuple[Attachment, ...]:
 
 
 def _process(body: Document) -> dict[str, Any]:
-    """The fields of a Container that describe what runs and how it ends."""
+    """The fields of a Container about its process and the end of it."""
     return {
         "entrypoint": _entrypoint(body.get("Entrypoint")),
         "command": tuple(cmd) if (cmd := body.get("Cmd")) else None,
         "environment": tuple((k, v) for k, _, v in (e.partition("=") for e in body.get("Env") or () if "=" in e)),
         "environment_dropped": tuple(e for e in body.get("Env") or () if "=" not in e),
-        "user": body.get("User") or "",
-        "working_dir": body.get("WorkingDir") or "",
-        "hostname": body.get("Hostname") or "",
-        "domainname": body.get("Domainname") or "",
-        "tty": bool(body.get("Tty")),
-        "stdin_open": bool(body.get("OpenStdin")),
         "stdin_once": bool(body.get("StdinOnce")),
-        "stop_signal": body.get("StopSignal") or "",
         "stop_grace_s": _grace(body.get("StopTimeout")),
         "healthcheck": _health(body.get("Healthcheck")),
     }
@@ -265,17 +254,10 @@ def _process(body: Document) -> dict[str, Any]:
 def _isolation(host: Document) -> dict[str, Any]:
     """The fields of a Container that describe its rights and namespaces."""
     return {
-        "read_only": bool(host.get("ReadonlyRootfs")),
-        "privileged": bool(host.get("Privileged")),
-        "cap_add": tuple(host.get("CapAdd") or ()),
-        "cap_drop": tuple(host.get("CapDrop") or ()),
         "security_opt": (*(host.get("SecurityOpt") or ()), *_paths(host)),
-        "cgroup_parent": host.get("CgroupParent") or "",
         "cgroup_mode": host.get("CgroupnsMode") or "",
-        "sysctls": tuple(sorted((host.get("Sysctls") or {}).items())),
         "pid_mode": host.get("PidMode") or "",
         "ipc_mode": ipc if (ipc := host.get("IpcMode") or "") == "host" or ipc.startswith("container:") else "",
-        "uts_mode": host.get("UTSMode") or "",
         "userns_mode": _userns_mode(host.get("UsernsMode") or ""),
         "group_add": tuple(host.get("GroupAdd") or ()),
     }
@@ -290,14 +272,10 @@ def _limits(host: Document) -> dict[str, Any]:
         "cpu_quota": host.get("CpuQuota") or 0,
         "cpu_rt_period": host.get("CpuRealtimePeriod") or 0,
         "cpu_rt_runtime": host.get("CpuRealtimeRuntime") or 0,
-        "cpuset": host.get("CpusetCpus") or "",
         "cpuset_mems": host.get("CpusetMems") or "",
-        "memory": host.get("Memory") or 0,
         "memory_swap": host.get("MemorySwap") or 0,
         "memory_reservation": host.get("MemoryReservation") or 0,
         "swappiness": s if (s := host.get("MemorySwappiness")) is not None and s >= 0 else None,
-        "oom_score_adj": host.get("OomScoreAdj") or 0,
-        "oom_kill_disable": bool(host.get("OomKillDisable")),
         "blkio_weight": host.get("BlkioWeight") or 0,
         "blkio": _rates(host),
         "pids": max(0, host.get("PidsLimit") or 0),
@@ -311,7 +289,6 @@ def _limits(host: Document) -> dict[str, Any]:
 def _devices(host: Document) -> dict[str, Any]:
     """The fields of a Container that describe its devices."""
     return {
-        "device_rules": tuple(host.get("DeviceCgroupRules") or ()),
         "devices": tuple(
             Device(
                 source=d.get("PathOnHost", ""),

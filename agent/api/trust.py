@@ -1,4 +1,4 @@
-"""Which images may be run here, and what their registries have: questions of the control plane."""
+"""Which images may be run here, what their registries have, what they are made of."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from aiohttp import web
 
 from agent.api.app_keys import ENGINE, answer, given
 from agent.contract.trust import VerdictRequest
+from agent.errors import ImageNotFoundError
+from agent.images import sbom
 
 routes = web.RouteTableDef()
 AT_ONCE = 4
@@ -21,6 +23,16 @@ async def verdicts(request: web.Request) -> web.Response:
     asked = await given(request, VerdictRequest)
     found = await trust.verdicts(asked.images, asked.trust) if trust.applies(asked.trust) else []
     return web.Response(body=msgspec.json.encode(found), content_type="application/json")
+
+
+@routes.get("/pystack/images/{name:.+}/sbom")
+async def bill_of_materials(request: web.Request) -> web.Response:
+    """What the image is made of, as an SPDX document."""
+    store = request.app[ENGINE].images
+    image = store.find(request.match_info["name"])
+    if not store.is_complete(image):
+        raise ImageNotFoundError(f"image {request.match_info['name']} is not whole on this node: pull it")
+    return answer(await sbom.document(store, image))
 
 
 @routes.post("/pystack/images/registry")

@@ -1,4 +1,4 @@
-"""Versions of the Engine API: which are served, and what a path that names one means.
+"""Versions of the Engine API: those that are served, and paths that name one.
 
 Docker's clients ask `/_ping` for the newest and then write `/v1.43/…` before each path; without that the newest is meant.
 Source: Docker Engine API v1.48, "Versioning".
@@ -15,7 +15,8 @@ from agent.errors import BadRequestError
 
 NEWEST, OLDEST = (1, 48), (1, 24)
 TOLERATED = (1, 22)
-"""What skopeo and its kin ask in, whatever they are told (containers/image before 5.25); they ask for what never changed."""
+"""The version of requests by skopeo and its kin (containers/image before 5.25), which do not negotiate; what they request has
+never changed."""
 SERVER = f"pystack/{VERSION} (linux)"
 PREFIX = "/v{version:[0-9][0-9.]*}"
 
@@ -45,7 +46,7 @@ def asked(request: web.Request) -> tuple[int, int]:
 
 
 async def stamp(request: web.Request, response: web.StreamResponse) -> None:
-    """For `on_response_prepare`: what each answer says of who gave it."""
+    """For `on_response_prepare`: the headers of each answer that name the server and its version."""
     del request
     for name, value in (("Api-Version", text(NEWEST)), ("Docker-Experimental", "false"), ("Ostype", "linux")):
         response.headers.setdefault(name, value)

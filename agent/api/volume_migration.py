@@ -17,7 +17,7 @@ routes = web.RouteTableDef()
 
 @routes.get("/pystack/volumes/{name}/dump")
 async def dump(request: web.Request) -> web.StreamResponse:
-    """A tar of the volume; without *first*, of what changed since the last call."""
+    """A tar of the volume; without *first*, of its changes since the last call."""
     chunks = request.app[ENGINE].moving.dump(request.match_info["name"], first=flag(request, "first"))
     response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
     await response.prepare(request)
@@ -37,7 +37,7 @@ async def receive(request: web.Request) -> web.Response:
 
 @routes.get("/pystack/volumes/{name}/checksum")
 async def checksum(request: web.Request) -> web.Response:
-    """What there is of it; *arriving*: of what has come so far."""
+    """The checksum of the volume; with *arriving*, of the part that has arrived."""
     found = await request.app[ENGINE].moving.checksum(request.match_info["name"], arriving=flag(request, "arriving"))
     if not flag(request, "entries"):
         found = msgspec.structs.replace(found, entries={})
@@ -53,7 +53,7 @@ async def record(request: web.Request) -> web.Response:
 
 @routes.post("/pystack/volumes/{name}/commit")
 async def commit(request: web.Request) -> web.Response:
-    """What has come becomes the volume, with the description in the body."""
+    """Make the data that has arrived the volume, with the description in the body."""
     moving, record = request.app[ENGINE].moving, await given(request, VolumeRecord)
     if "/" in record.name or not os.path.isdir(moving.incoming(record.name)):  # also where no file can be called so
         raise NotFoundError(f"nothing has come of a volume {quoted(record.name)}")
@@ -63,6 +63,6 @@ async def commit(request: web.Request) -> web.Response:
 
 @routes.delete("/pystack/volumes/{name}/dump")
 async def discard(request: web.Request) -> web.Response:
-    """The move is off: what has come is deleted."""
+    """Abort the migration: delete the data that has arrived."""
     await request.app[ENGINE].moving.discard(request.match_info["name"])
     return web.Response(status=204)

@@ -73,14 +73,14 @@ async def create(request: web.Request) -> web.Response:
 
 
 def _complete(name: str, options: dict[str, str]) -> None:
-    """Raises BadRequestError where an option of the driver local lacks another. Source: Docker, `docker volume create`."""
+    """Raises BadRequestError if an option of the driver local lacks another. Source: Docker, `docker volume create`."""
     for key, needed in (("type", ("device",)), ("device", ("type",)), ("o", ("device", "type"))):
         if key in options and (missing := [n for n in needed if not options.get(n)]):
             raise BadRequestError(f'create {name}: missing required option: "{missing[0]}"')
 
 
 def driver_of(name: str, driver: str) -> None:
-    """Raises NotFoundError for a *driver* that there is not, in the words that tools know it by."""
+    """Raises NotFoundError for an unknown *driver*, in the words that tools look for."""
     if volume_driver(driver) not in VOLUME_DRIVERS:
         raise NotFoundError(
             f'create {name}: error looking up volume plugin {driver}: plugin "{driver}" not found: there is '
@@ -89,7 +89,7 @@ def driver_of(name: str, driver: str) -> None:
 
 
 def make(engine: Engine, name: str, options: dict[str, Any]) -> None:
-    """The volume of a container's mount, with the VolumeOptions of that, where it is not there yet."""
+    """Create the volume of a container's mount, with its VolumeOptions, if it does not exist yet."""
     driver = options.get("DriverConfig", {})
     if name not in engine.volumes.all:
         driver_of(name, driver.get("Name") or "local")
@@ -143,7 +143,7 @@ async def prune(request: web.Request) -> web.Response:
         size = await asyncio.to_thread(used, engine.volumes.data(record.name))
         try:
             engine.volumes.remove(record.name, engine.containers.users_of_volume(record.name))
-        except AgentError:  # somebody took it meanwhile, or it is mounted
+        except AgentError:  # it is in use or mounted by now
             continue
         _tell(engine, "destroy", record)
         gone.append(record.name)

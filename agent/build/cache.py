@@ -27,7 +27,7 @@ FRESH_S = 30.0
 
 
 class Entry(msgspec.Struct, kw_only=True):
-    """*layer* is a folder of the store's, "" where the step changed nothing; *identity* tells this result from another of
+    """*layer* is a folder of the store's, "" if the step changed nothing; *identity* tells this result from another of
     the same step. *diff_id*, *digest* and *size* are its archive's, once that was made; *disk* is what its folder takes, in
     bytes. Times are seconds since the epoch."""
 
@@ -50,6 +50,8 @@ def key_of(*parts: object) -> str:
 
 
 class Cache:
+    """The results of steps, one JSON file each below *folder*."""
+
     def __init__(self, folder: Path, there: Callable[[str], bool]) -> None:
         """*there* says whether a layer's folder is."""
         self.folder, self._there = folder, there
@@ -67,7 +69,7 @@ class Cache:
                 self.entries[entry.key] = entry
 
     def find(self, key: str) -> Entry | None:
-        """The result of the step *key*; None where it has to be done."""
+        """The result of the step *key*; None if it has to be done."""
         entry = self.entries.get(key)
         if entry is None:
             return None
@@ -89,6 +91,7 @@ class Cache:
         return entry
 
     def save(self, entry: Entry) -> None:
+        """Write *entry* to its file; where the disk is full, its step is done again after a restart."""
         failpoint("build.cache")
         try:
             files.write_atomically(self.folder / f"{entry.key}.json", msgspec.json.encode(entry))
@@ -96,6 +99,7 @@ class Cache:
             log.warning("the build cache cannot be written: %s", error)
 
     def drop(self, key: str) -> None:
+        """Forget the result of the step *key*; its layer goes with the next collection of the store."""
         self.entries.pop(key, None)
         (self.folder / f"{key}.json").unlink(missing_ok=True)
 

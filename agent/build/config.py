@@ -34,10 +34,12 @@ def empty(architecture: str, variant: str = "") -> Document:
 
 
 def environment(document: Document) -> dict[str, str]:
+    """The variables of the configuration."""
     return dict(pair.partition("=")[::2] for pair in document["config"].get("Env") or ())
 
 
 def workdir(document: Document) -> str:
+    """The working directory, "/" if none is set."""
     return document["config"].get("WorkingDir") or "/"
 
 
@@ -50,6 +52,7 @@ def absolute(document: Document, path: str) -> str:
 
 
 def shell(document: Document) -> list[str]:
+    """The words before a command in shell form."""
     return list(document["config"].get("Shell") or DEFAULT_SHELL)
 
 
@@ -166,4 +169,5 @@ CHANGES: Mapping[type[steps.Step], Callable[[Document, Any, Expand], Document]] 
 
 
 def expose(document: Document, words: list[str]) -> Document:
+    """*document* with the ports *words* (80, 80/udp, 8000-8010) exposed too. Raises WordError."""
     return put(document, "ExposedPorts", {**(document["config"].get("ExposedPorts") or {}), **ports(words)})

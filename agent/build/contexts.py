@@ -15,8 +15,6 @@ import json
 import os
 import posixpath
 import re
-import resource
-import signal
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -26,6 +24,7 @@ import msgspec
 from agent import files
 from agent.build.ignore import Rules, read
 from agent.build.selection import Entry, Listing, is_pattern, narrowed
+from agent.contract import git_program
 from agent.contract.printable import quoted
 from agent.errors import AgentError, BadRequestError, ImageError, of_worker
 from agent.images.transport import HttpClient, UnavailableError, url_of
@@ -33,8 +32,6 @@ from agent.settings import ImageLimits
 from agent.trees import process
 
 GIT_S = 600.0
-GIT_MEMORY = 4 << 30
-"""Address space of a git: an object can claim any size."""
 IGNORE_BYTES = 1 << 20
 _HOST_PATH = re.compile(r"[A-Za-z0-9._-]+@[A-Za-z0-9.\[\]:_-]+:(?!//)\S+")
 _REF = re.compile(r"[A-Za-z0-9_][\w./+@-]{0,250}\Z")
@@ -65,6 +62,7 @@ class Origin(msgspec.Struct, kw_only=True):
 
 
 def listing_of(reply: process.Reply) -> Listing:
+    """The listing that a worker replied."""
     return Listing({path: Entry(*fields) for path, fields in reply["entries"].items()})
 
 
@@ -128,11 +126,12 @@ class Repository(msgspec.Struct, frozen=True):
 
 
 def is_url(text: str) -> bool:
+    """Whether *text* is an HTTP address."""
     return text.startswith(("http://", "https://"))
 
 
 def repository(text: str, *, keep_git: bool = False) -> Repository | None:
-    """The repository that *text* names; None where it is none. Raises BadRequestError for one that is not to be gone to."""
+    """The repository that *text* names; None if it is none. Raises BadRequestError for one that is not to be gone to."""
     address, _, fragment = text.partition("#")
     ref, _, folder = fragment.partition(":")
     if address.startswith("github.com/"):
@@ -200,59 +199,27 @@ async def cloned(repo: Repository, folder: Path, limits: ImageLimits, *, commit:
 
 
 async def _git(folder: Path, *words: str, within_s: float, largest: int = 0) -> str:
-    """What git says, which reads no configuration but ours, runs nothing of the repository's, and asks nobody anything."""
-    settings = [word for one in _CONFIG for word in ("-c", one)]
-    environment = {
-        "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
-        "HOME": "/nonexistent",
-        "LC_ALL": "C.UTF-8",
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_CONFIG_GLOBAL": "/dev/null",
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_ALLOW_PROTOCOL": "https:http:ssh:git",
+    """The output of a git command in *folder*, for at most *within_s*; *largest* bounds each file that it writes, in bytes.
+    Raises AgentError."""
+    settings = tuple(word for one in _CONFIG for word in ("-c", one))
+    proxies = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+    variables = {
+        **git_program.environment("https:http:ssh:git"),
         "GIT_SSH_COMMAND": "ssh -F none -o BatchMode=yes -o StrictHostKeyChecking=yes -o ConnectTimeout=15",
-        "GIT_NO_REPLACE_OBJECTS": "1",
-        **{
-            name: os.environ[name]
-            for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
-            if name in os.environ
-        },
+        **{name: os.environ[name] for name in proxies if name in os.environ},
     }
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (GIT_MEMORY, GIT_MEMORY))
-        if largest:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
-
+    limits = git_program.GitLimits(timeout_s=within_s, file_bytes=largest)
     try:
-        child = await asyncio.create_subprocess_exec(
-            "git",
-            *settings,
-            *words,
-            cwd=folder,
-            env=environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-            preexec_fn=limit,
-        )
-    except FileNotFoundError:
+        return await git_program.run((*settings, *words), folder, variables, limits)
+    except git_program.GitMissingError:
         raise AgentError("there is no git on the node: `apt-get install git`") from None
-    try:
-        async with asyncio.timeout(within_s):
-            out, err = await child.communicate()
-    except BaseException as error:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        await child.wait()
-        if isinstance(error, TimeoutError):
-            raise AgentError(f"git {words[0]} did not end within {within_s:g} s") from None
-        raise
-    if child.returncode:
-        lines = [quoted(line) for line in err.decode(errors="replace").splitlines() if line.strip()]
-        raise AgentError(f"git {words[0]}: {'; '.join(lines[-3:]) or f'exit status {child.returncode}'}")
-    return out.decode(errors="replace")
+    except git_program.GitTimeoutError as error:
+        raise AgentError(f"git {error.command} did not end within {within_s:g} s") from None
+    except git_program.GitOutputError as error:
+        raise AgentError(f"git {error.command} writes more than it may") from None
+    except git_program.GitFailedError as error:
+        why = "; ".join(map(quoted, error.lines[-3:])) or f"exit status {error.status}"
+        raise AgentError(f"git {error.command}: {why}") from None
 
 
 async def fetched(address: str, folder: Path, limits: ImageLimits) -> tuple[str, str]:
@@ -329,6 +296,7 @@ async def is_archive(path: Path) -> bool:
 
 
 async def chunks(path: Path) -> AsyncIterator[bytes]:
+    """The content of the file *path*, a MiB at a time."""
     with path.open("rb") as file:
         while data := await asyncio.to_thread(file.read, 1 << 20):
             yield data

@@ -34,6 +34,7 @@ class Heredoc(msgspec.Struct, frozen=True):
 
     @property
     def plain(self) -> str:
+        """The text as it is used, without the tabs that `<<-` takes off."""
         return re.sub(r"(?m)^\t+", "", self.content) if self.tabs else self.content
 
 
@@ -68,6 +69,7 @@ class Dockerfile(msgspec.Struct, frozen=True):
     instructions: tuple[Instruction, ...]
 
     def error(self, at: Instruction, why: str) -> DockerfileError:
+        """The error that the instruction *at* is wrong for the reason *why*, with its line."""
         return DockerfileError(why, at.line, at.column, name=self.name, text=self.text)
 
 

@@ -25,24 +25,34 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class From(Step, frozen=True, kw_only=True):
+    """FROM: *image* is an image, a stage or `scratch`; *name* that of the stage."""
+
     image: str
     platform: str = ""
     name: str = ""
 
 
 class Arg(Step, frozen=True, kw_only=True):
+    """ARG: names with their defaults, None if there is none."""
+
     pairs: tuple[tuple[str, str | None], ...]
 
 
 class Env(Step, frozen=True, kw_only=True):
+    """ENV: variables and their values."""
+
     pairs: tuple[tuple[str, str], ...]
 
 
 class Label(Step, frozen=True, kw_only=True):
+    """LABEL: labels and their values."""
+
     pairs: tuple[tuple[str, str], ...]
 
 
 class Maintainer(Step, frozen=True, kw_only=True):
+    """MAINTAINER, which is a label by now."""
+
     name: str
 
 
@@ -54,7 +64,7 @@ class Command(msgspec.Struct, frozen=True):
 
 
 class RunMount(msgspec.Struct, frozen=True, kw_only=True):
-    """`RUN --mount`. *mode*, *uid*, *gid* and *size* as they were written, "" where they were not."""
+    """`RUN --mount`. *mode*, *uid*, *gid* and *size* as they were written, "" if they were not."""
 
     kind: str = "bind"
     target: str = ""
@@ -79,6 +89,8 @@ class RunMount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Run(Step, frozen=True, kw_only=True):
+    """RUN; *network* is default, none or host, *security* sandbox or insecure."""
+
     command: Command
     mounts: tuple[RunMount, ...] = ()
     network: str = "default"
@@ -104,43 +116,61 @@ class Copy(Step, frozen=True, kw_only=True):
 
 
 class Cmd(Step, frozen=True, kw_only=True):
+    """CMD."""
+
     command: Command
 
 
 class Entrypoint(Step, frozen=True, kw_only=True):
+    """ENTRYPOINT."""
+
     command: Command
 
 
 class Expose(Step, frozen=True, kw_only=True):
+    """EXPOSE: ports as they were written, variables not put in yet."""
+
     ports: str
 
 
 class Volume(Step, frozen=True, kw_only=True):
+    """VOLUME."""
+
     paths: tuple[str, ...]
 
 
 class User(Step, frozen=True, kw_only=True):
+    """USER: a name or number, with a group or not."""
+
     name: str
 
 
 class Workdir(Step, frozen=True, kw_only=True):
+    """WORKDIR: relative to the last one, or absolute."""
+
     path: str
 
 
 class StopSignal(Step, frozen=True, kw_only=True):
+    """STOPSIGNAL."""
+
     signal: str
 
 
 class Shell(Step, frozen=True, kw_only=True):
+    """SHELL: the words before a command in shell form."""
+
     words: tuple[str, ...]
 
 
 class OnBuild(Step, frozen=True, kw_only=True):
+    """ONBUILD: the instruction that a build on this image carries out."""
+
     text: str
 
 
 class Healthcheck(Step, frozen=True, kw_only=True):
-    """*test* as in an image's configuration; durations in nanoseconds, 0 where they are not said."""
+    """*test* as in an image's configuration; durations in nanoseconds, 0 if they are not said."""
 
     test: tuple[str, ...]
     interval: int = 0

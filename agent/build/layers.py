@@ -32,14 +32,17 @@ class Layer:
 
     @property
     def entry(self) -> Entry | None:
+        """What the cache knows of it; None for a layer of an image."""
         return self._entry
 
     @property
     def diff_id(self) -> str:
+        """The digest of its archive, uncompressed; "" while there is none."""
         return self._entry.diff_id if self._entry else self._diff_id
 
     @property
     def blob(self) -> types.Descriptor:
+        """Its archive, once that is made."""
         if self._blob:
             return self._blob
         assert self._entry
@@ -64,7 +67,7 @@ class Layers:
         return [self.store.layers / name for name in reversed(names)]
 
     async def take(self, upper: Path, epoch: int | None) -> str:
-        """The writable folder *upper*, which nobody writes to any more, becomes a layer; its name, "" where it is empty. No
+        """The writable folder *upper*, which nobody writes to any more, becomes a layer; its name, "" if it is empty. No
         file of it is newer than *epoch*, where that is said. Raises AgentError."""
         with os.scandir(upper) as entries:
             if not any(entries):

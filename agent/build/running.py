@@ -26,7 +26,7 @@ from agent.containers import cgroups, runtime
 from agent.contract.container import Container, Mount
 from agent.contract.failpoints import failpoint
 from agent.contract.printable import shown
-from agent.engine import prepare
+from agent.engine import mount_sources, prepare
 from agent.engine.records import Record, now
 from agent.errors import BadRequestError
 from agent.images import types
@@ -179,8 +179,8 @@ class Running:
         """Each in a file that is on no disk."""
         if not command.secrets:
             return []
-        folder = self.engine.paths.bundle(record.id) / prepare.SECRETS
-        prepare._in_memory(folder, "mode=0700")
+        folder = self.engine.paths.bundle(record.id) / mount_sources.SECRETS
+        mount_sources.make_tmpfs(folder, "mode=0700")
         out = []
         for number, (target, data, mode, uid, gid) in enumerate(command.secrets):
             source = folder / str(number)

@@ -28,6 +28,7 @@ from agent.build.words import Expansion
 from agent.contract.container import Mount
 from agent.contract.printable import quoted
 from agent.errors import BadRequestError, NotFoundError
+from netplugins.linux.uapi import MS_BIND
 
 if TYPE_CHECKING:
     from agent.build.job import Job
@@ -186,7 +187,7 @@ class RunSteps:
             if mounts.is_mounted(root):
                 lower = folder / "lower"
                 lower.mkdir()
-                mounts.mount(str(root), lower, "none", mounts.MS_BIND)
+                mounts.mount(str(root), lower, "none", MS_BIND)
                 root = lower
             mounts.overlay(point, [root], own)
             root = point

@@ -16,9 +16,7 @@ import msgspec
 from agent.build.ignore import Rules, clean, matcher
 from agent.contract.printable import quoted
 from agent.errors import BadRequestError
-
-FOLLOWED = 40
-"""Links in one path, as many as the kernel follows."""
+from agent.trees.paths import Step, follow, parts_of
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
@@ -61,45 +59,27 @@ class Listing:
         return self._sorted[begin:end]
 
     def resolve(self, path: str) -> str | None:
-        """Where *path* leads, links followed inside the tree; None where nothing is."""
-        pending, here, links = list(reversed(_parts(path))), "", 0
-        while pending:
-            part = pending.pop()
-            if part == "..":
-                here = here.rpartition("/")[0]
-                continue
-            step = f"{here}/{part}" if here else part
+        """Where *path* leads, links followed inside the tree; None if nothing is."""
+
+        def look(step: str) -> Step | None:
             entry = self.entries.get(step)
-            if entry is None:
-                return None
-            if entry.kind == "l":
-                links += 1
-                if links > FOLLOWED:
-                    return None
-                if entry.content.startswith("/"):
-                    here = ""
-                pending += reversed(_parts(entry.content))
-            elif pending and entry.kind != "d":
-                return None
-            else:
-                here = step
-        return here
+            return None if entry is None else Step(entry.kind == "d", entry.content if entry.kind == "l" else "")
+
+        return follow(path, look)
 
     def kind(self, path: str) -> str:
+        """The kind of what is at *path*, as in `Entry`; the root is a directory."""
         return self.entries[path].kind if path else "d"
 
 
-def _parts(path: str) -> list[str]:
-    return [part for part in path.split("/") if part not in ("", ".")]
-
-
 def is_pattern(source: str) -> bool:
+    """Whether *source* is a pattern of names."""
     return any(char in source for char in "*?[")
 
 
 def narrowed(source: str) -> str:
     """The part of *source* before its first pattern: all that has to be looked at lies there."""
-    parts = _parts(clean(f"/{_literal(source)}")) if not is_pattern(source) else _parts(source)
+    parts = parts_of(clean(f"/{_literal(source)}")) if not is_pattern(source) else parts_of(source)
     plain: list[str] = []
     for part in parts:
         if is_pattern(part):
@@ -160,7 +140,7 @@ def _found(listing: Listing, source: str, ignored: Rules | None) -> list[str]:
             )
         return [path]
     try:
-        fits = matcher("/".join(_parts(source)))
+        fits = matcher("/".join(parts_of(source)))
     except ValueError:
         raise BadRequestError(f"{quoted(source)!r}: syntax error in pattern") from None
     return [path for path in listing.below("") if fits(path) and not (ignored and ignored.ignores(path))]
@@ -194,10 +174,10 @@ def _without(listing: Listing, where: str, rules: Rules, ignored: Rules | None) 
 
 
 def _with_parents(listing: Listing, path: str, where: str, goal: str, pivot: str, without: tuple[str, ...]) -> Pick:
-    kept = path[len("/".join(_parts(pivot))) :].strip("/") if pivot else path
+    kept = path[len("/".join(parts_of(pivot))) :].strip("/") if pivot else path
     above = []
     walked = path[: len(path) - len(kept)].strip("/") if kept else path
-    for part in _parts(posixpath.dirname(kept)):
+    for part in parts_of(posixpath.dirname(kept)):
         walked = f"{walked}/{part}" if walked else part
         entry = listing.entries.get(listing.resolve(walked) or "")
         mode = entry.mode if entry and entry.kind == "d" else 0o755

@@ -15,12 +15,13 @@ from agent.build.contexts import Origin
 from agent.build.ignore import Rules
 from agent.build.inputs import Inputs
 from agent.build.kept import Kept
-from agent.build.selection import FOLLOWED, Listing
+from agent.build.selection import Listing
 from agent.buildkit.filesync import Receiver
 from agent.buildkit.sessions import Session
 from agent.contract.printable import quoted
 from agent.errors import AgentError, BadRequestError
 from agent.images.auth import Credentials
+from agent.trees.paths import MAX_LINKS
 
 CONTEXT, DOCKERFILE = "context", "dockerfile"
 """What BuildKit's clients call their folders."""
@@ -148,7 +149,7 @@ class UploadClient(SessionClient):
 
 def _at(found: Mapping[str, bytes | str], path: str) -> bytes | None:
     """The file that *path* leads to, over links among *found*; None where it leads nowhere."""
-    for _ in range(FOLLOWED):
+    for _ in range(MAX_LINKS):
         content = found.get(posixpath.normpath(path))
         if not isinstance(content, str):
             return content

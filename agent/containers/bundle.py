@@ -28,10 +28,10 @@ Document = dict[str, Any]
 
 
 class Parts(msgspec.Struct, kw_only=True):
-    """What the builder works on: the spec, what was resolved from the image and the host, and the document itself.
+    """The input of the builder: the spec, values resolved from image and host, and the document itself.
 
     *namespaces* maps OCI namespace types to paths to join; "" asks for a new one, and a missing key for the host's.
-    *notes* collects what had to be done differently from what was asked, in words."""
+    *notes* collects deviations from the request, in words."""
 
     id: str
     container: Container
@@ -80,7 +80,7 @@ def root(p: Parts) -> None:
 
 
 def ulimits(p: Parts) -> None:
-    """Never above what the host allows: a limit that cannot be raised is clamped, with a note."""
+    """Set `process.rlimits`, never above the host's limits: one that cannot be raised is clamped, with a note."""
     out = []
     may_raise = "SYS_RESOURCE" in capabilities.held()
     for limit in p.container.ulimits:
@@ -111,7 +111,7 @@ def namespaces(p: Parts) -> None:
 
 
 def standard_mounts(p: Parts) -> None:
-    """Set the mounts of each container: /proc, /dev, /sys and what lies below them."""
+    """Set the mounts of every container: /proc, /dev, /sys and those below them."""
     c = p.container
     safe = ["nosuid", "noexec", "nodev"]
     mode = "rw" if c.privileged else "ro"
@@ -160,7 +160,7 @@ def own_mounts(p: Parts) -> None:
 
 
 def system_files(p: Parts) -> None:
-    """The files that say who the container is and whom it asks for names lie above a volume on /etc, as far as they can."""
+    """Mount hosts, hostname and resolv.conf above volumes on /etc, where possible."""
     read_only = [(m.target.rstrip("/"), source) for m, source in p.mounts if m.read_only]
     for target, source in p.system_files.items():
         below = [(t, s) for t, s in read_only if target.startswith(f"{t}/")]
@@ -170,7 +170,7 @@ def system_files(p: Parts) -> None:
 
 
 def _locked(source: Path) -> list[str]:
-    """Options of the mount that *source* is on, which nobody in another user namespace can take off. Source:
+    """Options of the mount that *source* is on, which cannot be removed in another user namespace. Source:
     mount_namespaces(7), "Restrictions on mount namespaces"."""
     flags = os.statvfs(source).f_flag
     locked = {"ro": os.ST_RDONLY, "nosuid": os.ST_NOSUID, "nodev": os.ST_NODEV, "noexec": os.ST_NOEXEC}
@@ -178,7 +178,7 @@ def _locked(source: Path) -> list[str]:
 
 
 def propagation(p: Parts) -> None:
-    """A mount can hear of the host's only as far as the container's root does."""
+    """Set `rootfsPropagation`: a mount receives mount events of the host only as far as the container's root does."""
     asked = {mount.propagation for mount, _ in p.mounts if mount.kind != "tmpfs"}
     if asked & {"shared", "rshared"}:
         p.document["linux"]["rootfsPropagation"] = "shared"
@@ -208,7 +208,7 @@ def mandatory_access(p: Parts) -> None:
 
 
 def limits(p: Parts) -> None:
-    """Set `linux.resources` and `linux.cgroupsPath`; without a control group a note says that the limits are not kept."""
+    """Set `linux.resources` and `linux.cgroupsPath`; without a control group a note says that limits are not enforced."""
     wanted = resources(p.container, p.notes, cgroup2=p.cgroup2)
     if not p.cgroup_parent:
         if wanted:
@@ -222,7 +222,8 @@ def limits(p: Parts) -> None:
 
 
 def resources(c: Container, notes: list[str], *, cgroup2: bool) -> Document:
-    """What the container may use; *notes* hears of what this host cannot do. runc translates these terms of cgroup v1 to v2."""
+    """The resources of the container, in terms of cgroup v1, which runc translates to v2; *notes* gets limits that this host
+    lacks."""
     out: Document = {}
     for part, values in (
         ("cpu", _cpu(c, notes, cgroup2)),
@@ -285,7 +286,7 @@ _THROTTLES = {
 
 
 def _block_io(c: Container, notes: list[str], cgroup2: bool) -> Document:
-    """Raises BadRequestError for a device that is none."""
+    """The limits of block I/O. Raises BadRequestError for a path that is not a block device."""
     out: Document = {}
     if c.blkio_weight or any(d.what == "weight" for d in c.blkio):
         if not cgroup2 and not (cgroups.ROOT / "blkio" / "blkio.weight").exists():
@@ -353,7 +354,7 @@ def _device_rule(text: str) -> Document:
 
 
 def requested_devices(p: Parts) -> None:
-    """Last of all that mounts: a vendor's files lie on what the user mounts."""
+    """Add devices by name, after all mounts: a vendor's files lie above the user's mounts."""
     if p.container.device_requests:
         cdi.apply(p.container.device_requests, p.document, hardware.found(p.rootfs))
 

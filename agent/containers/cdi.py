@@ -1,7 +1,7 @@
-"""Devices by name: GPUs and other hardware whose vendor describes what a container needs of them.
+"""Devices by name: GPUs and other hardware, whose vendors describe what a container needs.
 
 Source: Container Device Interface specification 0.8 (cncf-tags/container-device-interface, SPEC.md). A spec file in /etc/cdi or
-/var/run/cdi says for each device of a kind which nodes, mounts, variables and hooks a container gets.
+/var/run/cdi lists, for each device of a kind, the nodes, mounts, variables and hooks that a container gets.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class CdiDevice(msgspec.Struct, rename="camel"):
 
 
 class Spec(msgspec.Struct, rename="camel"):
-    """A spec file; what later versions of the format add is not looked at."""
+    """A spec file; additions of later versions of the format are ignored."""
 
     kind: str
     devices: list[CdiDevice]
@@ -118,7 +118,7 @@ def _parsed(path: Path) -> Any:
 
 
 def apply(requests: Sequence[DeviceRequest], document: Document, there: Named) -> None:
-    """Give the container of *document* (config.json) what it asks for. Raises BadRequestError with what this node has."""
+    """Add the requested devices to *document* (config.json). Raises BadRequestError, which lists the devices of this node."""
     done: set[int] = set()
     for request in requests:
         names = request.choose(sorted(there))
@@ -138,8 +138,8 @@ def apply(requests: Sequence[DeviceRequest], document: Document, there: Named) -
 
 def _edit(edits: Edits, document: Document, name: str) -> None:
     process, linux = document["process"], document["linux"]
-    told = {v.partition("=")[0] for v in edits.env}
-    process["env"] = [v for v in process["env"] if v.partition("=")[0] not in told] + edits.env
+    given = {v.partition("=")[0] for v in edits.env}
+    process["env"] = [v for v in process["env"] if v.partition("=")[0] not in given] + edits.env
     process["user"].setdefault("additionalGids", []).extend(g for g in edits.additional_gids if g)
     for node in edits.device_nodes:
         entry = _node(node, name)
@@ -166,7 +166,7 @@ def _edit(edits: Edits, document: Document, name: str) -> None:
 
 
 def _node(node: DeviceNode, name: str) -> Document:
-    """What the file leaves out is read from the node's own device."""
+    """A device node; what the file leaves out is read from the host's."""
     kind, major, minor, mode = node.type, node.major, node.minor, node.file_mode
     if not kind or not (major or minor):
         try:

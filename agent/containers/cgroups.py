@@ -1,4 +1,4 @@
-"""The host's control groups: where they are, what a container's says, and taking an empty one away.
+"""The host's control groups: their hierarchies, a container's values, and the removal of empty ones.
 
 Version 1 has one hierarchy for each controller, version 2 one for all; a hybrid host has both. Source: cgroups(7).
 """
@@ -37,8 +37,8 @@ def hybrid() -> bool:
 
 @functools.cache
 def delegated() -> str:
-    """The topmost group above this process that its user may change, "" where there is none. Source: cgroups(7), delegation;
-    systemd hands a user the groups below user@UID.service."""
+    """The topmost group above this process that its user may change, "" if there is none. Source: cgroups(7), delegation;
+    systemd delegates the groups below user@UID.service."""
     if not unified():
         return ""
     own = next((line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::")), "/")
@@ -52,7 +52,7 @@ def delegated() -> str:
 
 @functools.cache
 def _own() -> Path | None:
-    """Where this process is moved to the group that it is in already, in one hierarchy."""
+    """The file that moves this process to the group that it is in already, in one hierarchy."""
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, group = line.split(":", 2)
         if unified() == (not controllers):
@@ -63,11 +63,11 @@ def _own() -> Path | None:
 
 
 def anticipate() -> None:
-    """Call before a process is going to be moved into a group: the kernel begins at once what that waits for.
+    """Call before a process will be moved into a group, so that the kernel begins early what the move waits for.
 
-    The first move after a while waits for a grace period of RCU, some 7 to 20 ms, before it has the lock that holds off forks
-    (cgroup_threadgroup_rwsem); those that come soon after wait for none. A move to where one is takes the lock as well, and
-    does so while the runtime is still being loaded."""
+    The first move after a while waits for an RCU grace period, some 7 to 20 ms, before it has the lock that holds off forks
+    (cgroup_threadgroup_rwsem); moves soon after do not wait. A move of this process to its own group takes the lock as well,
+    while the runtime is still being loaded."""
     with contextlib.suppress(OSError):
         if path := _own():
             path.write_text(str(os.getpid()))
@@ -79,7 +79,7 @@ def directory(controller: str, group: str) -> Path:
 
 
 def remove(group: str) -> bool:
-    """Remove *group* and what is below it from every hierarchy; False where a process is still in it."""
+    """Remove *group* and all groups below it from every hierarchy. Returns False if a process is still in it."""
     for hierarchy in hierarchies():
         top = hierarchy / group.lstrip("/")
         for path, _, _ in os.walk(top, topdown=False):
@@ -90,6 +90,6 @@ def remove(group: str) -> bool:
             except OSError:
                 return False
     if not unified():
-        # where the version 2 hierarchy is hidden from crun, it keeps its notes in what lies beneath
+        # where the version 2 hierarchy is hidden from crun, it writes to the directory beneath
         shutil.rmtree(ROOT / "unified" / group.lstrip("/"), ignore_errors=True)
     return True

@@ -1,4 +1,4 @@
-"""The devices that a node can give to containers by name: those of its CDI files, and GPUs that none of them describes."""
+"""The devices that a node can give to containers by name: those of its CDI files, and GPUs that no file describes."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ COARSE_S = 0.1
 
 
 class Line(msgspec.Struct, frozen=True):
-    """One line or part of it; *stream* is 1 for stdout, 2 for stderr; *text* has its newline where it is whole."""
+    """One line or part of it; *stream* is 1 for stdout, 2 for stderr; *text* ends in a newline if it is complete."""
 
     time: str
     stream: int
@@ -32,11 +32,11 @@ class Line(msgspec.Struct, frozen=True):
 
 
 IDLE = Line("", 0, b"")
-"""No line: all that there is was given, and the next one is waited for."""
+"""In place of a line: all present lines were yielded, and the next one is awaited."""
 
 
 def parse(raw: bytes) -> Line | None:
-    """None if it is not a log line, such as the torn last one of a full disk."""
+    """The line *raw*; None if it is not a log line, such as the torn last one of a full disk."""
     parts = raw.split(b" ", 3)
     if len(parts) < 4 or parts[1] not in (b"stdout", b"stderr"):
         return None
@@ -115,8 +115,8 @@ async def read(
     until: str = "",
     ended: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[Line]:
-    """Lines of the log at *path*, from its oldest file on; with *follow* until *ended* says that no more will come, and IDLE
-    each time before more is waited for."""
+    """Lines of the log at *path*, from its oldest file on; with *follow* until *ended* returns true, and IDLE each time
+    before more are awaited."""
     if not path.exists() and not follow:
         return
     with FolderWatch(path.parent) as watch:
@@ -158,9 +158,9 @@ def count_lines(path: Path) -> int:
 
 
 def _following(path: Path, descriptor: int) -> Path | None:
-    """The file that comes after the open one; None where that is the one that is written now.
+    """The file after the open one; None if that is the one being written.
 
-    Raises FileNotFoundError in the middle of a rotation: names are moving, ask again."""
+    Raises FileNotFoundError in the middle of a rotation: call again."""
     files = segments(path)
     inodes = [f.stat().st_ino for f in files]
     status = os.fstat(descriptor)
@@ -169,7 +169,7 @@ def _following(path: Path, descriptor: int) -> Path | None:
         return files[at + 1] if at + 1 < len(files) else None
     if status.st_nlink:
         raise FileNotFoundError(path)
-    # dropped as the oldest, or conmon began its file anew: what was written later comes next
+    # dropped as the oldest, or truncated by conmon: later lines come next
     return next((f for f in files if f.stat().st_mtime >= status.st_mtime), files[-1] if files else None)
 
 
@@ -195,10 +195,10 @@ async def _read(
             except FileNotFoundError:
                 await asyncio.sleep(0.001)
                 continue
-            # asked whether it has a successor before it is read out: nothing falls between the two
+            # its successor is determined before it is read to its end, so that no line is missed
             for number, raw in enumerate(file, 1):
                 if number % YIELD_EVERY == 0:
-                    await asyncio.sleep(0)  # a flood is not the only thing that this process looks after
+                    await asyncio.sleep(0)  # a flood of lines must not starve other work of this process
                 pending += raw
                 if pending.endswith(b"\n"):
                     line = parse(pending)

@@ -1,8 +1,8 @@
-"""NVIDIA's GPUs on a node with their driver and without their container toolkit: the CDI description of what is there.
+"""NVIDIA's GPUs on a node that has their driver, but not their container toolkit: a CDI description of them.
 
-It says what `nvidia-ctk cdi generate` would for computing: the GPU's nodes, the driver's libraries and programs. A library lies
-in a folder where the dynamic linker of the container's image looks by itself, so that no cache is rebuilt by a hook (ld.so(8)).
-Source: NVIDIA Linux driver README, chapter "The /proc Filesystem Interface"; libnvidia-container, src/nvc_info.c.
+It is what `nvidia-ctk cdi generate` gives for computing: the GPU's nodes, the driver's libraries and programs. Libraries are
+put into a directory that the dynamic linker of the container's image searches anyway, so that no hook rebuilds a cache
+(ld.so(8)). Source: NVIDIA Linux driver README, chapter "The /proc Filesystem Interface"; libnvidia-container, src/nvc_info.c.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ READ_ONLY = ["ro", "nosuid", "nodev", "rbind", "rprivate"]
 
 
 def describe(rootfs: Path, host: Path = Path("/")) -> Spec | None:
-    """The GPUs of *host*, by number in the order of their bus and by UUID, for a container whose root is *rootfs*; None where
-    no driver is loaded."""
+    """The GPUs of *host*, by number in the order of their bus and by UUID, for a container whose root is *rootfs*; None if no
+    driver is loaded."""
     try:
         version = re.search(r"Module.*?\s(\d+\.\d+(?:\.\d+)?)\s", (host / "proc/driver/nvidia/version").read_text())
     except OSError:
@@ -61,7 +61,7 @@ def _gpus(host: Path) -> Iterator[tuple[int, str]]:
 
 
 def _files(host: Path, rootfs: Path, version: str) -> Iterator[tuple[Path, str]]:
-    """What the driver of this *version* has in user space, and where it goes: a library under every name it is linked by."""
+    """The files of the driver's *version* in user space, and their targets: a library has every name that programs link by."""
     into = next((f for f in (MULTIARCH, "usr/lib64") if (rootfs / f).is_dir()), "usr/lib")
     taken: set[str] = set()
     for folder in LIBRARIES:

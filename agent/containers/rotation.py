@@ -1,7 +1,7 @@
 """Keeps logs within max-size and max-file: log, log.1, log.2 …, the oldest last.
 
-conmon alone can only begin its file anew, which loses what was in it. So the agent moves a full file aside and asks conmon
-to open its path again; conmon's own limit stays as what holds while the agent is away.
+conmon by itself can only truncate its file. So the agent renames a full file and has conmon open its path again; conmon's own
+limit applies while there is no agent.
 Source: conmon's control fifo, message 2.
 """
 
@@ -23,15 +23,15 @@ REOPEN = b"2 0 0\n"
 
 
 class RotationLimits(msgspec.Struct, frozen=True):
-    """*size* in bytes, 0 for none; *files* counts the one that is written too."""
+    """*size* in bytes, 0 for no limit; *files* includes the one being written."""
 
     size: int = 0
     files: int = 1
 
     @property
     def guard(self) -> int:
-        """conmon's own limit. It counts all that it ever wrote, so that a file moved aside does not set it back, and
-        what it drops is lost: with several files it is far off, for an agent that stays away."""
+        """conmon's own limit in bytes. It counts all bytes since the start, also those of renamed files, and drops what is
+        beyond: with several files it is far off, for the case that there is no agent for long."""
         return max(1 << 30, 16 * self.size * self.files) if self.files > 1 and self.size else self.size
 
 
@@ -46,7 +46,7 @@ def segments(log: Path) -> list[Path]:
 
 
 def rotate(log: Path, ctl: Path, files: int) -> bool:
-    """Move *log* aside and let conmon begin a new one; False where conmon does not listen (nothing was moved then)."""
+    """Move *log* aside and let conmon begin a new one; False if conmon does not listen (nothing was moved then)."""
     try:
         fifo = os.open(ctl, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -63,17 +63,17 @@ def rotate(log: Path, ctl: Path, files: int) -> bool:
 
 
 class _Log:
-    """One log that is looked after; *due* is when it is looked at next, in seconds of the loop's clock."""
+    """A log under rotation; *due* is the time of its next check, in seconds of the loop's clock."""
 
     def __init__(self, path: Path, ctl: Path, limits: RotationLimits, now: float) -> None:
         self.path, self.ctl, self.limits = path, ctl, limits
         self.size, self.seen, self.due, self.missed = 0, now, now, 0
 
     def look(self, now: float) -> bool:
-        """Rotate it where it is full, and say when it is due again, by how fast it grows. False where it does not."""
+        """Rotate the log if it is full, and set when it is due again by its growth. Returns False if it does not grow."""
         try:
             size = self.path.stat().st_size
-        except OSError:  # conmon is about to open it, or, where there is no log, never will
+        except OSError:  # conmon is about to open it, or never will if there is no log
             self.missed += 1
             self.due = now + min(LATE_S, SOON_S * 2**self.missed)
             return True
@@ -124,7 +124,7 @@ class Rotation:
                 for log in [one for one in self._logs.values() if one.due <= now]:
                     if not log.look(now) and (number := self._alarms.arm(log.path)) is not None:
                         self._armed[number] = log
-                        # what was written just before it was armed would not ring
+                        # a write just before it was armed gives no event
                         log.due = now + SOON_S if log.look(now) else math.inf
                 due = min((one.due for one in self._logs.values()), default=now)
                 with contextlib.suppress(TimeoutError):

@@ -1,9 +1,8 @@
-"""conmon and an OCI runtime (crun or runc): start a container, know when it ends, signal it, remove it.
+"""conmon and an OCI runtime (crun or runc): start a container, notice its end, signal it, remove it.
 
-conmon holds a container's output and its exit status, and lives on when the agent does not. The agent knows processes
-by pidfd, and after a restart by PID together with start time: never by PID alone. Where a system call does what a
-subcommand of the runtime would do (let the created process go, sweep what an ended one left), it is made here: each
-run of the runtime costs as much as a small container.
+conmon keeps a container's output and exit status, and outlives the agent. The agent identifies processes by pidfd, and after a
+restart by PID and start time: never by PID only. Where a system call does the work of a runtime's subcommand (let the created
+process go, remove the remains of an ended one), it is made here: each run of the runtime costs as much as a small container.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ import msgspec
 from agent import descriptors, files, mounts
 from agent.containers import cgroups, runtimes, users
 from agent.contract.failpoints import failpoint
+from agent.contract.processes import start_time
 from agent.errors import NoProgramError, RuntimeFailureError
 from agent.isolation import capabilities
 from agent.isolation.seccomp_cache import SeccompCache
@@ -51,7 +51,7 @@ class Process(msgspec.Struct, frozen=True):
         return self.pid > 0 and start_time(self.pid) == self.started
 
     def open(self) -> int | None:
-        """A pidfd, or None where the process is gone."""
+        """A pidfd, or None if the process is gone."""
         try:
             fd = os.pidfd_open(self.pid)
         except OSError:
@@ -62,7 +62,7 @@ class Process(msgspec.Struct, frozen=True):
         return fd
 
     def signal(self, number: int) -> bool:
-        """True where the signal was delivered."""
+        """True if the signal was delivered."""
         fd = self.open()
         if fd is None:
             return False
@@ -73,15 +73,6 @@ class Process(msgspec.Struct, frozen=True):
             return False
         finally:
             os.close(fd)
-
-
-def start_time(pid: int) -> int:
-    """Start time of *pid* in clock ticks since boot, 0 where it is gone or a zombie. Source: proc(5), stat field 22."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except OSError:
-        return 0
-    return 0 if fields[0] in "ZX" else int(fields[19])
 
 
 async def ended(process: Process) -> None:
@@ -96,7 +87,7 @@ async def ended(process: Process) -> None:
 
 
 def choose(asked: str, state: Path) -> str:
-    """The runtime for this host: "runc" or "crun". Raises RuntimeFailureError where the one asked for cannot work here.
+    """The runtime for this host: "runc" or "crun". Raises RuntimeFailureError if the one asked for cannot work here.
 
     crun starts a container in about half of runc's time. It refuses a hybrid host as long as it sees the version 2
     hierarchy, so that is hidden from this process and its children, in a mount namespace of its own that still shares
@@ -159,7 +150,7 @@ class Runtime:
         self.filters = SeccompCache()
 
     def known(self, name: str) -> None:
-        """Raises BadRequestError for a runtime that there is not."""
+        """Raises BadRequestError for an unknown runtime."""
         runtimes.refuse(name, self.programs)
 
     def assign(self, ident: str, name: str) -> None:
@@ -243,7 +234,7 @@ class Runtime:
             *(word for own in program.arguments for word in ("--runtime-arg", own)),
             "--runtime-arg",
             f"--root={self.root}",
-            # what stands before a colon is a kind of log to crun, which a path may have too; runc knows no kinds
+            # crun takes text before a colon for a kind of log, which a path may contain too; runc knows no kinds
             "--runtime-arg",
             f"--log={'file:' if program.kind == 'crun' else ''}{bundle / 'runc.log'}",
         ]
@@ -297,8 +288,8 @@ class Runtime:
         await self._run(ident, "update", "--resources", "-", ident, stdin=msgspec.json.encode(resources))
 
     async def delete(self, ident: str, parent: str = "") -> None:
-        """Take away what the runtime keeps of a container, its processes included; nothing there is fine. *parent* is the
-        cgroup above its own, where that is not the agent's."""
+        """Remove the runtime's state of a container and its processes, if there are any. *parent* is the cgroup above its own,
+        if that is not the agent's."""
         self.filters.drop(ident)
         if (self.root / ident).exists():
             failpoint("container.delete")
@@ -357,7 +348,7 @@ class Runtime:
                 async with asyncio.timeout(within_s):
                     output, code = await asyncio.gather(descriptors.read_all(said), child.wait())
             except BaseException:
-                child.kill()  # it may have ended, and what it left behind hold the pipe
+                child.kill()  # it may have ended, with a descendant that holds the pipe
                 await child.wait()
                 raise
             return code, output
@@ -412,7 +403,7 @@ def _exec_process(process: dict[str, Any], command: Sequence[str], options: Exec
         process["capabilities"] = capabilities.sets(process["capabilities"]["bounding"], identity.uid)
     if options.privileged:
         process["capabilities"] = capabilities.sets(list(capabilities.resolve((), (), privileged=True)), 0)
-        if "apparmorProfile" in process:  # a runtime takes the container's own where none is given
+        if "apparmorProfile" in process:  # without one a runtime takes the container's own
             process["apparmorProfile"] = "unconfined"
     process |= {
         "args": list(command),
@@ -433,7 +424,7 @@ def _log_paths(driver: str, log: Path) -> list[str]:
 
 
 def exit_code(bundle: Path, ident: str) -> int | None:
-    """What conmon noted of the container's end, None where it noted nothing."""
+    """The exit code that conmon recorded, None if it recorded none."""
     try:
         return int((bundle / "exits" / ident).read_text())
     except (OSError, ValueError):
@@ -470,7 +461,7 @@ def _reason(text: str, log: Path | None) -> str:
 
 
 def complaint(log: Path) -> str:
-    """What a runtime wrote to *log* last, in runc's words; "" where it wrote nothing."""
+    """The last message of a runtime in *log*, in runc's words; "" if there is none."""
     lines = log.read_text(errors="replace").split("\n") if log.exists() else []
     last = next((line for line in reversed(lines) if line.strip()), "")
     return _plain((last.partition('msg="')[2].rstrip('"').replace('\\"', '"') or last).strip())
@@ -479,7 +470,7 @@ def complaint(log: Path) -> str:
 def exec_failure(complaint: str) -> str:
     """The message for a command that could not be run, in the words that Docker's clients know."""
     words = _plain(complaint.strip())
-    for line in words.splitlines()[:: -1 if 'msg="' in words else 1]:  # runc says last what it is, crun first
+    for line in words.splitlines()[:: -1 if 'msg="' in words else 1]:  # runc puts the cause last, crun first
         words = line.partition('msg="')[2].rstrip('"').replace('\\"', '"') or line
         break
     known = "OCI runtime exec failed: exec failed: unable to start container process: "
@@ -493,7 +484,7 @@ def exec_status(complaint: str) -> int:
 
 
 def _plain(text: str) -> str:
-    """*text* in runc's words where crun has others: Docker's clients tell by them what kind of failure it was."""
+    """*text* of crun in runc's words, by which Docker's clients recognise kinds of failures."""
     text = re.sub(
         r"executable file `([^`]*)` not found in \$PATH(: No such file or directory)?",
         r'exec: "\1": executable file not found in $PATH',

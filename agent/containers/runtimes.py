@@ -14,11 +14,11 @@ from agent.containers import cgroups
 from agent.errors import BadRequestError, RuntimeFailureError
 
 SHIM = "io.containerd.runc.v2"
-"""What clients of containerd's call the runtime that is a program: the node's own, here."""
+"""The name by which clients of containerd request a runtime that is a program: the node's own here."""
 
 
 class Program(NamedTuple):
-    """*arguments* come before its command. *kind* is "crun" or "runc", whose ways of starting are known, or "": another's."""
+    """*arguments* precede its command. *kind* is "crun" or "runc", whose ways of starting are known, or "" for others."""
 
     name: str
     path: str
@@ -46,14 +46,14 @@ def known(own: str, settings: Mapping[str, Sequence[str]]) -> dict[str, Program]
     """Every runtime that a container can ask for; *own* is the node's, *settings* has path and arguments by name."""
     out = {own: Program(own, program(own), (), own)}
     for name in ("runc", "crun"):
-        # on a hybrid host crun needs what is done for it where it is the node's own
+        # on a hybrid host crun needs the same preparation as the node's own
         if name not in out and (path := find(name)) and not (name == "crun" and cgroups.hybrid()):
             out[name] = Program(name, path, (), name)
     return out | {name: Program(name, words[0], tuple(words[1:])) for name, words in settings.items()}
 
 
 def refuse(name: str, known: Mapping[str, Program]) -> None:
-    """Raises BadRequestError for a *name* that is none's."""
+    """Raises BadRequestError for an unknown *name*."""
     if name not in known and name not in ("", SHIM):
         raise BadRequestError(
             f"unknown or invalid runtime name: {name}: there is {', '.join(sorted(known))}; `runtimes` in "

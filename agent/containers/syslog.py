@@ -1,9 +1,8 @@
-"""`logging: {driver: syslog}`: what a container says, sent on to a syslog server as it is written to its log.
+"""`logging: {driver: syslog}`: sends a container's output to a syslog server as it is written to its log.
 
-The log file stays what `logs` reads; this follows it, and remembers how far it came, so that an agent that starts again sends
-what was said meanwhile, and of what was sent at most the last few lines twice. A server that is away is tried again; the
-lines wait in the log. Source: RFC 5424 and 3164 (messages), 6587 (over TCP); docker-run(1), --log-driver=syslog.
-"""
+`logs` still reads the log file; this follows it and keeps its position, so that a restarted agent sends the lines of the
+meantime, and at most the last few lines twice. An unreachable server is tried again; the lines wait in the log. Source: RFC
+5424 and 3164 (messages), 6587 (over TCP); docker-run(1), --log-driver=syslog."""
 
 from __future__ import annotations
 
@@ -54,7 +53,7 @@ log = logging.getLogger(__name__)
 
 
 class SyslogAddress(msgspec.Struct, frozen=True, kw_only=True):
-    """Where lines go, and as what. *scheme* udp, tcp or unix; *place* is (host, port) or a path."""
+    """A syslog server and the form of messages. *scheme* is udp, tcp or unix; *place* is (host, port) or a path."""
 
     scheme: str
     place: tuple[str, int] | str
@@ -105,7 +104,7 @@ class SyslogAddress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SyslogForwarder:
-    """The containers whose lines are sent on."""
+    """Forwards the lines of containers."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, asyncio.Task[None]] = {}

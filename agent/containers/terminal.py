@@ -1,27 +1,26 @@
-"""The terminal of a process inside a container: it is found by the process's input, and gets its size.
+"""Sets the size of the terminal of a process inside a container, which is the process's standard input.
 
-A runtime that runs a command for us makes the command's terminal itself, and not every one hands a new size on. The process's
-input is that terminal: a copy of its descriptor serves as well. Source: pidfd_getfd(2), ioctl_tty(2).
+A runtime makes the terminal of a command itself, and not every one passes a new size on. A copy of the process's descriptor
+serves as well. Source: pidfd_getfd(2), ioctl_tty(2).
 """
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import struct
 import termios
 from pathlib import Path
 
-_GETFD = 438
-"""The system call pidfd_getfd; the same number on every architecture."""
+from netplugins.linux.syscalls import libc
+from netplugins.linux.uapi import SYS_PIDFD_GETFD
+
 PTS = range(136, 144)
 """Major numbers of pseudo-terminals. Source: kernel Documentation/admin-guide/devices.txt."""
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def child_of(pid: int) -> int:
-    """The first child of process *pid*, 0 where it has none."""
+    """The first child of process *pid*, 0 if it has none."""
     try:
         words = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
@@ -30,7 +29,7 @@ def child_of(pid: int) -> int:
 
 
 def same_program(pid: int, other: int) -> bool:
-    """Whether both processes execute the same file, or cannot be looked at (any more)."""
+    """Whether both processes execute the same file, or cannot be inspected (any more)."""
     try:
         return os.readlink(f"/proc/{pid}/exe") == os.readlink(f"/proc/{other}/exe")
     except OSError:
@@ -44,7 +43,7 @@ def resize(pid: int, rows: int, columns: int) -> bool:
     except OSError:
         return False
     try:
-        fd = _libc.syscall(_GETFD, process, 0, 0)
+        fd = libc.syscall(SYS_PIDFD_GETFD, process, 0, 0)
     finally:
         os.close(process)
     if fd < 0:

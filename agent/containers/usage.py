@@ -1,4 +1,4 @@
-"""What a container uses, from its control groups and its network namespace; from its processes where it has no group.
+"""The resource usage of a container, from its control groups and network namespace; without a group from its processes.
 
 Source: kernel Documentation/admin-guide/cgroup-v1, cgroup-v2.rst; proc(5); Docker Engine API v1.48, ContainerStats.
 """
@@ -28,7 +28,7 @@ OTHER_BLOCKS = (
     "io_time_recursive",
     "sectors_recursive",
 )
-"""What Docker names of block I/O beside bytes and operations, and only a scheduler of version 1 counts."""
+"""Docker's further statistics of block I/O, which only a scheduler of version 1 counts."""
 NO_BLOCKS = dict.fromkeys(("io_service_bytes_recursive", "io_serviced_recursive", *OTHER_BLOCKS))
 
 
@@ -112,7 +112,7 @@ def _space(pid: int) -> str:
 
 
 def _process(pid: int) -> tuple[int, int] | None:
-    """Nanoseconds of CPU time and resident bytes of a process; None where it is gone. Source: proc(5), stat."""
+    """Nanoseconds of CPU time and resident bytes of a process; None if it is gone. Source: proc(5), stat."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:

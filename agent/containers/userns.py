@@ -1,7 +1,7 @@
-"""User namespaces: who is root in a container is nobody on its host.
+"""User namespaces: root in a container has no rights on its host.
 
-A container that asks for one has 65,536 IDs of the host for itself. On disk its files keep the owners that they have in the
-image: they are mapped where they are mounted, so layers stay shared, and a volume goes from one container to the next. Source:
+A container that requests one gets 65,536 IDs of the host for itself. On disk its files keep the owners that they have in the
+image: owners are mapped by mounts, so layers stay shared, and a volume can be passed from one container to the next. Source:
 user_namespaces(7); mount_setattr(2), ID-mapped mounts; Linux, Documentation/filesystems/idmappings.rst.
 """
 
@@ -18,12 +18,12 @@ from agent import mounts
 from agent.errors import AgentError
 from agent.trees.sandbox import IDS
 from netplugins.linux.netns import in_thread
+from netplugins.linux.syscalls import libc
+from netplugins.linux.uapi import LINUX_CAPABILITY_VERSION_3, MS_BIND
 
 FIRST, LAST = 0x2000_0000, 0x6000_0000
-"""Above what useradd(8) gives users as subordinate IDs, below what systemd calls foreign."""
+"""Above the subordinate IDs that useradd(8) gives to users, below the foreign IDs of systemd."""
 WITHIN_S = 10.0
-CAPABILITY_VERSION_3 = 0x2008_0522
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def free(taken: Iterable[int]) -> int:
@@ -36,8 +36,8 @@ def free(taken: Iterable[int]) -> int:
 
 
 def create(user: Path, net: Path, first: int) -> None:
-    """A user namespace whose IDs are those of the host from *first* on, kept alive by *user*, and a network namespace that is
-    its own, kept alive by *net*. Raises AgentError."""
+    """Create a user namespace whose IDs are those of the host from *first* on, kept alive by *user*, and a network namespace
+    that it owns, kept alive by *net*. Raises AgentError."""
     for path in (user, net):
         mounts.unmount(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def create(user: Path, net: Path, first: int) -> None:
             for kind in ("uid", "gid"):
                 Path(f"/proc/{process.pid}/{kind}_map").write_text(f"0 {first} {IDS}")
             for kind, path in (("user", user), ("net", net)):
-                mounts.mount(f"/proc/{process.pid}/ns/{kind}", path, "none", mounts.MS_BIND)
+                mounts.mount(f"/proc/{process.pid}/ns/{kind}", path, "none", MS_BIND)
         except OSError as error:
             raise AgentError(f"no user namespace: {error.strerror}") from error
         finally:
@@ -62,14 +62,14 @@ def create(user: Path, net: Path, first: int) -> None:
 
 
 def delete(user: Path) -> None:
-    """Let go of a user namespace; nothing there is fine."""
+    """Remove a user namespace, if it exists."""
     if user.exists():
         mounts.unmount(user)
         user.unlink()
 
 
 def bind_idmapped(source: Path, target: Path, user: Path) -> None:
-    """Mount *source* at *target* for those in the namespace *user*: what belongs to root belongs to their root there."""
+    """Mount *source* at *target* with owners mapped to the namespace *user*: files of root belong to root in there."""
     if source.is_dir():
         target.mkdir(parents=True, exist_ok=True)
     else:
@@ -98,13 +98,13 @@ def root(target: Path, lower: Sequence[Path], own: Path, user: Path, first: int,
 
 
 def _act_as(first: int) -> None:
-    """This thread makes files as *first*, and may all that it might before: overlayfs does its own work as who mounted it, and
-    whoever the mapping does not know cannot make a file."""
-    head, data = struct.pack("=II", CAPABILITY_VERSION_3, 0), ctypes.create_string_buffer(24)
-    _libc.setfsgid(first)
-    _libc.setfsuid(first)  # takes capabilities over files away
-    if _libc.capget(head, data) == 0:
+    """Make this thread create files as *first*, with all its capabilities: overlayfs works with the credentials of its mounter,
+    and a user outside the mapping cannot create files."""
+    head, data = struct.pack("=II", LINUX_CAPABILITY_VERSION_3, 0), ctypes.create_string_buffer(24)
+    libc.setfsgid(first)
+    libc.setfsuid(first)  # takes capabilities over files away
+    if libc.capget(head, data) == 0:
         _, low, low_kept, _, high, high_kept = struct.unpack("=6I", data.raw)
-        if _libc.capset(head, struct.pack("=6I", low, low, low_kept, high, high, high_kept)) == 0:
+        if libc.capset(head, struct.pack("=6I", low, low, low_kept, high, high, high_kept)) == 0:
             return
     raise AgentError(f"capabilities of a thread: {os.strerror(ctypes.get_errno())}")

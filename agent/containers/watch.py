@@ -1,18 +1,16 @@
-"""inotify(7): wakes who waits for a folder to change, or for the next write to one of many files."""
+"""inotify(7): waits for a directory to change, or for the next write to one of many files."""
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import struct
 from pathlib import Path
 
 from agent import descriptors
+from netplugins.linux.syscalls import libc
+from netplugins.linux.uapi import IN_CREATE, IN_DELETE_SELF, IN_MODIFY, IN_MOVE_SELF, IN_MOVED_TO, IN_ONESHOT
 
-_libc = ctypes.CDLL(None, use_errno=True)
-IN_MODIFY, IN_MOVED_TO, IN_CREATE, IN_DELETE_SELF, IN_MOVE_SELF = 0x2, 0x80, 0x100, 0x400, 0x800
-IN_ONESHOT = 0x8000_0000
 EVENT = struct.Struct("=iIII")
 SAFETY_S = 1.0
 
@@ -21,9 +19,9 @@ class FolderWatch:
     """Use as a context manager. A folder that cannot be watched (the host's limit of watches) is polled."""
 
     def __init__(self, folder: Path) -> None:
-        self._fd = _libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._fd = libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
         mask = IN_MODIFY | IN_MOVED_TO | IN_CREATE | IN_DELETE_SELF | IN_MOVE_SELF
-        self._watched = self._fd >= 0 and _libc.inotify_add_watch(self._fd, str(folder).encode(), mask) >= 0
+        self._watched = self._fd >= 0 and libc.inotify_add_watch(self._fd, str(folder).encode(), mask) >= 0
 
     def __enter__(self) -> FolderWatch:
         return self
@@ -49,13 +47,13 @@ class InotifyOneshot:
     """Each file that was armed rings once, at the next write to it: however much is written, it costs one event."""
 
     def __init__(self) -> None:
-        self.fd: int = _libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.fd: int = libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def arm(self, file: Path) -> int | None:
-        """A number for it, None where it cannot be watched (the host's limits)."""
+        """The number of the watch, None if the file cannot be watched (the host's limits)."""
         if self.fd < 0:
             return None
-        number: int = _libc.inotify_add_watch(self.fd, str(file).encode(), IN_MODIFY | IN_ONESHOT)
+        number: int = libc.inotify_add_watch(self.fd, str(file).encode(), IN_MODIFY | IN_ONESHOT)
         return number if number >= 0 else None
 
     def rung(self) -> set[int]:

@@ -37,7 +37,7 @@ class Bandwidth(WireStruct, frozen=True, kw_only=True):
 
 
 def merged(*layers: Bandwidth | None) -> Bandwidth | None:
-    """What *layers* say together, the first before the second; None where nothing is limited."""
+    """What *layers* say together, the first before the second; None if nothing is limited."""
 
     def first(name: str) -> int | None:
         return next((v for one in layers if one is not None and (v := getattr(one, name)) is not None), None)

@@ -1,4 +1,4 @@
-"""What a node must know of the others: their endpoints, tunnels, published ports and service addresses."""
+"""The other nodes as a node must know them: endpoints, tunnels, published ports and service addresses."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from agent.contract.wire import WireStruct
 
 
 class RemoteEndpoint(WireStruct, frozen=True, kw_only=True):
-    """An endpoint on another node: frames to *mac* go to that node's *underlay* address. *names* are what containers on
-    the network call it; a node's own address on a network has none."""
+    """An endpoint on another node: frames to *mac* go to that node's *underlay* address. *names* are its DNS
+    names on the network; a node's own address on a network has none."""
 
     network: str
     underlay: str
@@ -36,8 +36,8 @@ class OpenPort(WireStruct, frozen=True, kw_only=True):
 
 
 class ClusterNode(WireStruct, frozen=True, kw_only=True):
-    """A node of the cluster, this one among them, as its neighbours' firewalls must know it: all its *addresses*, and the
-    *ports* published there alone."""
+    """A node of the cluster (also this one) as its neighbours' firewalls must know it: all its *addresses*, and the *ports*
+    published on that node only."""
 
     name: str
     addresses: tuple[str, ...] = ()
@@ -46,7 +46,8 @@ class ClusterNode(WireStruct, frozen=True, kw_only=True):
 
 class ServiceAddress(WireStruct, frozen=True, kw_only=True, cache_hash=True):
     """A service as one: connections to its address, or to its *ports* on any node, go to one of *backends*, the tasks
-    that can serve now. *names* lead to the address. *weights* are those of the backends, in their order; none: all alike."""
+    that can serve now. *names* lead to the address. *weights* are those of the backends, in their order; none: all alike. A
+    node sends connections to the ports to backends of its own first, unless the service is *balanced* or has weights."""
 
     service: str
     network: str
@@ -56,3 +57,4 @@ class ServiceAddress(WireStruct, frozen=True, kw_only=True, cache_hash=True):
     ports: tuple[Port, ...] = ()
     backends: tuple[AddressAssignment, ...] = ()
     weights: tuple[int, ...] = ()
+    balanced: bool = False

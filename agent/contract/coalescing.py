@@ -1,4 +1,4 @@
-"""Work that serves all who asked for it before it began."""
+"""Work that is shared by all callers that asked for it before it began."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Coalescer:
             current, self._next = self._next, None
             try:
                 await self._work()
-            except Exception as error:
+            except Exception as error:  # each caller gets it, of whatever kind
                 if not current.done():
                     current.set_exception(error)
                     current.exception()  # a caller that was cancelled must not leave a warning

@@ -1,4 +1,4 @@
-"""A container as a node must make it: what a service's keys come to once they are resolved."""
+"""A container as a node must make it: the keys of a service, resolved."""
 
 from __future__ import annotations
 
@@ -130,8 +130,8 @@ class Device(WireStruct, frozen=True, kw_only=True):
 
 
 class DeviceRequest(WireStruct, frozen=True, kw_only=True):
-    """Devices by what they are: *count* of those that *driver* has (-1 is all) or those with the *ids*, which can do what
-    *capabilities* say. An ID with "=" is a device's full name in the Container Device Interface."""
+    """A request for devices by driver: *count* of those that *driver* has (-1 is all), or those with the *ids*, each with all
+    of *capabilities*. An ID with "=" is a device's full name in the Container Device Interface."""
 
     driver: str = ""
     count: int = 1
@@ -139,7 +139,7 @@ class DeviceRequest(WireStruct, frozen=True, kw_only=True):
     capabilities: tuple[str, ...] = ()
 
     def choose(self, there: Sequence[str]) -> tuple[str, ...] | None:
-        """The devices of a node that has those *there*, by full names; None where it has not got them."""
+        """The full names of the devices that a node with the devices *there* gives to the request; None if it cannot."""
         if self.ids:
             kinds = self._kinds(there)
             full = [i if "=" in i else next((f"{k}={i}" for k in kinds if f"{k}={i}" in there), "") for i in self.ids]
@@ -173,8 +173,8 @@ def device_kind(name: str) -> str:
 
 
 class DeviceRate(WireStruct, frozen=True, kw_only=True):
-    """What I/O on the block device *path* of the node is held to: *what* is weight, read_bps, write_bps, read_iops or
-    write_iops; *rate* bytes or operations a second."""
+    """A limit of I/O on the block device *path* of the node: *what* is weight, read_bps, write_bps, read_iops or write_iops;
+    *rate* is in bytes or operations a second."""
 
     what: str
     path: str

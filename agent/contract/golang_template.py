@@ -62,7 +62,7 @@ def identifier(*words: str) -> str:
 
 
 def expand(text: str, values: Values, functions: Mapping[str, Function] = {}, *, every: bool = False) -> str:
-    """*text* with its actions carried out. *every*: all branches are, to hear what is wrong in any. Raises TemplateError."""
+    """*text* with its actions carried out. *every*: evaluate all branches, to find errors in any. Raises TemplateError."""
     parser = _Parser(list(_pieces(text)))
     nodes = parser.block(0)
     run = _Run(values, {**BUILTINS, **functions}, parser.defined, every=every)

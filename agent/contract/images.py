@@ -14,7 +14,7 @@ class BundledLayer(WireStruct, frozen=True, kw_only=True):
 
 
 class ImageBundle(WireStruct, frozen=True, kw_only=True):
-    """An image on its way between nodes: the digests of its manifest, config and layers, and what it is called."""
+    """An image on its way between nodes: the digests of its manifest, config and layers, and its names."""
 
     digest: str
     config: str

@@ -1,4 +1,4 @@
-"""A Manifest says all that a node must be; it travels whole, or as the change from the last one.
+"""The manifest: the desired state of a node. It is sent whole, or as the difference from the last one.
 
 Plain data, immutable. Sizes are bytes, durations seconds, times RFC 3339 strings in UTC."""
 
@@ -17,7 +17,7 @@ from agent.contract.wire import WireStruct
 
 
 class FileContent(WireStruct, frozen=True, kw_only=True):
-    """What a config contains, or, *sealed* to the node's key for the purpose of its digest, what a secret contains."""
+    """The content of a config, or of a secret, then *sealed* to the node's key for the purpose of its digest."""
 
     digest: str
     data: bytes
@@ -27,10 +27,11 @@ class FileContent(WireStruct, frozen=True, kw_only=True):
 class Manifest(WireStruct, frozen=True, kw_only=True):
     """The desired state of *node*.
 
-    *serial* tells one delivery from another. *underlay* is the address at which other nodes reach the node, "" if it is
-    alone. *mtu* is the largest packet, in bytes, that every path between nodes carries, 0 if unknown. *remote_endpoints* are
-    the endpoints on other nodes of this node's networks. *tunnels* are the nodes that it shares encrypted networks with.
-    *nodes* are all nodes of the cluster, none if there is only one.
+    *serial* tells one delivery from another. *underlay* is the address at which other nodes reach the node, "" if there are
+    none. *member* is the identity under which it was added: another one each time. *mtu* is the largest packet, in bytes, that
+    every path between nodes carries, 0 if unknown. *remote_endpoints* are the endpoints on other nodes of this node's networks.
+    *tunnels* are the nodes that it shares encrypted networks with. *nodes* are all nodes of the cluster, none if there is only
+    one.
 
     The node removes what pystack made there and the manifest does not name, except volumes (data is removed only on request)
     and containers made through the Docker Engine API."""
@@ -39,6 +40,7 @@ class Manifest(WireStruct, frozen=True, kw_only=True):
     serial: str = ""
     node: str = ""
     underlay: str = ""
+    member: str = ""
     mtu: int = 0
     networks: tuple[Network, ...] = ()
     volumes: tuple[Volume, ...] = ()
@@ -59,7 +61,7 @@ PARTS = tuple(ENTRY_TYPES)
 
 
 class Delta(WireStruct, frozen=True, kw_only=True):
-    """What leads from the manifest with serial *base* to the next: *put* has the next one's head and the entries that are
+    """The difference from the manifest with serial *base* to the next: *put* has the next one's head and the entries that are
     new or changed, *drop* the keys of those that are gone, by part."""
 
     base: str
@@ -70,7 +72,7 @@ class Delta(WireStruct, frozen=True, kw_only=True):
 def entry_key(
     part: str, entry: Network | Volume | Task | RemoteEndpoint | ServiceAddress | FileContent | TunnelPeer | ClusterNode
 ) -> str:
-    """What an entry is known by within its part of a manifest."""
+    """The key of an entry within its part of a manifest."""
     if isinstance(entry, RemoteEndpoint):
         return f"{entry.network} {entry.ipv4} {entry.ipv6}"
     if isinstance(entry, ServiceAddress):
@@ -107,6 +109,12 @@ def apply_delta(old: Manifest, delta: Delta) -> Manifest:
     return msgspec.structs.replace(delta.put, **parts)
 
 
+class Farewell(WireStruct, frozen=True, kw_only=True):
+    """To a node that was removed: it is not *member* any more."""
+
+    member: str
+
+
 class EtcdCredentials(WireStruct, frozen=True, kw_only=True):
     """How a node reads its manifest from etcd: the *members* (HOST:PORT), the *prefix* that is its own, its credentials.
     *ca* is PEM text."""
@@ -120,7 +128,7 @@ class EtcdCredentials(WireStruct, frozen=True, kw_only=True):
 
 
 class ManifestHeader(WireStruct, frozen=True, kw_only=True):
-    """What lies beside a manifest's entries where they lie one by one: the *manifest* without them, and the *digest* of all."""
+    """The head of a manifest whose entries are stored one by one: the *manifest* without them, and the *digest* of all."""
 
     manifest: Manifest
     digest: str

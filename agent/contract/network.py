@@ -10,12 +10,12 @@ from agent.contract.wire import WireStruct
 MTU_OPTION = "com.docker.network.driver.mtu"
 
 HEARTBEAT = "Pystack-Heartbeat"
-"""The header by which an agent says that its stream of statuses has a heartbeat: after how many seconds of silence."""
+"""The header with which an agent announces the heartbeat of its status stream, in seconds."""
 
 
 class Subnet(WireStruct, frozen=True, kw_only=True):
-    """One address pool of a network, CIDR, with the address that the host holds in it. Addresses are given out of
-    *ip_range* (CIDR, "" is all of it), but for those *reserved*, whose *reserved_names* they are where they have some."""
+    """One address pool of a network, CIDR, with the address that the host holds in it. Addresses are allocated from
+    *ip_range* (CIDR, "" is all of it), except those *reserved*, which may have *reserved_names*."""
 
     cidr: str
     gateway: str = ""
@@ -25,7 +25,7 @@ class Subnet(WireStruct, frozen=True, kw_only=True):
 
 
 class AddressAssignment(WireStruct, frozen=True, kw_only=True):
-    """Who holds addresses on a network: a node, or a service."""
+    """The addresses of a node or a service on a network."""
 
     name: str
     ipv4: str = ""
@@ -45,7 +45,7 @@ class Network(WireStruct, frozen=True, kw_only=True):
     attachable: bool = False
     options: tuple[tuple[str, str], ...] = ()
     ipam_options: tuple[tuple[str, str], ...] = ()
-    """Shown to who asks, and without effect: the address driver here has none."""
+    """Shown in the API, without effect: the built-in address allocator has no options."""
     labels: tuple[tuple[str, str], ...] = ()
     stack: str = ""
     key: str = ""
@@ -66,7 +66,7 @@ class Network(WireStruct, frozen=True, kw_only=True):
 
     @property
     def encrypted(self) -> bool:
-        """Whether what its nodes say to each other on it must be secret."""
+        """Whether traffic between nodes on it is encrypted."""
         return self.driver == "overlay" and is_encrypted(self.options)
 
     @property

@@ -1,4 +1,4 @@
-"""A node's keys, and what only that node can read: sealed to its public key by whoever sends it, opened there.
+"""The keys of a node, and data that only that node can read: the sender seals it to the node's public key.
 
 A private key never leaves the node's state folder. Part of the contract: the control plane seals with this module too.
 Source: RFC 9180 (HPKE), base mode, with X25519, HKDF-SHA256 and ChaCha20-Poly1305.
@@ -19,7 +19,7 @@ class UnsealableError(Exception):
 
 
 PURPOSES = ("seal", "tunnel")
-"""What a node has X25519 keys for: `seal` is what secrets are sealed to, `tunnel` is WireGuard's."""
+"""The purposes of a node's X25519 keys: secrets are sealed to `seal`, `tunnel` is for WireGuard."""
 
 
 def private_key(folder: Path, purpose: str) -> Path:
@@ -28,14 +28,14 @@ def private_key(folder: Path, purpose: str) -> Path:
 
 
 def known_key(folder: Path, purpose: str) -> str:
-    """The public key of this node for *purpose* in Base64, "" where it has none yet."""
+    """The public key of this node for *purpose* in Base64, "" if it has none yet."""
     public = folder / f"{purpose}.pub"
     return public.read_text().strip() if public.exists() else ""
 
 
 def make_key(folder: Path, purpose: str) -> str:
     """The public key of this node for *purpose*, made at the first call, kept in *folder* beside the private one."""
-    # not at the top: who has no secrets does not pay for the import, 36 ms and 9 MB
+    # not at the top: a node without secrets is spared the import, 36 ms and 9 MB
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
     from agent.files import write_atomically
@@ -52,14 +52,14 @@ def make_key(folder: Path, purpose: str) -> str:
 
 
 def seal(public: str, data: bytes, purpose: str) -> bytes:
-    """*data* for the node whose key *public* is; it opens for the same *purpose* alone."""
+    """*data* sealed to the node with the public key *public*; it opens for the same *purpose* only."""
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
     return _suite().encrypt(data, X25519PublicKey.from_public_bytes(base64.b64decode(public)), purpose.encode())
 
 
 def unseal(folder: Path, sealed: bytes, purpose: str) -> bytes:
-    """What was sealed to this node. Raises UnsealableError."""
+    """The content of data that was sealed to this node. Raises UnsealableError."""
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 

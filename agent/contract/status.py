@@ -1,4 +1,4 @@
-"""What a node says of its tasks and of itself."""
+"""The status that a node reports: of its tasks and of itself."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class PublishedPort(WireStruct, frozen=True, kw_only=True):
 
 
 class TaskStatus(WireStruct, frozen=True, kw_only=True):
-    """What one task is. *error* is set where a task cannot be made or started: what failed, why, what to do. *notes* say what
-    its node had to do differently from what was asked. *listens* is false as long as its program has yet to open the TCP ports
-    that the task has, for a moment at most."""
+    """The status of one task. *error* is set if it cannot be made or started: what failed, why, what to do. *notes* say what
+    the node had to do differently from the request. *listens* is false until its program has opened the task's TCP ports, for a
+    moment at most."""
 
     task: str
     state: State
@@ -55,13 +55,19 @@ class TaskStatus(WireStruct, frozen=True, kw_only=True):
     error: str = ""
     notes: tuple[str, ...] = ()
 
+    @property
+    def reason(self) -> str:
+        """Why it does not run, where more is known than its exit status; "" otherwise."""
+        dead = self.oom_killed and self.state in ("exited", "failed", "restarting")
+        return self.error or ("out of memory" if dead else "")
+
 
 class NodeInfo(WireStruct, frozen=True, kw_only=True):
-    """What a node is, as it says itself. *cpus* counts cores, *memory* bytes; *missing* names what its kernel or its
-    installed programs are missing; *links* are those of the host itself, *drivers* the network drivers, *devices* those that
-    can be asked for by name; *mtu* is that of its underlay, *has_underlay_address* whether it has an address there, *ssh_key*
-    its public key for the SSH servers of others, *seal_key* the one that secrets are sealed to, *tunnel_key* the
-    one of its WireGuard tunnel, each "" where none was asked for yet; *addresses* are those of all its links but pystack's."""
+    """A node as it describes itself. *cpus* counts cores, *memory* bytes; *missing* names missing kernel features and programs;
+    *links* are those of the host itself, *drivers* the network drivers, *devices* those that can be requested by name; *mtu* is
+    that of its underlay, *has_underlay_address* whether it has an address there, *ssh_key* its public key for the SSH servers
+    of other nodes, *seal_key* the one that secrets are sealed to, *tunnel_key* that of its WireGuard tunnel, each "" if none
+    was requested yet; *addresses* are those of all its links except pystack's."""
 
     hostname: str = ""
     os: str = "linux"
@@ -82,6 +88,8 @@ class NodeInfo(WireStruct, frozen=True, kw_only=True):
     tunnel_key: str = ""
     clock: float = 0.0
     addresses: tuple[str, ...] = ()
+    problem: str = ""
+    """What keeps the node from its work although it answers, "" if nothing does."""
 
     def has_parent_link(self, parent: str) -> bool:
         """Whether networks can be made on the link *parent* here."""

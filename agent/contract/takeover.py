@@ -1,7 +1,6 @@
 """Taking a connection over from the HTTP server: after 101 both sides send bytes as they like.
 
-Beside the manifest this is the one thing that the node's HTTP surface and the server in front of it have in common; it
-knows nothing of either.
+Besides the manifest this is all that the node's HTTP API and the server in front of it share; it knows neither of them.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from aiohttp.web_request import BaseRequest
 class Taken(asyncio.Protocol):
     """Bytes from the client go to `reader`, and a half-closed side stays half closed.
 
-    aiohttp's own protocol closes a connection at the client's end of input, which for `exec -i` is no end at all."""
+    aiohttp's own protocol closes a connection at the client's end of input, but `exec -i` goes on after that."""
 
     def __init__(self, request: web.Request) -> None:
         assert request.transport is not None
@@ -42,8 +41,9 @@ class Taken(asyncio.Protocol):
         return True
 
     def _await_hangup(self) -> None:
-        """Whoever ends its input may go on reading, or have gone: nobody reads from the connection any more, so it is asked for
-        the end of both sides alone, which epoll tells of whatever it is asked for. Source: epoll_ctl(2), EPOLLHUP."""
+        """Wait until the peer is gone. A client that has ended its input may still read, and the connection is not read from
+        any more, so only the end of both directions is of interest, which epoll always reports. Source: epoll_ctl(2),
+        EPOLLHUP."""
         sock = self.transport.get_extra_info("socket")
         if self._hangup is None and sock is not None and sock.fileno() >= 0:
             self._hangup = select.epoll()

@@ -1,7 +1,7 @@
-"""TLS connections in front of plain sockets, of which either side may end one direction alone, as the input of `exec` does.
+"""TLS connections in front of plain sockets, of which either side may end one direction only, as the input of `exec` does.
 
-A relay between the two: whoever speaks over it has a file descriptor to wait on, and TLS's close_notify goes each way by
-itself, which asyncio's own TLS cannot do. Source: RFC 8446, section 6.1.
+A relay between the two: the program in front has a file descriptor to wait on, and TLS's close_notify is passed on for each
+direction separately, which asyncio's own TLS cannot do. Source: RFC 8446, section 6.1.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Tunnel:
                 self._in.write_eof()
 
     def _inward(self) -> None:
-        """What comes over TLS, to the near end; its end is the end of the input there."""
+        """Copy from TLS to the near end; the end of one is the end of the other."""
         try:
             while True:
                 with self._state:
@@ -129,7 +129,7 @@ class Listener:
     def close(self) -> None:
         """Close the socket and wake a thread that accepts on it."""
         with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)  # wakes who accepts
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes the accepting thread
         self._socket.close()
 
     def _accept(self) -> None:

@@ -1,4 +1,4 @@
-"""Volumes: where their data lie, and who mounts them."""
+"""Volumes: where their data is, and which nodes mount them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Volume(WireStruct, frozen=True, kw_only=True):
 
     @property
     def own_labels(self) -> dict[str, str]:
-        """Its labels, and those by which it is known to be its stack's."""
+        """Its labels, and those that mark it as its stack's."""
         marks = {"com.docker.compose.project": self.stack, "com.docker.compose.volume": self.key} if self.stack else {}
         return dict(self.labels) | marks
 
@@ -81,7 +81,7 @@ class Volume(WireStruct, frozen=True, kw_only=True):
 
 
 class TreeChecksum(WireStruct, frozen=True, kw_only=True):
-    """What a tree holds: *digest* is of all names, modes, owners, times, links, attributes and contents; *entries* maps
+    """The content of a tree: *digest* is of all names, modes, owners, times, links, attributes and contents; *entries* maps
     each path to its own part."""
 
     digest: str

@@ -6,4 +6,4 @@ import msgspec
 
 
 class WireStruct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Base of all that crosses the wire: immutable, and silent about what is left at its default."""
+    """Base of all messages: immutable, encoded without fields that have their default."""

@@ -1,4 +1,4 @@
-"""What can be changed of a container that exists: its name, its limits, its networks."""
+"""Changes to an existing container: its name, its limits, its networks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from agent.errors import AgentError, BadRequestError, ConflictError
 
 
 def rename(context: EngineContext, record: Record, name: str) -> None:
-    """Call the container *name*. Raises ConflictError where that is taken."""
+    """Call the container *name*. Raises ConflictError if that is taken."""
     context.containers.require_free_name(name)
     before = record.name
     context.containers.transition(record, name=name)
@@ -25,7 +25,7 @@ def rename(context: EngineContext, record: Record, name: str) -> None:
 
 
 async def update(context: EngineContext, record: Record, fields: dict[str, Any]) -> None:
-    """Change limits and restart policy; *fields* are those of a Container. Raises AgentError where the kernel refuses."""
+    """Change limits and restart policy; *fields* are those of a Container. Raises AgentError if the kernel refuses."""
     async with context.containers.lock(record):
         changed = msgspec.structs.replace(record.container, **fields)
         if record.running:
@@ -77,8 +77,8 @@ async def limit(context: EngineContext, record: Record, bandwidth: Mapping[str, 
 
 
 def readdress(context: EngineContext, record: Record, container: Container, digest: str) -> None:
-    """Give a running container the addresses that *container*, whose digest is given, has; the next pass of the networks makes
-    it so."""
+    """Give a running container the addresses of *container*, whose *digest* it then has; the next `sync` of the networks
+    applies them."""
     context.networks.readdress(record, container)
     etcfiles.write(
         prepare.etc(context.paths.bundle(record.id)),
@@ -91,7 +91,7 @@ def readdress(context: EngineContext, record: Record, container: Container, dige
 
 
 def _attachments(record: Record) -> tuple[Attachment, ...]:
-    """What the container asked for, or else what it has."""
+    """The attachments that the container asked for, or else those that it has."""
     return record.container.attachments or tuple(Attachment(network=e.network) for e in record.endpoints)
 
 
@@ -103,7 +103,7 @@ def _set_attachments(context: EngineContext, record: Record, attachments: tuple[
 
 
 def _require_movable(record: Record) -> None:
-    """Raises ConflictError or BadRequestError where the container cannot be put on other networks."""
+    """Raises ConflictError or BadRequestError if the container cannot be put on other networks."""
     mode = record.container.network_mode
     if record.task:
         raise ConflictError(f"container {record.name} is a task of stack {record.stack}: its file says which networks it is on")

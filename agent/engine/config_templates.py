@@ -17,9 +17,9 @@ from agent.images.types import RunConfig
 
 
 def filled(file: File, container: Container, image: RunConfig, content_of: Callable[[File], bytes]) -> bytes:
-    """The content of *file* with what it names: its task, variables of the container, its other configs and secrets.
+    """The content of the template *file*: it can use its task, variables of the container, other configs and secrets.
 
-    Raises BadRequestError with the line of what is wrong."""
+    Raises BadRequestError with the line of the mistake."""
     variables = dict(v.partition("=")[::2] for v in image.env or ()) | dict(container.environment)
 
     def reader(*, secret: bool) -> Callable[[str], str]:

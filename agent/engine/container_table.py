@@ -1,4 +1,4 @@
-"""Every container of this node: its record in memory and on disk, its lock, who waits for it, and what is told of it."""
+"""Every container of this node: its record in memory and on disk, its lock, its waiters and its events."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class PendingAttach:
     def __init__(self) -> None:
         self.ready = asyncio.Event()
         self.failed = False
-        """Set before *ready* where the start came to nothing: there are no streams."""
+        """Set before *ready* if the start failed: there are no streams."""
         self.connected = asyncio.Event()
 
 
 class ContainerTable:
-    """The containers of this node by ID, with what is known of them as long as the agent runs."""
+    """The containers of this node by ID, with their state that lasts as long as the agent runs."""
 
     def __init__(self, paths: Paths, events: Events) -> None:
         self.records: dict[str, Record] = {}
@@ -38,11 +38,11 @@ class ContainerTable:
         self.attaching: dict[str, list[PendingAttach]] = {}
         """By ID, the clients that the start waits for."""
         self.not_listening: set[str] = set()
-        """Containers whose programs do not listen yet where they are going to."""
+        """Containers whose programs have not opened their TCP ports yet."""
         self.stuck: set[str] = set()
         """Containers that were to be removed when they ended, and cannot be."""
         self.waiting: set[str] = set()
-        """Containers that are to run again once those whose namespaces they share do."""
+        """Containers that wait to be restarted until those whose namespaces they share run."""
         self.coming_back: set[str] = set()
         """Containers that were stopped to be started again at once."""
         self._paths = paths
@@ -83,7 +83,7 @@ class ContainerTable:
         return self._locks.setdefault(record.id, asyncio.Lock())
 
     def add(self, record: Record) -> None:
-        """Add a new container, with its directories. Raises OSError, as of a full disk, and nothing is left of it."""
+        """Add a new container, with its directories. Raises OSError (a full disk); nothing is left of it then."""
         directory = self._paths.container(record.id)
         try:
             for part in ("", "upper", "work"):
@@ -96,14 +96,14 @@ class ContainerTable:
         self._announce(record, "create")
 
     def transition(self, record: Record, action: str = "", **fields: object) -> None:
-        """Change *fields* of a record, write it down, and tell of *action* ("" is no event)."""
+        """Change *fields* of a record, write it to disk, and emit the event *action* ("" for none)."""
         for key, value in fields.items():
             setattr(record, key, value)
         try:
             save(self._paths.container(record.id), record)
         except OSError as error:
-            # what became of a container must be acted on; the next agent finds it out again
-            log.warning("container %s: what became of it is not written down: %s", record.name, user_message(error))
+            # the state of a container must be acted on anyway; the next agent finds it out again
+            log.warning("container %s: its state is not written to disk: %s", record.name, user_message(error))
         self._announce(record, action)
 
     def _announce(self, record: Record, action: str) -> None:
@@ -126,7 +126,7 @@ class ContainerTable:
     # --- waiting -----------------------------------------------------------------------------------------------
 
     def wake(self, record: Record) -> None:
-        """The container has started, ended or gone: those who wait for that go on."""
+        """Wake all waiters of the container: it has ended or was removed."""
         for waiter in self._waiters.pop(record.id, ()):
             if not waiter.done():
                 waiter.set_result(None)

@@ -1,4 +1,4 @@
-"""What the steps of a container's life work with: this node's containers, images, volumes, networks and runtime."""
+"""The parts of a node that the steps of a container's life use: containers, images, volumes, networks and runtime."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class EngineContext:
         return rootfs
 
     async def require_trusted(self, record: Record) -> None:
-        """Raises ForbiddenError where an image of *record* may not be run here."""
+        """Raises ForbiddenError if an image of *record* may not be run here."""
         trust = self.task_trust.get(record.task)
         if not self.trust.applies(trust):
             return

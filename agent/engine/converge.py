@@ -1,10 +1,11 @@
-"""Makes the node equal to its manifest: one worker a task, side by side, each doing the next action until none is left."""
+"""Brings the node to its manifest: one worker for each task, concurrently, which does the next action until none is left."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -14,9 +15,10 @@ from agent.contract.container import digest, moved
 from agent.contract.failpoints import failpoint
 from agent.contract.manifest import Manifest
 from agent.contract.status import NodeStatus, TaskStatus
-from agent.contract.task import Task
+from agent.contract.task import LAST_GRACE_S, LEASE_S, Task
 from agent.engine import changing, creating, sharing, stopping
 from agent.engine.engine import Engine
+from agent.engine.lease_fence import LeaseFence
 from agent.engine.records import Record
 from agent.engine.recovery import recover
 from agent.errors import AgentError, ImageNotFoundError, NotModifiedError, user_message
@@ -24,11 +26,13 @@ from agent.reconcile import Action, Create, ObservedContainer, Prepare, Remove, 
 from agent.volumes.authorized_keys import write_authorized_keys
 
 PARALLEL = 8
+LOOK_S = 0.5
+"""How often it is looked whether the lease has ended."""
 log = logging.getLogger(__name__)
 
 
 def _network_parts(manifest: Manifest) -> tuple[object, ...]:
-    """What of *manifest* concerns the network beyond the tasks themselves."""
+    """The parts of *manifest* that concern networks beyond the tasks themselves."""
     return (
         manifest.networks,
         manifest.remote_endpoints,
@@ -50,6 +54,8 @@ class Converger:
         self.listeners: set[Callable[[TaskStatus | None], None]] = set()
         """Each gets the new status of a task, or None when the node's own info has changed."""
         self._file = engine.paths.root / "manifest.json"
+        self._fence = engine.boot_fence
+        self.lease = LeaseFence(time.monotonic)
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
         self._errors: dict[str, str] = {}
@@ -57,7 +63,7 @@ class Converger:
         self._pulling: set[str] = set()
         self._slots = asyncio.Semaphore(PARALLEL)
         engine.containers.changed = self._changed
-        engine.networks.moved = self._moved
+        engine.networks.moved = engine.disk_changed = self._moved
 
     def _moved(self) -> None:
         for listen in self.listeners:
@@ -73,6 +79,7 @@ class Converger:
             # its contents are unknown, so nothing may be removed for not being in it
             log.warning("%s is damaged (%s): what runs is left as it is until the control plane says more", self._file, error)
             self._file.rename(self._file.with_suffix(".damaged"))
+        self._fence.close_after_boot(self.manifest)
         await recover(self.engine)
         if self.engine.networks.has_manifest:
             self._wake_all()
@@ -104,6 +111,11 @@ class Converger:
         failpoint("manifest.keep")
         files.write_atomically(self._file, msgspec.json.encode(manifest), 0o600)
         self._take(manifest)
+        self._fence.heard(manifest.tasks)
+        ended = self.lease.ended
+        self.lease.taken_over()
+        if ended:
+            self._wake_strict()
         moving = self._readdress()
         self._export()
         for name in set(before) | set(self.tasks):
@@ -126,7 +138,7 @@ class Converger:
             task = self.tasks.get(record.task)
             if task and task.desired == "running" and record.running and record.id in self.engine.networks.endpoints.attached:
                 if moved(record.container, task.container):
-                    with contextlib.suppress(AgentError, OSError):  # else it is made anew
+                    with contextlib.suppress(AgentError, OSError):  # else it is recreated
                         changing.readdress(self.engine.context, record, task.container, digest(task.container))
                         found = True
         return found
@@ -135,6 +147,21 @@ class Converger:
         for record in list(self.engine.containers.records.values()):
             if record.task and record.task not in self.tasks:
                 self._wake(record.task)
+
+    def _wake_strict(self) -> None:
+        for task in self.tasks.values():
+            if task.strict:
+                self._wake(task.name)
+
+    async def keep_lease(self) -> None:
+        """Stop strict tasks when the lease ends. Until cancelled."""
+        ended = False
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if self.lease.ended and not ended and any(t.strict for t in self.tasks.values()):
+                log.warning("the control plane has not answered for %g s: tasks that must not run twice are stopped", LEASE_S)
+                self._wake_strict()
+            ended = self.lease.ended
 
     def _wake_all(self) -> None:
         for name in self.tasks:
@@ -153,6 +180,8 @@ class Converger:
     def _next(self, name: str) -> Action | None:
         record = self.record(name)
         task = self.tasks.get(name)
+        if task and task.strict and self.lease.ended:
+            task = msgspec.structs.replace(task, desired="stopped")
         seen = None
         if record:
             seen = ObservedContainer(
@@ -174,6 +203,9 @@ class Converger:
             while name in self._again:
                 self._again.discard(name)
                 while (action := self._next(name)) is not None:
+                    if isinstance(action, Create | Start | Restart) and self._fence.holds(name):
+                        await self._fence.wait(name)
+                        continue
                     try:
                         async with self._slots:
                             action = self._next(name)  # the world may have changed in the queue
@@ -182,7 +214,7 @@ class Converger:
                     except NotModifiedError:
                         continue
                     except Exception as error:
-                        if not isinstance(error, (AgentError, OSError)):  # a fault of ours must not leave anybody waiting
+                        if not isinstance(error, (AgentError, OSError)):  # a fault of ours must not leave a caller waiting
                             log.exception("task %s", name)
                         self._errors[name] = user_message(error)
                         self._report(name)
@@ -207,12 +239,14 @@ class Converger:
             case Restart(id=ident):
                 await engine.restart(engine.containers.records[ident], generation=self.tasks[name].generation)
             case Stop(id=ident):
-                await stopping.stop(engine.context, engine.containers.records[ident])
+                record, task = engine.containers.records[ident], self.tasks.get(name)
+                last = min(LAST_GRACE_S, record.container.stop_grace_s) if task and task.strict and self.lease.ended else None
+                await stopping.stop(engine.context, record, grace_s=last)
             case Remove(id=ident, replaced=replaced):
                 record = engine.containers.records[ident]
                 if replaced and not (name in self.tasks and self.tasks[name].renew):
                     self._inherit[name] = dict(record.anonymous)
-                # who is in its namespaces ends with it, and follows its successor when the control plane says so
+                # containers in its namespaces end with it, and join its successor when the control plane says so
                 ending = [record, *(u for u in sharing.users(engine.containers, record, *sharing.KINDS) if replaced and u.task)]
                 await asyncio.gather(*(self._end(one) for one in ending))
                 await engine.remove(record)
@@ -257,14 +291,14 @@ class Converger:
             listen(status)
 
     def status_of(self, name: str) -> TaskStatus:
-        """What has become of task *name*."""
+        """The status of the task *name*."""
         record = self.record(name)
         error = self._errors.get(name, "")
         if record is None:
             state = "failed" if error else "pulling" if name in self._pulling else "pending"
             return TaskStatus(task=name, state=state, error=error)  # type: ignore[arg-type]
         task = self.tasks.get(name)
-        # why an earlier container or an earlier start failed says nothing of what is wanted now
+        # the error of an earlier container or start does not concern the one that is wanted now
         past = task is not None and (record.digest != digest(task.container) or record.generation < task.generation)
         failed = bool(error) or (record.state == "failed" and not past)
         return TaskStatus(
@@ -290,7 +324,7 @@ class Converger:
         )
 
     def status(self) -> NodeStatus:
-        """What has become of the manifest: each task, each network and volume, and problems."""
+        """The status of the manifest: of each task, network and volume, and problems."""
         names = set(self.tasks) | {r.task for r in self.engine.containers.records.values() if r.task}
         return NodeStatus(
             revision=self.manifest.revision,

@@ -1,4 +1,4 @@
-"""How a container comes to be: a record with its directories, not started."""
+"""Creates a container: a record with its directories, not started."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def create(
     auto_remove: bool = False,
     asked: dict[str, Any] | None = None,
 ) -> Record:
-    """A new container, not started. *record* has what is known of it beyond *container*: its task, stack, service; *asked* is
-    the request of the Engine API that it is made for. Raises ConflictError where the name is taken, ImageError, and OSError as
-    of a full disk."""
+    """Create a container, without starting it. *record* has the fields beyond *container*: task, stack, service; *asked* is the
+    request of the Engine API that it is created for. Raises ConflictError if the name is taken, ImageError, and OSError (a full
+    disk)."""
     ident = os.urandom(32).hex()
     name = name or f"container-{ident[:8]}"
     context.containers.require_free_name(name)

@@ -1,4 +1,4 @@
-"""Every layer of this node's networks, looked at: kernel, rules, names, ports, sysctls, programs; and its volumes."""
+"""Checks every layer of this node's networks: kernel, rules, names, ports, sysctls, programs; and its volumes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 
 from agent import programs
+from agent.disk_watch import Room
 from agent.engine.engine import Engine
 from agent.engine.networks.host import mtu_of
 from agent.engine.networks.networks import Networks
@@ -41,6 +42,7 @@ async def diagnose(engine: Engine) -> list[Finding]:
     kernel = await networks.run_undisturbed(look)
     return [
         *_programs(),
+        *_disk(engine),
         *_sysctls(networks),
         *_underlay(networks),
         *kernel,
@@ -52,7 +54,7 @@ async def diagnose(engine: Engine) -> list[Finding]:
 
 
 async def repair(engine: Engine, findings: Iterable[Finding]) -> list[Finding]:
-    """Put right what can be. Returns what a second look finds, with those that are gone marked as put right."""
+    """Repair what can be repaired. Returns the findings of a second look, with those that are gone marked as repaired."""
     bad = [f for f in findings if not f.ok]
     if not bad:
         return list(findings)
@@ -78,6 +80,17 @@ def _programs() -> list[Finding]:
         for n, package, why in programs.absent()
     ]
     return _one("program", "node", wrong, f"{', '.join(n[0] for n, _, _ in programs.NEEDED)} are installed")
+
+
+def _disk(engine: Engine) -> list[Finding]:
+    path = engine.paths.root
+    problem = Room.at(path).problem(path)
+    wrong = (
+        [Finding(check="disk", target=str(path), detail=problem, fix="`pystack image prune`, or a larger disk")]
+        if problem
+        else []
+    )
+    return _one("disk", "node", wrong, "it has room")
 
 
 def _sysctls(networks: Networks) -> list[Finding]:

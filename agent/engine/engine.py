@@ -1,8 +1,8 @@
 """The engine: the life of every container of this node.
 
-created → running → exited, by way of `start`, `stop`, a process that ends, and restart policies. Each container has one
-lock; what outlives the agent (record, mounts, namespace, conmon) is found again by `recovery`, and what belongs to no
-container is swept there. `starting` is the way to its first instruction, `stopping` the way to its last.
+created → running → exited, by `start`, `stop`, the end of its process, and restart policies. Each container has one lock.
+`recovery` takes over the state that outlives the agent (record, mounts, namespace, conmon), and removes state that belongs to
+no container. `starting` leads to a container's first instruction, `stopping` to its end.
 """
 
 from __future__ import annotations
@@ -11,12 +11,17 @@ import asyncio
 import contextlib
 import logging
 import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 from agent import files
 from agent.build.builder import Builder
 from agent.containers import runtime
 from agent.contract.failpoints import failpoint
+from agent.disk_watch import DiskWatch
 from agent.engine import releasing, restart_policy, sharing, starting, stopping
+from agent.engine.boot_fence import BootFence
 from agent.engine.context import EngineContext
 from agent.engine.records import Record, now
 from agent.engine.supervision import Supervisor
@@ -52,21 +57,29 @@ class Engine:
         self.committed: dict[str, Record] = {}
         """Images that were made of containers since this agent runs, by ID, with the container."""
         self.supervisor = Supervisor(context, self._ended)
+        self.disk = DiskWatch(paths.root, lambda: self.disk_changed(), self._logs)
+        self.disk_changed: Callable[[], None] = lambda: None
+        """Called when this node's disk is full, and when it is not any more."""
+        self.boot_fence = BootFence(paths.run / "boot", time.monotonic)
         self._following: set[asyncio.Task[None]] = set()
         self.networks.revived = lambda why: self.events.emit(
             "daemon", "restart", "dataplane", {"name": "dataplane", "reason": why}
         )
 
-    async def start(self, record: Record, *, generation: int | None = None) -> None:
-        """Run a created or exited container. Raises AgentError; the record then says why it did not start.
+    def _logs(self) -> list[Path]:
+        """The logs that containers write now."""
+        return [self.paths.container(r.id) / "log" for r in self.containers.records.values() if r.running]
 
-        *generation* is the ordered restart that this start answers: the record says so from its first moment on."""
+    async def start(self, record: Record, *, generation: int | None = None) -> None:
+        """Run a created or exited container. Raises AgentError; the record then has the reason.
+
+        *generation* is the ordered restart that this start carries out; the record has it from the beginning."""
         async with self.containers.lock(record):
             if record.state == "paused":
                 raise ConflictError("cannot start a paused container, try unpause instead")
             if record.running:
                 raise NotModifiedError(f"container {record.name} runs already")
-            # kept in memory alone: a start that is cut off leaves a record that says "created" or "exited", and
+            # kept in memory only: a start that is cut off leaves a record that says "created" or "exited", and
             # the next agent removes what this one began
             record.state = "starting"
             record.stopped = record.oom_killed = False
@@ -78,7 +91,7 @@ class Engine:
             self.containers.changed(record)
             try:
                 await starting.start(self.context, record)
-            except BaseException as error:
+            except BaseException as error:  # raised again below, outside the lock
                 await asyncio.shield(self._abort_start(record))
                 self._start_failed(record, error)
                 failed = error
@@ -91,7 +104,7 @@ class Engine:
         raise failed
 
     async def _abort_start(self, record: Record) -> None:
-        """Take away what a start that failed had made; its monitor must not note an end when the next one runs."""
+        """Remove what a failed start has made, and wait for its monitor, which must not report an end after the next start."""
         await releasing.release(self.context, record)
         if record.monitor:
             with contextlib.suppress(TimeoutError):
@@ -129,7 +142,7 @@ class Engine:
                 log.warning("container %s does not follow its owner: %s", record.name, user_message(error))
 
     async def _ended(self, record: Record) -> None:
-        """The container's processes are gone: note its end, give back what it held, and do what its restart policy says."""
+        """The container's processes have ended: record that, release its resources, and apply its restart policy."""
         context, bundle = self.context, self.paths.bundle(record.id)
         exit_code = runtime.exit_code(bundle, record.id)
         code = UNKNOWN_EXIT_CODE if exit_code is None else exit_code
@@ -155,7 +168,7 @@ class Engine:
             context.tell_network(record, "disconnect", endpoint.network)
         if record.oom_killed:
             self.containers.tell(record, "oom")
-        # its end is known before the host is tidy: that takes longer than many a container runs
+        # waiters learn of the end before its resources are released, which takes longer than many containers run
         self.containers.wake(record)
         async with self.containers.lock(record):
             if record.state in ("restarting", "exited"):
@@ -180,11 +193,13 @@ class Engine:
                 await self.start(record)
 
     def recover_restart(self, record: Record) -> None:
-        """Start a container again that ended while no agent ran, as its restart policy says."""
+        """Restart a container that ended while no agent ran, by its restart policy."""
         record.state = "restarting"
         self.supervisor.run(record, self._restart_recovered(record))
 
     async def _restart_recovered(self, record: Record) -> None:
+        if not await self.boot_fence.wait(record.task):
+            return  # it is another node's now, and is removed here
         if sharing.waits(self.containers, record):
             self.containers.waiting.add(record.id)
             return
@@ -234,7 +249,7 @@ class Engine:
         containers.changed(record)
 
     async def _remove_itself(self, record: Record) -> None:
-        """Do what `auto_remove` asks for; a container that cannot be removed is noted, so that no client waits for it."""
+        """Remove a container with `auto_remove`; one that cannot be removed is marked, so that no client waits for it."""
         try:
             await self.remove(record, volumes=True)
         except (AgentError, OSError) as error:

@@ -18,7 +18,7 @@ KEPT = 256
 
 
 class Events:
-    """The last ones lie in *file* too, one JSON object a line, so that the next agent can tell of them."""
+    """The recent events are also in *file*, one JSON object a line, for the next agent."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -52,7 +52,7 @@ class Events:
         return len(self._listeners)
 
     def emit(self, kind: str, action: str, ident: str, attributes: Mapping[str, str]) -> None:
-        """Emit an event, timed now: to those who listen, to the recent ones, and to the file. A full queue drops its oldest."""
+        """Emit an event with the present time, to listeners and to the file. A listener's full queue drops its oldest event."""
         instant = time.time_ns()
         event: dict[str, object] = {
             "Type": kind,

@@ -29,7 +29,7 @@ Probe = Callable[[Sequence[str], float], Awaitable[tuple[int, str]]]
 
 
 def effective(container: Container, image: RunConfig) -> Healthcheck | None:
-    """The container's own check, or the image's; None where there is none or it is switched off."""
+    """The container's own check, or the image's; None if there is none or it is switched off."""
     own = container.healthcheck
     theirs = image.healthcheck
     if own is not None and own.test:
@@ -96,7 +96,7 @@ async def wait_until_listening(record: Record) -> None:
 
 
 def tcp_targets(record: Record) -> set[int]:
-    """The TCP ports at which *record* is to listen if it takes connections; empty where that is not known."""
+    """The TCP ports at which *record* is to listen if it takes connections; empty if that is not known."""
     if not record.task or not record.endpoints:
         return set()
     return {p.target for p in record.container.ports if p.protocol == "tcp"}

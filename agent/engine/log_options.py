@@ -14,7 +14,7 @@ from agent.errors import BadRequestError
 JOURNAL = Path("/run/systemd/journal/socket")
 MAX_FILES = 1000
 LOCAL_DEFAULTS = {"max-size": "20m", "max-file": "5"}
-"""What the driver `local` has where its options say nothing."""
+"""The defaults of the driver `local`."""
 UNITS = {"k": 10, "m": 20, "g": 30}
 """Powers of two."""
 

@@ -1,38 +1,25 @@
-"""From a Container and its image to a bundle on disk: what the process is, what it sees, and where that comes from."""
+"""Makes the bundle of a container on disk from its spec and its image: process, namespaces, mounts, files in /etc."""
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import os
-import stat
 import sys
 from pathlib import Path
 
-import msgspec
-
-from agent import files, mounts, rootless
+from agent import files, rootless
 from agent.containers import bundle, userns, users
-from agent.contract.container import File, Mount
-from agent.contract.sealing import UnsealableError, unseal
-from agent.engine import etcfiles, sharing
-from agent.engine.config_templates import filled
+from agent.contract.container import Mount
+from agent.engine import etcfiles, mount_sources, sharing
 from agent.engine.context import EngineContext
 from agent.engine.records import Record
-from agent.errors import BadRequestError, NotFoundError
+from agent.errors import BadRequestError
 from agent.images.types import Config, RunConfig
-from agent.trees.tree import Tree
 
-MAPPED = "mapped"
-"""The folder of a bundle for mounts of parts of volumes, and of what has the owners of another user namespace."""
-SECRETS = "secrets"
-"""The folder of a bundle that is never on a disk."""
 ETC = "etc"
 """The folder of a bundle for the files in /etc that a container may write to: a file system of its own, or it could fill the
 host's /run."""
 ETC_BYTES = 4 << 20
-"""Room for a host's own /etc/hosts, where a container shares its network, and for what a container adds."""
-DOCKER_SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
+"""Room for a host's own /etc/hosts, where a container shares its network, and for lines that a container adds."""
 DOCKER_MARK = "/.dockerenv"
 """The file by which programs know that they are in a container of Docker's kind."""
 MOUNT_TABLE = "/etc/mtab"
@@ -97,9 +84,9 @@ def _namespaces(context: EngineContext, record: Record) -> dict[str, str]:
 
 
 def user_namespace(context: EngineContext, record: Record) -> tuple[int, Path | None]:
-    """The user namespace that *record* is going to be in: the host's ID of its root, and its path; (0, None) is the node's own.
+    """The user namespace of *record*: the host's ID of its root, and its path; (0, None) is the node's own.
 
-    Who shares a namespace with another container shares that one's user namespace too: nobody else may use it. Raises
+    A container that joins a namespace of another must be in its user namespace too, which alone may use it. Raises
     BadRequestError."""
     c = record.container
     mode = c.userns_mode or context.settings.userns
@@ -136,176 +123,15 @@ def shares_network(record: Record) -> bool:
     return record.container.network_mode.partition(":")[0] in ("service", "container")
 
 
-async def _mounts(
-    context: EngineContext, record: Record, image: RunConfig, rootfs: Path, user: Path | None
-) -> list[tuple[Mount, Path]]:
-    """Every mount with its source on the host; volumes are made and filled on the way."""
-    c = record.container
-    wanted: dict[str, Mount] = {}
-    for donor in c.volumes_from:
-        name, _, access = donor.removeprefix("container:").partition(":")
-        other = next(
-            (r for r in context.containers.records.values() if r.task and r.stack == record.stack and r.service == name), None
-        ) or context.containers.find(name)
-        inherited = {m.target: m for m in other.container.mounts if m.kind != "tmpfs"}
-        for target, volume in other.anonymous.items():
-            inherited[target] = Mount(kind="volume", target=target, source=volume)
-        if access == "ro":
-            inherited = {t: msgspec.structs.replace(m, read_only=True) for t, m in inherited.items()}
-        wanted |= inherited
-    for mount in c.mounts:
-        wanted[mount.target.rstrip("/") or "/"] = mount
-    for target in image.volumes or {}:
-        wanted.setdefault(target.rstrip("/"), Mount(kind="volume", target=target))
-    out: list[tuple[Mount, Path]] = []
-    for target, mount in wanted.items():
-        if not target.startswith("/") or target == "/" or ".." in target.split("/"):
-            raise BadRequestError(f"mount target {target!r} must be an absolute path below /")
-        source = Path()
-        if mount.kind == "volume":
-            source = await _volume(context, record, mount, rootfs)
-            if mount.subpath:
-                source = _held(source, mount, context.paths.bundle(record.id) / MAPPED / f"subpath{len(out)}")
-            if user:
-                point = context.paths.bundle(record.id) / MAPPED / f"volume{len(out)}"
-                userns.bind_idmapped(source, point, user)
-                source = point
-        elif mount.kind == "image":
-            source = _image(context, record, mount)
-        elif mount.kind == "bind":
-            source = Path(mount.source)
-            if mount.source in DOCKER_SOCKETS and not source.exists():
-                source = context.paths.docker_socket  # who asks for Docker's API is given it
-            if not source.exists():
-                if not mount.create_host_path:
-                    raise BadRequestError(f"bind mount source {source} does not exist on this node")
-                source.mkdir(parents=True)
-        is_file = mount.kind in ("bind", "image") and not source.is_dir()
-        files.make_in_root(rootfs, target, directory=not is_file)
-        out.append((mount, source))
-    out += [_given(context, record, image, rootfs, number) for number in range(len(c.files))]
-    return out
-
-
-def _given(context: EngineContext, record: Record, image: RunConfig, rootfs: Path, number: int) -> tuple[Mount, Path]:
-    """A config or secret, written where its container is to see it."""
-    file = record.container.files[number]
-    in_memory = file.secret or file.template  # a template may name secrets
-    directory = context.paths.bundle(record.id) / (SECRETS if in_memory else "files")
-    directory.mkdir(mode=0o700, exist_ok=True)
-    if in_memory:
-        _in_memory(directory, "mode=0700")
-    source = directory / str(number)
-    read = functools.partial(_content, context)
-    files.write_atomically(source, filled(file, record.container, image, read) if file.template else read(file), file.mode)
-    os.chown(source, record.ids + file.uid, record.ids + file.gid)
-    source.chmod(file.mode)
-    files.make_in_root(rootfs, file.target, directory=False)
-    return Mount(kind="bind", target=file.target, source=str(source), read_only=True), source
-
-
-def _in_memory(folder: Path, options: str) -> None:
-    """Make *folder* a tmpfs, if it is none yet."""
-    folder.mkdir(exist_ok=True)
-    if not mounts.is_mounted(folder):
-        mounts.mount("tmpfs", folder, "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC, options)
-
-
 def etc(bundle: Path) -> Path:
     """Where a container's own files in /etc are; an agent of an older version put them beside the rest."""
     folder = bundle / ETC
     return folder if folder.is_dir() else bundle
 
 
-def image_point(mount: Mount) -> str:
-    """Where in the bundle an image is mounted that the container sees below one of its paths."""
-    return f"image-{hashlib.sha256(mount.target.encode()).hexdigest()[:12]}"
-
-
-def _image(context: EngineContext, record: Record, mount: Mount) -> Path:
-    image = context.images.find(mount.image_id or mount.source)
-    point = context.paths.bundle(record.id) / image_point(mount)
-    point.mkdir(exist_ok=True)
-    if not mounts.is_mounted(point):
-        mounts.layers(point, context.images.lower(image))
-    if not mount.subpath:
-        return point
-    try:
-        return files.resolve_in_root(point, mount.subpath)
-    except OSError as error:
-        raise BadRequestError(f"image {mount.source} has no {mount.subpath}: {error.strerror}") from error
-
-
-def _content(context: EngineContext, file: File) -> bytes:
-    """Raises BadRequestError where it did not come with the manifest, or is sealed to another host."""
-    kind = "secret" if file.secret else "config"
-    there = context.contents.get(file.digest)
-    if there is None:
-        raise BadRequestError(
-            f"the content of {kind} {file.source} did not come with the manifest: `pystack up` again sends it"
-        )
-    if not there.sealed:
-        return there.data
-    try:
-        return unseal(context.paths.keys, there.data, file.digest)
-    except UnsealableError as error:
-        raise BadRequestError(f"{kind} {file.source} cannot be opened: {error}; `pystack up` again seals it anew") from error
-
-
-def anonymous(context: EngineContext, record: Record, target: str) -> str:
-    """The name of the volume without one that *record* has at *target*, made where it is missing."""
-    name = record.anonymous.get(target) or os.urandom(32).hex()
-    record.anonymous[target] = name
-    labels = {"com.docker.compose.project": record.stack} if record.stack else {}
-    context.volumes.create(name, labels={**labels, "com.docker.volume.anonymous": ""}, anonymous=True)
-    return name
-
-
-async def _volume(context: EngineContext, record: Record, mount: Mount, rootfs: Path) -> Path:
-    name = mount.source
-    if not name:
-        name = anonymous(context, record, mount.target)
-    else:
-        declared = context.manifest_volumes.get(name)
-        if declared and declared.external and name not in context.volumes.all:
-            raise NotFoundError(f"volume {name} is declared external but does not exist: `pystack volume create {name}`")
-        context.volumes.create(
-            name,
-            driver=declared.driver if declared else "local",
-            labels=declared.own_labels if declared else {},
-            options=dict(declared.options) if declared else {},
-        )
-    await context.volumes.mount(name, declared.host if (declared := context.manifest_volumes.get(name)) else None)
-    if not mount.nocopy:
-        await context.volumes.fill(name, rootfs, mount.target)
-    return context.volumes.data(name)
-
-
-def _held(volume: Path, mount: Mount, point: Path) -> Path:
-    """A part of the directory *volume*, mounted at *point*: containers that write to the volume could put a link in its place
-    until the runtime mounts it (CVE-2017-1002101). Raises BadRequestError where there is none."""
-    with Tree.at(volume) as tree:
-        try:
-            fd = tree.open(mount.subpath, os.O_PATH)
-        except OSError as error:
-            raise BadRequestError(f"volume {mount.source} has no {mount.subpath}: {error.strerror}") from error
-        try:
-            point.parent.mkdir(parents=True, exist_ok=True)
-            if mounts.is_mounted(point):
-                mounts.unmount(point)
-            if stat.S_ISDIR(os.fstat(fd).st_mode):
-                point.mkdir(exist_ok=True)
-            else:
-                point.touch()
-            mounts.mount(f"/proc/self/fd/{fd}", point, "none", mounts.MS_BIND | mounts.MS_REC)
-        finally:
-            os.close(fd)
-    return point
-
-
 def linked(context: EngineContext, record: Record) -> dict[str, str]:
-    """What a container of the default bridge is told of those that it is linked with. Source: Docker, "Legacy container
-    links", environment variables."""
+    """The environment variables of the links of a container on the default bridge. Source: Docker, "Legacy container links",
+    environment variables."""
     found: dict[str, str] = {}
     if record.stack or not any(e.network == "bridge" for e in record.endpoints):
         return found
@@ -342,11 +168,11 @@ async def write_bundle(context: EngineContext, record: Record, config: Config, r
     c = record.container
     image = config.config or RunConfig()
     _make_top_directories(rootfs, c.image)
-    mounts = await _mounts(context, record, image, rootfs, user)
+    mounts = await mount_sources.sources(context, record, image, rootfs, user)
     name, system_files = _system_files(context, record)
     if c.api_socket:
-        files.make_in_root(rootfs, DOCKER_SOCKETS[0], directory=False)
-        mounts.append((Mount(kind="bind", target=DOCKER_SOCKETS[0]), context.paths.docker_socket))
+        files.make_in_root(rootfs, mount_sources.DOCKER_SOCKETS[0], directory=False)
+        mounts.append((Mount(kind="bind", target=mount_sources.DOCKER_SOCKETS[0]), context.paths.docker_socket))
     taken = {m.target for m, _ in mounts}
     system_files = {t: p for t, p in system_files.items() if t not in taken}
     for target in (DOCKER_MARK, *system_files):
@@ -397,7 +223,7 @@ def _make_top_directories(rootfs: Path, image: str) -> None:
 
 def _system_files(context: EngineContext, record: Record) -> tuple[str, dict[str, Path]]:
     """The host name, and hosts, hostname and resolv.conf by their paths in the container: those of the container whose network
-    *record* shares, or written for it."""
+    *record* shares, or new ones."""
     name, mode = hostname(record), record.container.network_mode
     if shares_network(record):
         other = sharing.running_owner(context.containers, record, mode)
@@ -406,7 +232,7 @@ def _system_files(context: EngineContext, record: Record) -> tuple[str, dict[str
             f"/etc/{n}": etc(context.paths.bundle(other.id)) / n for n in ("hosts", "hostname", "resolv.conf")
         }
     directory = context.paths.bundle(record.id) / ETC
-    _in_memory(directory, f"mode=0755,size={ETC_BYTES},nr_inodes=16")
+    mount_sources.make_tmpfs(directory, f"mode=0755,size={ETC_BYTES},nr_inodes=16")
     gateway = context.gateway_of(record)
     system_files = etcfiles.write(directory, record, name, gateway=gateway, shared_host_network=mode == "host")
     for path in system_files.values():

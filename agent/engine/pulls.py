@@ -1,4 +1,4 @@
-"""Images that are pulled: callers that ask for the same one at the same time share one pull."""
+"""Pulls of images; concurrent callers for the same image share one pull."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ImagePulls:
 
     async def ensure(self, name: str, policy: str = "missing") -> Image:
         """The image on this node, pulled where *policy* (Compose's `pull_policy`) says so. Raises ImageError, or
-        ImageNotFoundError where it is missing and must not be pulled."""
+        ImageNotFoundError if it is missing and must not be pulled."""
         if policy != "always":
             try:
                 image = self._images.find(name)

@@ -1,4 +1,4 @@
-"""What the engine remembers of a container, and keeps on disk for the next agent."""
+"""The record of a container, in memory and on disk for the next agent."""
 
 from __future__ import annotations
 
@@ -78,9 +78,9 @@ class Record(msgspec.Struct, kw_only=True):
     anonymous: dict[str, str] = {}
     notes: list[str] = []
     asked: dict[str, Any] = {}
-    """Of a container made through the Engine API: the request, whose words its answers repeat."""
+    """The request of the Engine API that the container was created by; answers repeat its words."""
     joined: dict[str, str] = {}
-    """Whose namespaces it is in, while it runs: kind → ID of the container that owns it."""
+    """The namespaces of others that it is in while it runs: kind → ID of the owner."""
     ids: int = 0
     """The host's ID that is 0 inside, while it runs; 0 in the node's own user namespace."""
 
@@ -116,7 +116,7 @@ def save(directory: Path, record: Record) -> None:
 
 
 def load(directory: Path) -> Record | None:
-    """None if the record is missing or damaged: its container is swept."""
+    """The record in *directory*; None if it is missing or damaged: its container is removed then."""
     path = directory / "record.json"
     try:
         return msgspec.json.decode(path.read_bytes(), type=Record)

@@ -1,4 +1,4 @@
-"""What a container that has ended gives back: runtime state, namespaces, links, mounts."""
+"""Releases the resources of a container that has ended: runtime state, namespaces, links, mounts."""
 
 from __future__ import annotations
 
@@ -7,24 +7,23 @@ import contextlib
 from agent import mounts
 from agent.containers import userns
 from agent.contract.failpoints import failpoint
-from agent.engine import prepare, sharing
+from agent.engine import mount_sources, prepare, sharing
 from agent.engine.context import EngineContext
 from agent.engine.records import Record
 from agent.errors import AgentError
 
 
 async def release(context: EngineContext, record: Record, *, removed: bool = False) -> None:
-    """Take away all that a container holds on the host. Namespaces that other containers are in are left to them, unless it is
-    *removed*."""
+    """Release all that a container holds on the host. Namespaces that other containers are in stay, unless it is *removed*."""
     await context.runtime.delete(record.id, context.cgroup_parent(record))
     if removed or not sharing.users(context.containers, record):
         await release_namespaces(context, record)
     failpoint("container.unmount")
     bundle = context.paths.bundle(record.id)
-    images = [prepare.image_point(m) for m in record.container.mounts if m.kind == "image"]
-    for point in (prepare.SECRETS, prepare.ETC, *images, "rootfs"):
+    images = [mount_sources.image_point(m) for m in record.container.mounts if m.kind == "image"]
+    for point in (mount_sources.SECRETS, prepare.ETC, *images, "rootfs"):
         mounts.unmount(bundle / point)
-    if (mapped := bundle / prepare.MAPPED).is_dir():
+    if (mapped := bundle / mount_sources.MAPPED).is_dir():
         for inner in mounts.below(mapped):
             mounts.unmount(inner)
     await _leave_shared_namespaces(context, record)

@@ -27,7 +27,7 @@ def restarts(record: Record, code: int, uptime_s: float = 0.0) -> bool:
 
 
 def quick_restarts(container: Container, restarts: int, uptime_s: float) -> int:
-    """How many of its *restarts* count after it ran for *uptime_s*: none if that was long enough."""
+    """The number of *restarts* that count after it ran for *uptime_s*: 0 if that was long enough."""
     return 0 if uptime_s >= (container.restart_window_s or RESET_S) else restarts
 
 

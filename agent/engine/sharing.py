@@ -1,7 +1,7 @@
-"""Containers that have namespaces of another one, their owner: they outlive its restarts, or follow them.
+"""Containers in namespaces of another one, their owner: they outlive its restarts, or restart with it.
 
-A network or IPC namespace lives as long as somebody is in it, so an owner that starts again finds its own as it was. A PID
-namespace ends with its first process, and the kernel ends all that is in it: its users are started again with their owner.
+A network or IPC namespace lives as long as a process is in it, so a restarted owner finds its own unchanged. A PID namespace
+ends with its first process, and the kernel kills all its processes: its users are restarted with their owner.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ NOTICED_S = 0.5
 
 
 def modes(record: Record) -> dict[str, str]:
-    """What the container asks for, by the kind of namespace."""
+    """The requested mode for each kind of namespace."""
     c = record.container
     return {"network": c.network_mode, "ipc": c.ipc_mode, "pid": c.pid_mode}
 
 
 def owner_of(containers: ContainerTable, record: Record, mode: str) -> Record | None:
-    """The container that `container:X` or `service:X` names, None where *mode* names none. Raises NotFoundError."""
+    """The container that `container:X` or `service:X` names, None if *mode* names none. Raises NotFoundError."""
     kind, _, name = mode.partition(":")
     if kind == "container":
         return containers.find(name)
@@ -41,7 +41,7 @@ def owner_of(containers: ContainerTable, record: Record, mode: str) -> Record | 
 
 
 def running_owner(containers: ContainerTable, record: Record, mode: str) -> Record | None:
-    """As `owner_of`. Raises NotFoundError where the owner does not run."""
+    """As `owner_of`. Raises NotFoundError if the owner does not run."""
     found = owner_of(containers, record, mode)
     if found is not None and not found.running:
         raise NotFoundError(f"{mode}: {found.name} does not run, so its namespace cannot be joined: start it first")

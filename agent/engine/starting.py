@@ -1,4 +1,4 @@
-"""How a container starts: root, namespaces and bundle, then runtime and networks at once, then its first instruction."""
+"""Starts a container: root, namespaces and bundle, then runtime and networks concurrently, then its first instruction."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agent import mounts
 from agent.containers import userns
 from agent.containers.runtime import ContainerStreams
 from agent.contract.container import Healthcheck
-from agent.engine import health, hooks, log_options, prepare
+from agent.engine import health, hooks, log_options, mount_sources, prepare
 from agent.engine.context import EngineContext
 from agent.engine.records import Record, now
 from agent.errors import BadRequestError
@@ -32,7 +32,7 @@ async def start(context: EngineContext, record: Record) -> None:
     if networked:
         context.networks.endpoints.reserve(record)
     check = await _prepare_rootfs_and_bundle(context, record, networked=networked)
-    if networked and prepare.sysctls(record):  # one of them may say how a link is to be
+    if networked and prepare.sysctls(record):  # one of them may configure a link
         await context.networks.attach(record)
         await _create(context, record)
     elif networked:
@@ -56,7 +56,7 @@ async def start(context: EngineContext, record: Record) -> None:
 
 
 def status_of(error: BaseException) -> int:
-    """What a shell would say of a program that could not be run, which Docker says too: 127, 126, and 128 of all else."""
+    """The exit status for a program that could not be run, as of a shell and Docker: 127, 126, and 128 for other errors."""
     text = str(error).lower()
     if "executable file" in text or "no such file or directory" in text:
         return 127
@@ -64,11 +64,11 @@ def status_of(error: BaseException) -> int:
 
 
 async def _prepare_rootfs_and_bundle(context: EngineContext, record: Record, *, networked: bool) -> Healthcheck | None:
-    """All that the runtime needs to create a container: its root, its namespaces, its bundle. Returns its healthcheck."""
+    """Prepare what the runtime needs to create a container: root, namespaces, bundle. Returns its health check."""
     image = context.images.image(record.image_id)
     rootfs = context.mount_root(record)
     record.ids, user = prepare.user_namespace(context, record)
-    if record.ids:  # the runtime enters as its root, who is in this group, and nobody else is
+    if record.ids:  # the runtime enters as its root, which alone is in this group
         os.chown(context.paths.bundle(record.id), 0, record.ids)
         context.paths.bundle(record.id).chmod(0o710)
     kept = record.id in context.networks.endpoints.attached
@@ -81,7 +81,7 @@ async def _prepare_rootfs_and_bundle(context: EngineContext, record: Record, *, 
     else:
         await write
     if user:
-        # what was made in it until now was made by the host's root, whom the mapping does not know
+        # all in it was made by the host's root until now, which is not in the mapping
         mounts.unmount(rootfs)
         await asyncio.to_thread(
             userns.root,
@@ -90,7 +90,7 @@ async def _prepare_rootfs_and_bundle(context: EngineContext, record: Record, *, 
             context.paths.container(record.id),
             user,
             record.ids,
-            context.paths.bundle(record.id) / prepare.MAPPED,
+            context.paths.bundle(record.id) / mount_sources.MAPPED,
         )
     log_options.limits(record.container, context.settings.log_max_size)
     log_options.syslog_server(record.container, record.name)  # both raise before anything runs

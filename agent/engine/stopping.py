@@ -1,4 +1,4 @@
-"""How a container is asked to end, is killed, frozen and thawed; its end itself is noticed by `supervision`."""
+"""Stops, kills, freezes and thaws containers; `supervision` notices their end."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ POLL_S = 0.05
 async def stop(
     context: EngineContext, record: Record, *, grace_s: float | None = None, number: int = 0, event: str = "stop"
 ) -> None:
-    """Ask the container to end by signal *number* (0: its own), and kill it after *grace_s* (None: its own). Its restart policy
-    rests until it is started. Raises NotModifiedError if it does not run."""
+    """Ask the container to end by signal *number* (0: its own), and kill it after *grace_s* (None: its own). It is not
+    restarted by its policy until it is started. Raises NotModifiedError if it does not run."""
     containers = context.containers
     if not record.running:
         if record.state == "restarting":
@@ -38,9 +38,9 @@ async def stop(
         if record.container.pre_stop and grace > 0:
             try:
                 await hooks.pre_stop(context, record, grace)
-            except (AgentError, OSError) as error:  # it stops all the same, and the caller gets the error
+            except (AgentError, OSError) as error:  # it stops anyway, and the caller gets the error
                 failed = user_message(error)
-                containers.transition(record, error=failed)  # before its end is known: who waits for that sees both
+                containers.transition(record, error=failed)  # before its end is known, so that waiters see both
         try:
             if number == signal.SIGKILL:
                 raise TimeoutError
@@ -82,8 +82,8 @@ async def kill_all(context: EngineContext, record: Record) -> None:
 
 
 async def end_all(context: EngineContext) -> None:
-    """The host goes down: end every container by its own signal, hook and grace period, all at once. Records stay as they are,
-    as after a power cut: when the host is back, what ran runs again."""
+    """The host goes down: end every container by its own signal, hook and grace period, all at once. Records stay as after
+    a power cut: when the host is back, the containers run again."""
 
     async def end(record: Record) -> None:
         await _thaw(context, record)
@@ -135,7 +135,7 @@ def stop_signal(context: EngineContext, record: Record) -> int:
     try:
         return signal_number(context.image_config(record).stop_signal or "SIGTERM")
     except BadRequestError:
-        return signal.SIGTERM  # a container of an image whose signal does not exist can be stopped all the same
+        return signal.SIGTERM  # the container can be stopped even if its image names an unknown signal
 
 
 def signal_number(name: str) -> int:

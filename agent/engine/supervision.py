@@ -1,4 +1,4 @@
-"""Follows each running container until its end: ships and rotates its log, tests its health, notices that it is over."""
+"""Supervises each running container until its end: ships and rotates its log, and runs its health check."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from agent.errors import AgentError
 
 
 class Supervisor:
-    """One task for each running container; it awaits *ended* when its processes are gone."""
+    """One task for each running container, which awaits *ended* when its processes have ended."""
 
     def __init__(self, context: EngineContext, ended: Callable[[Record], Awaitable[None]]) -> None:
         self._context = context
@@ -27,7 +27,7 @@ class Supervisor:
         """By the container's ID, the task that waits for its end, or that starts it again."""
 
     def watch(self, record: Record) -> None:
-        """Begin to follow a container that runs."""
+        """Begin to supervise a running container."""
         paths = self._context.paths
         log, bundle = paths.container(record.id) / "log", paths.bundle(record.id)
         with contextlib.suppress(AgentError):
@@ -76,17 +76,17 @@ class Supervisor:
             containers.changed(record)
 
     def drop(self, record: Record) -> None:
-        """Follow a container no more that is removed; a task that removes its own container goes on."""
+        """Stop supervising a container that is removed; a task that removes its own container goes on."""
         if (task := self._tasks.pop(record.id, None)) and task is not asyncio.current_task():
             task.cancel()
 
     def pause_all(self) -> None:
-        """Follow no container any more; their logs are still shipped and rotated."""
+        """Stop supervising; logs are still shipped and rotated."""
         for task in self._tasks.values():
             task.cancel()
 
     async def close(self) -> None:
-        """Follow no container any more. They run on, and the next agent finds them."""
+        """Stop supervising. Containers run on, and the next agent takes them over."""
         self._rotation.close()
         await self._syslog.close()
         self.pause_all()

@@ -1,6 +1,6 @@
 """Images from and to files: docker-archive (`docker save`), OCI archives and layouts, and plain root file systems.
 
-Members of an archive are read by name from its table, which a worker makes; nothing is extracted to the host's file system.
+Members of an archive are read by name from its table, which a worker makes; no file is extracted to the host.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Layout:
         self._file: Path = path
 
     async def open_table(self, bounds: str) -> None:
-        """Call this first. Raises BadRequestError if it is not an archive."""
+        """Read the table; call this first. Raises BadRequestError if the file is not an archive."""
         if self._path.is_dir():
             self._tree = Tree.at(self._path, links=False)
             return
@@ -122,7 +122,7 @@ def _blob(digest: str) -> str:
 
 
 async def _each(work: Callable[[str, str], Awaitable[T]], layers: Sequence[str], diff_ids: Sequence[str]) -> list[T]:
-    """What *work* gives of each layer and its DiffID, in their order, a few at a time. Raises what the first of them raises."""
+    """The results of *work* for each layer and its DiffID, in their order; a few run concurrently. Raises their first error."""
     limit = asyncio.Semaphore(MAX_CONCURRENT)
 
     async def one(layer: str, diff_id: str) -> T:
@@ -248,8 +248,8 @@ async def commit(
     author: str = "",
     comment: str = "",
 ) -> Image:
-    """An image of *base* and one more *layer*, run as *container* is where *changes* say nothing else; an entrypoint of theirs
-    drops the command that was meant for another. Raises ImageError where that is one layer too many."""
+    """An image of *base* with one more *layer*, configured as *container* with *changes*, whose entrypoint drops the old
+    command. Raises ImageError if that is one layer too many."""
     mountable("of this commit", [*base.layers, "one more"])
     reply = await store.unpack(layer, digest="", diff_id="")
     size = store.blob(str(reply["digest"])).stat().st_size

@@ -49,7 +49,7 @@ class AuthEntry(msgspec.Struct, frozen=True):
 
 
 class DockerConfigFile(msgspec.Struct, frozen=True, rename="camel"):
-    """config.json, as far as it is read."""
+    """The keys of config.json that are used."""
 
     auths: dict[str, AuthEntry] = {}
     cred_helpers: dict[str, str] = {}
@@ -71,7 +71,7 @@ class Token(msgspec.Struct, frozen=True):
 
 
 async def find(host: str, folder: str = "") -> Credentials | None:
-    """Credentials for registry *host*: a helper for it, the default helper, then what stands in *folder*'s config.json."""
+    """Credentials for registry *host*: a helper for it, the default helper, then those in *folder*'s config.json."""
     directory = Path(folder or os.environ.get("DOCKER_CONFIG", Path.home() / ".docker"))
     path = directory / "config.json"
     try:
@@ -136,8 +136,8 @@ def parse_challenge(header: str) -> tuple[str, dict[str, str]]:
 async def token(
     client: HttpClient, parameters: dict[str, str], scope: str, credentials: Credentials | None, base: URL, limit: int
 ) -> str:
-    """An access token for *scope*, from where the registry at *base* says. A realm may not fall back from https to http, which
-    would show the password, nor send us on with it. Raises ImageError, UnavailableError."""
+    """An access token for *scope*, from the realm that the registry at *base* names. A realm may not fall back from https to
+    http, which would reveal the password, nor redirect. Raises ImageError, UnavailableError."""
     realm = url_of(parameters.get("realm", ""), None, str(base.origin()))
     if realm.scheme == "http" and base.scheme == "https":
         raise ImageError(f"{base.origin()} sends clients to {quoted(str(realm))!r} for a token, without TLS: refused")

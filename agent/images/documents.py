@@ -1,6 +1,6 @@
-"""Documents of images as strangers send them: bounded, of the types that they must have, and told of in one sentence.
+"""Parses documents of images from strangers: their size is bounded, their types are checked, errors are one sentence.
 
-Nothing here does I/O. What is returned holds: digests are well-formed, sizes are sizes, and a manifest has no more layers than
+Pure. Results are valid: digests are well-formed, sizes not negative, and a manifest has no more layers than
 are allowed. Source: OCI Image Specification 1.1, descriptor.md, manifest.md, config.md; Docker Image Specification v1.2
 (manifest.json); CVE-2021-41190.
 """
@@ -28,19 +28,19 @@ class Saved(msgspec.Struct, frozen=True, rename="pascal"):
 
 
 def read(data: bytes, kind: type[T], what: str, limit: int) -> T:
-    """*data* as a JSON document of type *kind*. Raises ImageError, which calls it *what*."""
+    """*data* as a JSON document of type *kind*. Raises ImageError; its message calls it *what*."""
     if len(data) > limit:
         raise ImageError(f"{what} has more than the {limit} bytes that are allowed")
     try:
         return msgspec.json.decode(data, type=kind)
     except RecursionError:
         raise ImageError(f"{what} is nested too deeply") from None
-    except (msgspec.MsgspecError, ValueError) as error:  # the second: text that is no UTF-8
+    except (msgspec.MsgspecError, ValueError) as error:  # the second: text that is not UTF-8
         raise ImageError(f"{what} is malformed: {quoted(str(error))}") from None
 
 
 def kind_of(data: bytes, header: str, what: str, limit: int) -> str:
-    """The media type of a manifest or index: what the document says of itself, else the *header*, checked against what it is.
+    """The media type of a manifest or index: its own, else the *header*'s, checked against its content.
 
     Raises ImageError, also for one that has both layers and manifests."""
     document = read(data, dict[str, msgspec.Raw], what, limit)

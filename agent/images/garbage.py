@@ -1,8 +1,8 @@
-"""Images that nobody has used for long, or that must go because the disk fills up, the longest unused first.
+"""Removes images that were not used for long, or, when the disk fills up, the longest unused first.
 
-Off unless config.yml asks for it, `image_gc: {age: 240h, disk: 85}`: an image on a laptop may be one that somebody keeps. What
-containers are made of, or mount, never goes. Source: Kubernetes, "Garbage collection of unused images" (its thresholds).
-"""
+Off by default; config.yml switches it on, `image_gc: {age: 240h, disk: 85}`, since on a laptop unused images may be kept on
+purpose. Images that containers are made of, or mount, are never removed. Source: Kubernetes, "Garbage collection of unused
+images" (its thresholds)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from agent.images.store import Image, ImageStore
 from agent.settings import ImageGc
 
 EVERY_S, MARGIN = 300.0, 5
-"""How often it is looked; and how many percent of the disk below the limit are made free."""
+"""The interval of checks; and how many percent of the disk below the limit are freed."""
 log = logging.getLogger(__name__)
 
 
@@ -35,7 +35,7 @@ def unused(store: ImageStore) -> list[Image]:
 
 
 def collect(store: ImageStore, rule: ImageGc, now: float) -> list[str]:
-    """Remove what *rule* says; the names, or identities, of what went. *now* is seconds since the epoch."""
+    """Remove images by *rule*. Returns their names, or else IDs. *now* is in seconds since the epoch."""
     gone: list[str] = []
 
     def remove(image: Image) -> None:

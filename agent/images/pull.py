@@ -28,7 +28,7 @@ def architecture() -> str:
 
 
 def choose(index: types.ImageIndex, wanted: str, name: str = "") -> types.Descriptor:
-    """The entry for linux on *wanted* in the index of image *name*. Raises ImageError that lists what there is."""
+    """The entry for linux on *wanted* in the index of image *name*. Raises ImageError that lists the platforms of the index."""
     for entry in index.manifests:
         if entry.platform and entry.platform.os == "linux" and entry.platform.architecture == wanted:
             return entry
@@ -49,10 +49,10 @@ async def pull(
     *,
     pause_s: float = PAUSE_S,
 ) -> Image:
-    """Fetch *reference* whole, within `settings.limits`. Layers arrive side by side; what is here already is not fetched again.
+    """Fetch *reference* whole, within `settings.limits`. Layers are fetched concurrently, and only those that are missing.
     *pause_s* is as in Registry.
 
-    Raises ImageError, OSError where the disk refuses."""
+    Raises ImageError, OSError (a full disk)."""
     name, limits = reference.familiar, settings.limits
     async with Registry(reference, settings, credentials, pause_s=pause_s) as registry:
         data, digest = await _manifest(registry, reference, settings)

@@ -41,12 +41,12 @@ class Reference(msgspec.Struct, frozen=True):
 
     @property
     def target(self) -> str:
-        """What a registry is asked for."""
+        """The tag or digest for requests to a registry."""
         return self.digest or self.tag
 
 
 def parse(text: str) -> Reference:
-    """Read a reference. Raises BadRequestError that says which part is wrong."""
+    """Parse a reference. Raises BadRequestError that names the wrong part."""
     shown = f"'{quoted(text)}'"
     rest, _, digest = text.partition("@")
     if digest and not DIGEST.match(digest):

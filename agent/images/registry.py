@@ -1,6 +1,6 @@
 """Client of the OCI Distribution API: manifests and blobs, from mirrors first, with auth and bounded retries.
 
-Source: OCI Distribution Specification 1.1. What a server may do to us is in `transport`; no URL inside a manifest is followed.
+Source: OCI Distribution Specification 1.1. `transport` bounds what a server can do; URLs inside manifests are not followed.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class _Tags(msgspec.Struct, frozen=True):
 
 
 class Registry:
-    """One registry as one pull or push sees it: endpoints in order, and the tokens won so far. *pause_s* is what the first wait
-    between tries takes at most; each later one takes four times as long. *credentials* go before those that the node itself
-    has, and to the registry alone, not to its mirrors."""
+    """One registry during a pull or push: endpoints in order, and the tokens so far. *pause_s* is the longest first wait
+    between tries; each later one is four times as long. *credentials* take precedence over the node's own, and are sent to the
+    registry only, not to its mirrors."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Registry:
         data: Any = None,
         scope: str | None = None,
     ) -> aiohttp.ClientResponse:
-        """One request, logged in where the endpoint asks for it; *scope* is what for, where that is not *method* on the
+        """Send one request, with a login if the endpoint asks for one; *scope* is its scope, by default *method* on the
         repository. Raises UnavailableError, ImageNotFoundError, UnauthorizedError or ImageError."""
         action = "pull,push" if method in ("POST", "PUT", "PATCH") else "pull"
         try:
@@ -127,7 +127,7 @@ class Registry:
             self._authorization[endpoint, action] = f"Bearer {won}"
 
     async def greet(self) -> None:
-        """The registry answers, and knows who asks. Raises UnauthorizedError, ImageError."""
+        """Check that the registry answers and accepts the credentials. Raises UnauthorizedError, ImageError."""
         failures: list[str] = []
         for endpoint in (e for e in self.endpoints if e not in self._mirrors):
             try:
@@ -182,7 +182,7 @@ class Registry:
         return data, digest, documents.kind_of(data, said, what, self.limits.manifest_bytes)
 
     async def referrers(self, digest: str) -> bytes | None:
-        """The index of the manifests that refer to *digest*; None where the registry does not list them. Raises ImageError."""
+        """The index of the manifests that refer to *digest*; None if the registry does not list them. Raises ImageError."""
         endpoint, what = self.endpoints[-1], f"what refers to {self.reference.familiar}"
         try:
             async with await self._request("GET", endpoint, f"referrers/{digest}") as reply:

@@ -108,7 +108,7 @@ async def _of_manifest(registry: Registry, target: str, limits: ImageLimits, ind
 
 
 def problem(proofs: Iterable[ImageProof], keys: Iterable[str], digest: str, name: str) -> str:
-    """Why none of *proofs* shows that one of *keys* (PEM) signed the manifest *digest* as image *name*; "" where one does."""
+    """Why none of *proofs* shows that one of *keys* (PEM) signed the manifest *digest* as image *name*; "" if one does."""
     reasons: list[str] = []
     for proof in proofs:
         reason = _problem(proof, keys, digest, name)
@@ -134,7 +134,7 @@ def _problem(proof: ImageProof, keys: Iterable[str], digest: str, name: str) -> 
 
 
 def repository(name: str) -> str:
-    """HOST/REPOSITORY of an image's name, without tag and digest; "" where it is no name."""
+    """HOST/REPOSITORY of an image's name, without tag and digest; "" if it is no name."""
     try:
         found = parse(name)
     except Exception:  # a name in a payload may be anything
@@ -173,7 +173,7 @@ def verify(key: str, payload: bytes, signature: bytes) -> bool:
 
 
 def key_problem(key: str) -> str:
-    """Why *key* can verify nothing; "" where it can."""
+    """Why *key* can verify nothing; "" if it can."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519

@@ -1,4 +1,4 @@
-"""What layers take on disk once they are unpacked; asked of the disk once, since a layer never changes."""
+"""The sizes of unpacked layers on disk; measured once, since a layer never changes."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ class Sizes:
         return self._known.get(diff_id, 0)
 
     def image(self, image: Image) -> int:
-        """All of its layers; 0 for those that nobody measured."""
+        """The sum of its layers; 0 for those that were not measured."""
         return sum(map(self.layer, image.layers))

@@ -1,8 +1,8 @@
 """The content store: an OCI layout of blobs, names that point at manifests, and layers unpacked once for all images.
 
 images/blobs/sha256/<hex>   manifests, configs, compressed layers
-images/names.json           name → manifest digest; replaced atomically, the one truth of what exists
-layers/<hex20>/             an unpacked layer, shared read-only by overlayfs; there when it is whole, or not at all
+images/names.json           name → manifest digest; replaced atomically; it decides which images exist
+layers/<hex20>/             an unpacked layer, shared read-only by overlayfs; it exists only if it is complete
 """
 
 from __future__ import annotations
@@ -76,9 +76,9 @@ class ImageStore:
         self._cache: dict[str, Image] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self.users: Callable[[], set[str]] = set
-        """Says which manifests containers use: their images outlive their names."""
+        """Returns the manifests that containers use: their images outlive their names."""
         self.held: Callable[[], set[str]] = set
-        """Says what builds hold: names of layers' folders, and the first 20 digits of blobs' digests."""
+        """Returns what builds hold: names of layers' directories, and the first 20 digits of blobs' digests."""
 
     @property
     def bounds(self) -> str:
@@ -92,13 +92,13 @@ class ImageStore:
         try:
             return msgspec.json.decode(self._names_file.read_bytes(), type=dict[str, str])
         except msgspec.DecodeError:
-            # a damaged index loses names, never data: what is pulled again is found by digest
+            # a damaged index loses names, never data: a new pull finds blobs by digest
             log.warning("%s is damaged: images lost their names, not their content: pull them again", self._names_file)
             self._names_file.rename(self._names_file.with_suffix(".damaged"))
             return {}
 
     def sweep(self) -> None:
-        """Remove what an interrupted pull or load left: half layers and half files."""
+        """Remove the remains of an interrupted pull or load: partial layers and files."""
         for path in self.layers.glob("*.tmp"):
             files.remove_tree(path)
         for path in (*self.blobs.glob("*.tmp"), *self.root.glob("plain-*.tmp")):
@@ -119,7 +119,7 @@ class ImageStore:
         return self.blob(digest).exists()
 
     def put_blob(self, data: bytes, digest: str = "") -> str:
-        """Keep *data*; returns its digest. Raises ImageError where it is not *digest*."""
+        """Store *data*; returns its digest. Raises ImageError if that is not *digest*."""
         found = "sha256:" + hashlib.sha256(data).hexdigest()
         if digest and digest != found:
             raise ImageError(f"digest mismatch: asked for {digest}, received {found}")
@@ -184,7 +184,7 @@ class ImageStore:
         (self._pulls / hashlib.sha256(reference.name.encode()).hexdigest()[:32]).touch()
 
     def age_s(self, reference: Reference) -> float | None:
-        """Seconds since *reference* was last pulled; None where it never was, 0 where the clock was set back since."""
+        """Seconds since *reference* was last pulled; None if it never was, 0 if the clock was set back since."""
         try:
             at = (self._pulls / hashlib.sha256(reference.name.encode()).hexdigest()[:32]).stat().st_mtime
         except FileNotFoundError:
@@ -204,7 +204,7 @@ class ImageStore:
         return 0.0
 
     def keep_untagged(self, digest: str) -> None:
-        """An image known by its digest alone (`name@sha256:…`, or a build without a tag)."""
+        """Keep an image that has no name (`name@sha256:…`, or a build without a tag)."""
         self.names[f"@{digest}"] = digest
         self._save_names()
 
@@ -214,7 +214,7 @@ class ImageStore:
         self._save_names()
 
     def image(self, digest: str) -> Image:
-        """The image whose manifest is *digest*. Raises ImageError where a document is missing or broken."""
+        """The image whose manifest is *digest*. Raises ImageError if a document is missing or broken."""
         if known := self._cache.get(digest):
             names = tuple(sorted(n for n, d in self.names.items() if d == digest and not n.startswith("@")))
             return msgspec.structs.replace(known, names=names)
@@ -271,14 +271,14 @@ class ImageStore:
         return all(self.has_layer(diff_id) for diff_id in image.layers)
 
     def lower(self, image: Image) -> list[Path]:
-        """The image's layers as directories, bottom first. Raises ImageError where they cannot be mounted together."""
+        """The image's layers as directories, bottom first. Raises ImageError if they cannot be mounted together."""
         mountable(parse(image.names[0]).familiar if image.names else image.digest, image.layers)
         # overlayfs takes no directory twice; of a layer that comes again the upper one is enough
         names = dict.fromkeys(reversed(image.layers))
         return [layer_directory(self.layers, diff_id) for diff_id in reversed(names)]
 
     def remove(self, text: str, *, in_use: set[str]) -> list[dict[str, str]]:
-        """Untag, and delete what no name needs any more. *in_use* are manifest digests of containers' images.
+        """Untag, and delete what is not needed any more. *in_use* are manifest digests of containers' images.
 
         Returns Docker's list of {"Untagged": …} and {"Deleted": …}."""
         image = self.find(text)

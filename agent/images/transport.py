@@ -1,6 +1,6 @@
-"""HTTP with servers that may lie: redirects by our own rules, answers of bounded size, senders that must make progress.
+"""HTTP with untrusted servers: redirects by our own rules, answers of bounded size, senders that must make progress.
 
-A password is sent to the host that it is for, and nowhere that this host sends us; never without TLS where we began with it.
+A password is sent to its host only, not to redirect targets, and never without TLS if the first request had it.
 Source: RFC 9110 §15.4 (redirects); CVE-2020-15157 (credentials for whom a server named).
 """
 
@@ -22,7 +22,7 @@ PROGRESS = 16 << 10
 """Bytes that a sender must bring within the time without progress: a byte now and then is not progress."""
 CONNECT_S = 10.0
 FAILURES = (aiohttp.ClientError, OSError, TimeoutError, ValueError)
-"""What aiohttp raises for answers that are broken in any way; ValueError for those that its parser does not expect."""
+"""The errors of aiohttp for broken answers; ValueError for those that its parser does not expect."""
 
 
 class UnavailableError(Exception):
@@ -30,7 +30,7 @@ class UnavailableError(Exception):
 
 
 def url_of(text: str, base: URL | None, whose: str) -> URL:
-    """*text*, an address that *whose* server gave, relative to *base*. Raises ImageError where we do not go there."""
+    """The URL *text*, given by *whose* server, relative to *base*. Raises ImageError for one that is not followed."""
     try:
         found = base.join(URL(text)) if base else URL(text)
         host, _ = found.host, found.port
@@ -46,7 +46,7 @@ def url_of(text: str, base: URL | None, whose: str) -> URL:
 
 
 def _proxy(url: URL) -> str | None:
-    """As HTTP_PROXY, HTTPS_PROXY and NO_PROXY say; a netrc(5) is nobody's business here."""
+    """The proxy for a URL by HTTP_PROXY, HTTPS_PROXY and NO_PROXY; netrc(5) is not read."""
     return None if proxy_bypass(url.host or "") else getproxies().get(url.scheme)
 
 
@@ -87,9 +87,9 @@ class HttpClient:
         data: Any = None,
         redirects: int = REDIRECTS,
     ) -> aiohttp.ClientResponse:
-        """The answer, whatever its status is, of where *url* leads in the end. *authorization* goes to the host of *url* alone.
+        """The answer, of any status, after redirects from *url*. *authorization* is sent to the host of *url* only.
 
-        The caller sees to the progress of *data* that is a stream. Raises UnavailableError, ImageError."""
+        The caller bounds the time of *data* that is a stream. Raises UnavailableError, ImageError."""
         assert self._session
         start = url
         for _ in range(redirects + 1):
@@ -115,7 +115,7 @@ class HttpClient:
         raise ImageError(f"{start.origin()} sends us on more than {redirects} times")
 
     async def chunks(self, reply: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-        """The body, as it comes. Only what is waited for the sender counts as time without progress.
+        """The body, chunk by chunk. Only waiting for the sender counts as time without progress.
 
         Raises UnavailableError."""
         loop = asyncio.get_running_loop()
@@ -140,7 +140,7 @@ class HttpClient:
                 waited, count = 0.0, 0
 
     async def body(self, reply: aiohttp.ClientResponse, limit: int, what: str) -> bytes:
-        """All of an answer. Raises ImageError where it has more than *limit* bytes, UnavailableError."""
+        """All of an answer. Raises ImageError if it has more than *limit* bytes, UnavailableError."""
         out = bytearray()
         async for data in self.chunks(reply):
             out += data

@@ -25,7 +25,7 @@ from agent.settings import Settings
 
 class ImageDetails(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of an image: its *name* as it was asked for, its manifest's *digest*, when it was *created* (RFC 3339),
-    whose *user* it runs as; *reference* is None where the name is that of no image (an ID)."""
+    whose *user* it runs as; *reference* is None if the name is that of no image (an ID)."""
 
     name: str
     digest: str
@@ -93,7 +93,7 @@ def _not_locked(details: ImageDetails, locked: Sequence[Locked] | None) -> list[
 
 
 def local_details(store: ImageStore, wanted: WantedImage) -> ImageDetails | None:
-    """What this node has under the name; None where it has nothing whole."""
+    """What this node has under the name; None if it has nothing whole."""
     try:
         image = store.find(wanted.name)
     except (ImageError, ImageNotFoundError):

@@ -18,11 +18,11 @@ INDEXES = (OCI_INDEX, DOCKER_LIST)
 MANIFESTS = (OCI_MANIFEST, DOCKER_MANIFEST)
 _ANY_DIGEST = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]{1,256}\Z")
 _LARGEST = 1 << 53
-"""Sizes, counts and durations beyond what a JSON number holds exactly are lies."""
+"""The largest size, count or duration: JSON numbers are exact up to it."""
 
 
 def _no_zero(value: object, where: str) -> None:
-    """Raises ValueError where text of *value* holds a zero byte, which neither a path nor a variable can."""
+    """Raises ValueError if text of *value* holds a zero byte, which neither a path nor a variable can."""
     if isinstance(value, str):
         if "\0" in value:
             raise ValueError(f"{where} holds a zero byte")
@@ -145,7 +145,7 @@ class RootFs(msgspec.Struct, frozen=True):
 
 
 class HistoryEntry(msgspec.Struct, frozen=True):
-    """One of those that made the image; one with an *empty_layer* changed its configuration alone."""
+    """A step that made the image; one with an *empty_layer* changed only its configuration."""
 
     created: str | None = None
     created_by: str | None = None

@@ -1,1 +1,1 @@
-"""What a process in a container may do: capabilities, system calls, hidden paths."""
+"""The rights of a process in a container: capabilities, system calls, hidden paths."""

@@ -1,7 +1,7 @@
 """AppArmor: the profile that containers run under where the kernel has it active.
 
-Source: apparmor.d(5), apparmor_parser(8); what is denied is what Docker's documentation says of its default profile: writing to
-kernel settings in /proc and /sys, mounting, and tracing of what is not in a container.
+Source: apparmor.d(5), apparmor_parser(8). It denies what Docker documents of its default profile: writing to kernel settings
+in /proc and /sys, mounting, and tracing of processes outside containers.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def is_active() -> bool:
 def resolve(security_opt: Sequence[str], notes: list[str], *, privileged: bool) -> str:
     """The profile that a container runs under, "" for none. *notes* gets a line if this node cannot confine it.
 
-    Raises BadRequestError for a profile that is not loaded: running without it would pass for running with it."""
+    Raises BadRequestError for a profile that is not loaded: running without it would look like running with it."""
     wanted = next((o.replace(":", "=", 1).partition("=")[2] for o in security_opt if o.startswith("apparmor")), "")
     if wanted == "unconfined" or (privileged and not wanted):
         return ""

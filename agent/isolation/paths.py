@@ -34,15 +34,15 @@ REPLACED = frozenset(
         "uptime",
     )
 )
-"""What lxcfs(1) shows a container in the kernel's place."""
+"""Files that lxcfs(1) shows a container in place of the kernel's."""
 
 
 def covered(pid: int) -> str:
-    """Where in the /proc of the process *pid* something lies that is neither the kernel's nor hides a path; "" for nowhere.
+    """The path in the /proc of the process *pid* that is covered by a mount other than ours; "" if none is.
 
-    Whoever has another /proc there decides what a runtime reads and writes in it, labels of AppArmor and SELinux among them
-    (CVE-2019-16884, CVE-2023-27561). A link, in an image or in a volume that others change, can lead a mount there, so it is
-    looked at what came of it."""
+    A container that could mount over /proc would decide what a runtime reads and writes there, labels of AppArmor and SELinux
+    among it (CVE-2019-16884, CVE-2023-27561). A symbolic link, in an image or in a volume that others change, can lead a mount
+    there, so the result is checked."""
     for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines():
         mount, _, source = line.partition(" - ")
         _, _, _, root, point, options, *_ = mount.split()

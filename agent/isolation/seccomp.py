@@ -8,10 +8,20 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from errno import ENOSYS
 from pathlib import Path
 
 from agent.errors import BadRequestError
 from agent.isolation import seccomp_profile
+from netplugins.linux.uapi import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+)
 
 ALLOWED = """
 accept accept4 access adjtimex alarm bind brk cachestat capget capset chdir chmod chown chown32 clock_adjtime
@@ -72,6 +82,7 @@ ARCHITECTURES = {
     "x86_64": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
     "aarch64": ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
 }
+NEW_NAMESPACES = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET
 STRICT_WITHOUT = frozenset(
     """
     adjtimex clock_adjtime clock_adjtime64 fanotify_mark io_cancel io_destroy io_getevents io_pgetevents io_pgetevents_time64
@@ -84,8 +95,6 @@ STRICT_WITHOUT = frozenset(
 )
 """What the profile `strict` has not of Docker's: other processes' memory, old asynchronous I/O, message queues, device nodes,
 handles of files, clocks. A service that needs one names it in a profile of its own."""
-NEW_NAMESPACES = 0x7E020000  # CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}
-ENOSYS = 38
 
 
 def _rule(names: Sequence[str], action: str = "SCMP_ACT_ALLOW", **extra: object) -> dict[str, object]:

@@ -28,7 +28,7 @@ class SeccompCache:
         self._awaited: dict[str, bytes] = {}
 
     def inject(self, ident: str, document: dict[str, Any]) -> None:
-        """Put the program of *document*'s profile into it, where it is known."""
+        """Put the program of *document*'s profile into it, if that is known."""
         profile = document["linux"].get("seccomp")
         if not profile or "listenerPath" in profile:  # crun itself must set up the listener
             return
@@ -39,7 +39,7 @@ class SeccompCache:
             self._awaited[ident] = key
 
     def store(self, ident: str, folder: Path) -> None:
-        """Keep what crun compiled for *ident*, whose state is in *folder*."""
+        """Store the program that crun compiled for *ident*, whose state is in *folder*."""
         key = self._awaited.pop(ident, None)
         if key is None:
             return
@@ -53,5 +53,5 @@ class SeccompCache:
             self._programs[key] = base64.b64encode(program).decode()
 
     def drop(self, ident: str) -> None:
-        """It is gone, created or not."""
+        """The container *ident* is gone, whether it was created or not."""
         self._awaited.pop(ident, None)

@@ -62,7 +62,7 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_un
 
     @property
     def kernel(self) -> tuple[int, int] | None:
-        """The version of *min_kernel*; None where there is none."""
+        """The version of *min_kernel*; None if there is none."""
         return version(self.min_kernel) if self.min_kernel else None
 
 
@@ -127,7 +127,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_
 
 
 def check_action(action: str, errno: int | None) -> None:
-    """Raises ValueError where no runtime can do *action*."""
+    """Raises ValueError if no runtime can do *action*."""
     if action == "SCMP_ACT_NOTIFY":
         raise ValueError("SCMP_ACT_NOTIFY needs a program that answers, and there is none here")
     if action not in ACTIONS:

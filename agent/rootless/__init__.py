@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 MARK = "PYSTACK_ROOTLESS"
-"""In the environment of what runs in there: who the user is outside."""
+"""The environment variable, inside the namespaces, that holds the UID outside."""
 
 
 def inside() -> bool:

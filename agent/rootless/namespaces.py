@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 
 from agent import programs
-from agent.containers.runtime import start_time
+from agent.contract.processes import start_time
 from agent.errors import AgentError
 from agent.files import write_atomically
 from agent.rootless import MARK
@@ -32,8 +32,8 @@ RESOLVER = "10.0.2.3"  # where slirp4netns has the host's
 
 
 def enter(run: Path) -> None:
-    """Begin this program anew as root of the user's own namespaces, which are made where nobody keeps them yet; return at once
-    for who is root already. *run* is the folder for what a reboot takes away. Raises AgentError."""
+    """Execute this program again as root of the user's own namespaces, which are made if they do not exist; return at once if
+    this user is root already. *run* is the directory of state that a reboot removes. Raises AgentError."""
     if os.geteuid() == 0:
         return
     run.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -42,7 +42,7 @@ def enter(run: Path) -> None:
     kept = _kept(run)
     if not (keeper := kept.living("keeper")):
         if lost := _pids_in(kept.space):
-            # without their keeper nobody finds what they have: they end, and what shall run is started again
+            # without the process that keeps the namespaces their contents cannot be reached: they end, and are made again
             _run("nsenter", f"--target={lost[0]}", "--user", "--preserve-credentials", "--", "kill", "-KILL", *map(str, lost))
         keeper = _make()
         _resolve(run, keeper)
@@ -76,7 +76,7 @@ class RootlessState(msgspec.Struct):
     space: str = ""
 
     def living(self, name: str) -> int:
-        """The PID, 0 where it is gone."""
+        """The PID, 0 if it is gone."""
         pid, started = self.processes.get(name, (0, 0))
         return pid if pid and start_time(pid) == started else 0
 
@@ -93,7 +93,7 @@ def _kept(run: Path) -> RootlessState:
 
 
 def _space(pid: int) -> str:
-    """The user namespace of a process, as the kernel names it; "" where that cannot be asked."""
+    """The user namespace of a process, as the kernel names it; "" if that cannot be asked."""
     try:
         return os.readlink(f"/proc/{pid}/ns/user")
     except OSError:

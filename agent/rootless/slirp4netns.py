@@ -14,7 +14,7 @@ from typing import Any
 from agent.errors import AgentError
 
 HERE = "10.0.2.100"
-"""What slirp4netns calls the namespace."""
+"""The address by which slirp4netns reaches the namespace."""
 WITHIN_S = 10.0
 LOWEST = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 

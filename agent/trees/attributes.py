@@ -28,7 +28,7 @@ class Attributes:
         self._policy = policy
 
     def set_owner(self, entry: tarfile.TarInfo) -> None:
-        """Give *entry* the policy's owner, if it has one. Raises TreeError where its owner is out of range."""
+        """Give *entry* the policy's owner, if it has one. Raises TreeError if its owner is out of range."""
         if self._policy.owner:
             entry.uid, entry.gid = self._policy.owner
         if not (0 <= entry.uid <= MAX_OWNER and 0 <= entry.gid <= MAX_OWNER):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from agent.contract.printable import quoted
 from agent.trees.errors import TreeError
-from agent.trees.tree import parts_of
+from agent.trees.paths import parts_of
 
 NAME_BYTES = 255
 """Of one part of a path: NAME_MAX. Source: include/uapi/linux/limits.h."""
@@ -28,7 +28,7 @@ class Bounds(NamedTuple):
         return cls(**json.loads(text)) if text else cls()
 
     def parts(self, name: str, entry: str) -> list[str]:
-        """The parts of the path *name*, relative to the archive's root; *entry* begins each message. Raises TreeError where the
+        """The parts of the path *name*, relative to the archive's root; *entry* begins each message. Raises TreeError if the
         path leaves the root or is out of bounds."""
         if "\0" in name:
             raise TreeError(f"{entry} has a zero byte in its name")

@@ -1,6 +1,6 @@
 """Files into and out of a container's root: `python -m agent.trees.copying stat|get|put ROOT PATH FIRST_ID LIMITS [WISH]`.
 
-FIRST_ID is the host's ID that is root in the container, 0 where it has no user namespace. stat and get print one line of JSON
+FIRST_ID is the host's ID that is root in the container, 0 if it has no user namespace. stat and get print one line of JSON
 about PATH, links in it followed inside the root; get then writes a tar of it, put reads one from standard input and unpacks it
 in PATH, as WISH says. A failure is one line `{"error": …, "status": …}`. Source: Docker Engine API v1.43, ContainerArchive.
 """
@@ -93,7 +93,7 @@ def get(tree: Tree, path: str) -> confine.Reply:
             for one in walk(tree, path):
                 packer.entry(one, f"{name}/{one.path}")
         packer.end()
-    except Exception as error:
+    except Exception as error:  # the line is out already: any error only ends the archive
         return {**confine.told(error), "late": True}
     return {}
 

@@ -18,9 +18,10 @@ from agent.trees import removal
 from agent.trees.attributes import Attributes, seconds
 from agent.trees.bounds import Bounds, entry_title
 from agent.trees.extracted import ExtractedTree
+from agent.trees.paths import parts_of
 from agent.trees.policy import Policy
 from agent.trees.tar_reader import Readable, TarReader
-from agent.trees.tree import Tree, parts_of
+from agent.trees.tree import Tree
 
 MAX_MAJOR, MAX_MINOR = 1 << 12, 1 << 20
 """Of Linux's device numbers. Source: include/linux/kdev_t.h."""
@@ -51,7 +52,7 @@ def extract(
     """Unpack the tar *stream* below the directory *into* of *tree*. *rename* gives each entry its name, None to leave it out;
     *progress* is called with the number of bytes written.
 
-    Raises TreeError, OSError where the disk or the tree refuses."""
+    Raises TreeError, OSError if the disk or the tree refuses."""
     reader = TarReader(stream, policy.what, bounds)
     return _Extraction(reader, tree, policy, bounds, into, rename, progress).run()
 
@@ -93,7 +94,7 @@ class _Extraction:
         return self.reader.wrong(REASONS.get(error.errno or 0, f"cannot be written: {error.strerror}"))
 
     def _path(self, name: str) -> str:
-        """*name* relative to the tree's root. Raises TreeError where it leaves it or is out of bounds."""
+        """*name* relative to the tree's root. Raises TreeError if it leaves it or is out of bounds."""
         parts = self.bounds.parts(name, entry_title(self.policy.what, name))
         return "/".join([self.into, *parts] if self.into else parts)
 
@@ -144,7 +145,7 @@ class _Extraction:
             return self.tree.parent(path)
 
     def _clear(self, parent: int, base: str, path: str) -> bool:
-        """Take away what is at *path*; True where that was a directory, so that others must be looked up anew."""
+        """Take away what is at *path*; True if that was a directory, so that others must be looked up anew."""
         directory = False
         try:
             os.unlink(base, dir_fd=parent)

@@ -19,12 +19,12 @@ class ExtractedTree:
         self._title = title
 
     def add_device(self, path: str, device: tuple[int, int, int, int, int, float]) -> None:
-        """Leave the *device* at *path* to the host's root. Raises TreeError where there are too many."""
+        """Leave the *device* at *path* to the host's root. Raises TreeError if there are too many."""
         self.devices[path] = device
         self._check_bound()
 
     def add_opaque(self, path: str) -> None:
-        """Leave it to the host's root to make the directory *path* opaque. Raises TreeError where there are too many."""
+        """Leave it to the host's root to make the directory *path* opaque. Raises TreeError if there are too many."""
         self.opaque.add(path)
         self._check_bound()
 

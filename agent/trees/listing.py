@@ -20,8 +20,9 @@ from agent.trees import confine, sandbox
 from agent.trees.bounds import Bounds
 from agent.trees.errors import TreeError
 from agent.trees.pack import WalkEntry, walk
+from agent.trees.paths import Step, follow
 from agent.trees.streams import CHUNK
-from agent.trees.tree import MAX_LINKS, Tree, parts_of
+from agent.trees.tree import Tree
 
 Entries = dict[str, list[Any]]
 
@@ -57,14 +58,9 @@ class TreeListing:
         return walk(self.tree, where)
 
     def _way(self, path: str) -> str | None:
-        """Note each step to *path*, and where it leads, relative to the root; None where there is nothing."""
-        pending, here, links = list(reversed(parts_of(path))), "", 0
-        while pending:
-            part = pending.pop()
-            if part == "..":
-                here = here.rpartition("/")[0]
-                continue
-            step = f"{here}/{part}" if here else part
+        """Note each step to *path*, and where it leads, relative to the root; None if there is nothing."""
+
+        def look(step: str) -> Step | None:
             try:
                 parent, name = self.tree.parent(step)
                 status = os.stat(name, dir_fd=parent, follow_symlinks=False)
@@ -73,16 +69,10 @@ class TreeListing:
                     return None
                 raise
             self._note(step, WalkEntry(step, name, parent, status))
-            if self.entries[step][0] != "l":
-                here = step
-                continue
-            links += 1
-            if links > MAX_LINKS:
-                return None
-            target = self.entries[step][5]
-            here = "" if target.startswith("/") else here
-            pending += reversed(parts_of(target))
-        return here
+            kind, content = self.entries[step][0], self.entries[step][5]
+            return Step(kind == "d", content if kind == "l" else "")
+
+        return follow(path, look)
 
     def _note(self, path: str, seen: WalkEntry) -> None:
         if path in self.entries:

@@ -17,8 +17,8 @@ from agent.contract.printable import quoted
 from agent.trees import confine, sandbox
 from agent.trees.bounds import Bounds
 from agent.trees.errors import TreeError
+from agent.trees.paths import MAX_LINKS
 from agent.trees.streams import CHUNK, Decompressed, Source, is_compressed
-from agent.trees.tree import MAX_LINKS
 
 MAX_MEMBERS = 100_000
 

@@ -177,11 +177,12 @@ def pack_layer(tree: Tree, packer: Packer, opaque: str) -> None:
             packer.mark(f"{above}.wh.{seen.name}")
             continue
         packer.entry(seen, seen.path)
-        if stat.S_ISDIR(seen.status.st_mode) and _is_opaque(seen, opaque):
+        if stat.S_ISDIR(seen.status.st_mode) and is_opaque(seen, opaque):
             packer.mark(f"{seen.path}/.wh..wh..opq")
 
 
-def _is_opaque(seen: WalkEntry, attribute: str) -> bool:
+def is_opaque(seen: WalkEntry, attribute: str) -> bool:
+    """Whether the directory hides what lower layers have in it, by overlayfs' *attribute*."""
     try:
         fd = os.open(seen.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=seen.directory)
     except OSError:

@@ -45,7 +45,7 @@ def remove(parent: int, name: str) -> None:
 
 
 def _empty(directory: int, top: int, device: int, depth: int) -> bool:
-    """Remove what is in *directory*; True where something was moved up to *top*, which has to be looked at once more."""
+    """Remove what is in *directory*; True if something was moved up to *top*, which has to be looked at once more."""
     moved = False
     with os.scandir(directory) as entries:
         names = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]

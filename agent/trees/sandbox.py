@@ -17,30 +17,51 @@ import signal
 import struct
 from collections.abc import Callable, Sequence
 
-_libc = ctypes.CDLL(None, use_errno=True)
-# system calls: the same numbers on every architecture that these kernels know
-_OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
-_LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
-_AT_EMPTY_PATH, _AT_RECURSIVE, _OPEN_TREE_CLONE, _MOVE_MOUNT_F_EMPTY_PATH = 0x1000, 0x8000, 1, 4
-_ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV, _ATTR_NOEXEC = 1, 2, 4, 8
-_MS_REC, _MS_PRIVATE, _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT = 16384, 1 << 18, 1, 2, 4, 8, 32
-_MNT_DETACH = 2
-_NEWNS, _NEWCGROUP, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = (
-    0x0002_0000,
-    0x0200_0000,
-    0x0400_0000,
-    0x0800_0000,
-    0x1000_0000,
-    0x2000_0000,
-    0x4000_0000,
+from netplugins.linux.syscalls import check, libc, mount
+from netplugins.linux.uapi import (
+    AT_EMPTY_PATH,
+    AT_FDCWD,
+    AT_RECURSIVE,
+    CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+    LINUX_CAPABILITY_VERSION_3,
+    MNT_DETACH,
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_RDONLY,
+    MOVE_MOUNT_F_EMPTY_PATH,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_PRIVATE,
+    MS_RDONLY,
+    MS_REC,
+    MS_REMOUNT,
+    OPEN_TREE_CLONE,
+    PR_CAPBSET_DROP,
+    PR_SET_DUMPABLE,
+    PR_SET_NO_NEW_PRIVS,
+    PR_SET_PDEATHSIG,
+    SECCOMP_RET_ALLOW,
+    SECCOMP_RET_ERRNO,
+    SYS_LANDLOCK_ADD_RULE,
+    SYS_LANDLOCK_CREATE_RULESET,
+    SYS_LANDLOCK_RESTRICT_SELF,
+    SYS_MOUNT_SETATTR,
+    SYS_MOVE_MOUNT,
+    SYS_OPEN_TREE,
 )
-_PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_SET_DUMPABLE = 1, 24, 38, 4
-_CAPABILITY_VERSION_3 = 0x2008_0522
+
 _LAST_CAPABILITY = 40
 IDS = 1 << 16
 """How many owners a container in a user namespace has."""
-ERRNO_EPERM = 0x0005_0000 | errno.EPERM
-ALLOW = 0x7FFF_0000
+ERRNO_EPERM = SECCOMP_RET_ERRNO | errno.EPERM
 
 CAPABILITIES = {
     "CHOWN": 0,
@@ -83,25 +104,18 @@ POWERS = tuple(
 """What root's rights could be used for that has nothing to do with files."""
 
 
-def _check(result: int, what: str) -> int:
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"{what}: {os.strerror(code)}")
-    return result
-
-
 def clone_tree(fd: int, *, read_only: bool, nested: bool, programs: bool = False, devices: bool = False) -> int:
     """A mount of the file or directory *fd* that is in no namespace, for this process alone. Without *devices* none can be
     opened there, without *programs* none be run; *nested* takes what is mounted below along.
     Raises OSError: EPERM or ENOSYS where it cannot be had."""
-    flags = _AT_EMPTY_PATH | _OPEN_TREE_CLONE | os.O_CLOEXEC | (_AT_RECURSIVE if nested else 0)
-    tree = _check(_libc.syscall(_OPEN_TREE, fd, b"", flags), "open_tree")
-    attributes = _ATTR_NOSUID | (0 if devices else _ATTR_NODEV) | (0 if programs else _ATTR_NOEXEC)
-    attributes |= _ATTR_RDONLY if read_only else 0
+    flags = AT_EMPTY_PATH | OPEN_TREE_CLONE | os.O_CLOEXEC | (AT_RECURSIVE if nested else 0)
+    tree = check(libc.syscall(SYS_OPEN_TREE, fd, b"", flags), "open_tree")
+    attributes = MOUNT_ATTR_NOSUID | (0 if devices else MOUNT_ATTR_NODEV) | (0 if programs else MOUNT_ATTR_NOEXEC)
+    attributes |= MOUNT_ATTR_RDONLY if read_only else 0
     how = struct.pack("=QQQQ", attributes, 0, 0, 0)
     try:
-        _check(
-            _libc.syscall(_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH | (_AT_RECURSIVE if nested else 0), how, len(how)),
+        check(
+            libc.syscall(SYS_MOUNT_SETATTR, tree, b"", AT_EMPTY_PATH | (AT_RECURSIVE if nested else 0), how, len(how)),
             "mount_setattr",
         )
     except OSError:
@@ -116,16 +130,16 @@ def confined(work: Callable[[], int], *, first_id: int, user: bool) -> int:
     as it does where none can be had.
 
     The child is the first process of its PID namespace, and dies with this one."""
-    flags = _NEWNS | _NEWCGROUP | _NEWUTS | _NEWIPC | _NEWPID | _NEWNET
+    flags = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET
     start, started = os.pipe2(os.O_CLOEXEC)
     pid = -1
     if user:
-        pid = _clone(flags | _NEWUSER)
+        pid = _clone(flags | CLONE_NEWUSER)
     if pid < 0:
         if first_id:
             raise OSError(ctypes.get_errno(), "a user namespace for the owners of the container cannot be had")
         user = False
-        pid = _check(_clone(flags), "clone")
+        pid = check(_clone(flags), "clone")
     if pid == 0:
         os.close(started)
         if os.read(start, 1) != b"+":
@@ -150,7 +164,7 @@ def _clone(flags: int) -> int:
     """fork(2) with new namespaces; this process has one thread, and the child execs nothing. -1 with errno where refused."""
     numbers = {"x86_64": 56, "aarch64": 220}
     number = numbers[os.uname().machine]
-    return int(_libc.syscall(number, flags | signal.SIGCHLD, 0, 0, 0, 0))
+    return int(libc.syscall(number, flags | signal.SIGCHLD, 0, 0, 0, 0))
 
 
 def _map_ids(pid: int, first_id: int) -> None:
@@ -168,8 +182,8 @@ def _map_ids(pid: int, first_id: int) -> None:
 def enter_empty_root(size: str = "4k", files: int = 16) -> None:
     """From now on "/" is an empty directory, with room for *size* and so many *files*, and the host's files are out of reach by
     any path."""
-    _mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
-    _mount(b"tmpfs", b"/tmp", b"tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, _options(size, files))
+    mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None)
+    mount(b"tmpfs", b"/tmp", b"tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, _options(size, files))
     os.chdir("/tmp")
     _pivot()
 
@@ -181,8 +195,8 @@ def _options(size: str, files: int) -> bytes:
 def _pivot() -> None:
     """The working directory, a mount, becomes the root; the old one goes. Source: pivot_root(2), NOTES."""
     numbers = {"x86_64": 155, "aarch64": 41}
-    _check(_libc.syscall(numbers[os.uname().machine], b".", b"."), "pivot_root")
-    _check(_libc.umount2(b".", _MNT_DETACH), "umount2")
+    check(libc.syscall(numbers[os.uname().machine], b".", b"."), "pivot_root")
+    check(libc.umount2(b".", MNT_DETACH), "umount2")
     os.chdir("/")
 
 
@@ -192,16 +206,21 @@ def attach(tree: int, name: str, *, directory: bool = True) -> None:
         os.mkdir(f"/{name}", 0o555)
     else:
         os.close(os.open(f"/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
-    _check(_libc.syscall(_MOVE_MOUNT, tree, b"", -100, f"/{name}".encode(), _MOVE_MOUNT_F_EMPTY_PATH), "move_mount")
+    check(
+        libc.syscall(SYS_MOVE_MOUNT, tree, b"", AT_FDCWD, f"/{name}".encode(), MOVE_MOUNT_F_EMPTY_PATH),
+        "move_mount",
+    )
 
 
 def seal_root(size: str = "4k", files: int = 16) -> None:
     """Nothing more can be made in the empty root."""
-    _mount(b"none", b"/", None, _MS_REMOUNT | _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, _options(size, files))
-
-
-def _mount(source: bytes, target: bytes, kind: bytes | None, flags: int, data: bytes | None) -> None:
-    _check(_libc.mount(source, target, kind, flags, data), f"mount {target.decode()}")
+    mount(
+        b"none",
+        b"/",
+        None,
+        MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
+        _options(size, files),
+    )
 
 
 def limit(*, memory: int, cpu_s: int, file_bytes: int) -> None:
@@ -227,7 +246,7 @@ def become(user: int) -> None:
 
 def leave_namespaces() -> None:
     """Mounts, IPC, host name and network of this process are its own from now on. Source: unshare(2)."""
-    _check(_libc.unshare(_NEWNS | _NEWIPC | _NEWUTS | _NEWNET), "unshare")
+    check(libc.unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET), "unshare")
 
 
 def drop_capabilities(keep: Sequence[str]) -> None:
@@ -235,35 +254,35 @@ def drop_capabilities(keep: Sequence[str]) -> None:
     numbers = {CAPABILITIES[name] for name in keep}
     for number in range(_LAST_CAPABILITY + 1):
         if number not in numbers:
-            _libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)  # EINVAL above the kernel's last, EPERM without SETPCAP
+            libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0)  # EINVAL above the kernel's last, EPERM without SETPCAP
     low = sum(1 << n for n in numbers if n < 32)
     high = sum(1 << (n - 32) for n in numbers if n >= 32)
-    head = struct.pack("=II", _CAPABILITY_VERSION_3, 0)
-    _check(_libc.capset(head, struct.pack("=6I", low, low, 0, high, high, 0)), "capset")
-    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+    head = struct.pack("=II", LINUX_CAPABILITY_VERSION_3, 0)
+    check(libc.capset(head, struct.pack("=6I", low, low, 0, high, high, 0)), "capset")
+    check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
 
 
 def restrict_files(trees: Sequence[int]) -> None:
     """Landlock: of all files only those below the directories *trees*. Nothing where the kernel has none of it."""
-    version = int(_libc.syscall(_LANDLOCK_CREATE, None, 0, 1))
+    version = int(libc.syscall(SYS_LANDLOCK_CREATE_RULESET, None, 0, 1))
     if version < 1:
         return
     rights = (1 << 13) - 1  # ABI 1: everything but links and renames between directories
     rights |= (1 << 13 if version >= 2 else 0) | (1 << 14 if version >= 3 else 0)
     attributes = struct.pack("=Q", rights)
-    rules = _check(_libc.syscall(_LANDLOCK_CREATE, attributes, len(attributes), 0), "landlock_create_ruleset")
+    rules = check(libc.syscall(SYS_LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0), "landlock_create_ruleset")
     allowed = rights & ~1  # no execution
     try:
         for fd in trees:
             beneath = struct.pack("=Qi", allowed, fd)
-            _check(_libc.syscall(_LANDLOCK_ADD, rules, 1, beneath, 0), "landlock_add_rule")
-        _check(_libc.syscall(_LANDLOCK_RESTRICT, rules, 0), "landlock_restrict_self")
+            check(libc.syscall(SYS_LANDLOCK_ADD_RULE, rules, 1, beneath, 0), "landlock_add_rule")
+        check(libc.syscall(SYS_LANDLOCK_RESTRICT_SELF, rules, 0), "landlock_restrict_self")
     finally:
         os.close(rules)
 
 
 def load_seccomp() -> ctypes.CDLL | None:
-    """libseccomp, which runc and crun need too; None where it is not installed. To be called while files can be opened."""
+    """libseccomp, which runc and crun need too; None if it is not installed. To be called while files can be opened."""
     try:
         library = ctypes.CDLL("libseccomp.so.2", use_errno=True)
     except OSError:
@@ -278,13 +297,13 @@ def load_seccomp() -> ctypes.CDLL | None:
 
 
 def allow_calls(library: ctypes.CDLL | None, names: Sequence[str]) -> None:
-    """Of all system calls only *names*; others fail with EPERM. Raises OSError where the kernel refuses the filter."""
-    _filter(library, names, ALLOW, otherwise=ERRNO_EPERM)
+    """Of all system calls only *names*; others fail with EPERM. Raises OSError if the kernel refuses the filter."""
+    _filter(library, names, SECCOMP_RET_ALLOW, otherwise=ERRNO_EPERM)
 
 
 def refuse_calls(library: ctypes.CDLL | None, names: Sequence[str]) -> None:
     """The system calls *names* fail with EPERM, for programs whose calls are not ours to list. Raises OSError likewise."""
-    _filter(library, names, ERRNO_EPERM, otherwise=ALLOW)
+    _filter(library, names, ERRNO_EPERM, otherwise=SECCOMP_RET_ALLOW)
 
 
 def _filter(library: ctypes.CDLL | None, names: Sequence[str], action: int, *, otherwise: int) -> None:
@@ -304,5 +323,5 @@ def _filter(library: ctypes.CDLL | None, names: Sequence[str], action: int, *, o
 
 def die_with_parent() -> None:
     """SIGKILL for this process when the one that started it ends. Credentials must not change afterwards."""
-    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "PDEATHSIG")
-    _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "PDEATHSIG")
+    libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)

@@ -122,7 +122,7 @@ class Source:
 class Decompressed:
     """The plain side of *source*, by its first bytes, since media types are wrong in the wild.
 
-    Raises TreeError where it does not decompress, or gives more than *limit* bytes."""
+    Raises TreeError if it does not decompress, or gives more than *limit* bytes."""
 
     def __init__(self, source: Source, limit: int) -> None:
         self._source, self._limit = source, limit

@@ -45,7 +45,7 @@ class TarReader:
             yield entry
 
     def data(self, size: int) -> Iterator[bytes]:
-        """The next *size* bytes of the current entry, in chunks. Raises TreeError where the archive ends before."""
+        """The next *size* bytes of the current entry, in chunks. Raises TreeError if the archive ends before."""
         while size > 0:
             data = self._file.read(min(size, CHUNK))
             if not data:

@@ -6,7 +6,7 @@ The order comes on standard input, as JSON: {"owner": [uid, gid] or null, "mode"
     {"do": "write", "goal": PATH, "into": BOOL, "name": NAME, "text": TEXT}
     {"do": "copy", "source": PATH, "goal": PATH, "into": BOOL, "without": [PATH…], "above": [[PATH, MODE]…], "unpack": PATH}
 
-"unpack" names the directory into which an archive goes, "" where none is unpacked. SOURCE is "" where nothing is copied. Who
+"unpack" names the directory into which an archive goes, "" if none is unpacked. SOURCE is "" if nothing is copied. Who
 owns the files keeps them where "owner" is null, and new directories are root's then. With --archive as SOURCE the reply says
 whether the file TARGET is an archive. Source: Dockerfile reference, COPY and ADD.
 """
@@ -29,9 +29,10 @@ from agent.trees.errors import TreeError
 from agent.trees.extract import extract
 from agent.trees.layer import finish
 from agent.trees.pack import WalkEntry, copy_file, dress, dress_directory, walk
+from agent.trees.paths import MAX_LINKS, parts_of
 from agent.trees.policy import Policy
 from agent.trees.streams import Decompressed, Source
-from agent.trees.tree import MAX_LINKS, Tree, parts_of
+from agent.trees.tree import Tree
 
 BLOCK = 512
 

@@ -15,23 +15,17 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_SYS_OPENAT2 = 437
-_NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH, _IN_ROOT = 0x02, 0x04, 0x08, 0x10
-_IN_TREE = _IN_ROOT | _NO_MAGICLINKS
-_NO_LINK_AT_ALL = _BENEATH | _NO_SYMLINKS | _NO_MAGICLINKS
+from agent.trees.paths import MAX_LINKS, parts_of
+from netplugins.linux import uapi
+from netplugins.linux.syscalls import libc
+
+_IN_TREE = uapi.RESOLVE_IN_ROOT | uapi.RESOLVE_NO_MAGICLINKS
+_NO_LINK_AT_ALL = uapi.RESOLVE_BENEATH | uapi.RESOLVE_NO_SYMLINKS | uapi.RESOLVE_NO_MAGICLINKS
 _TRIES = 256
 """openat2 gives EAGAIN where a rename anywhere on the host races with a `..`."""
-MAX_LINKS = 40
-"""As many as the kernel follows in one path."""
 MAX_DEPTH = 255
 """Directories on the way to a path that is made for a container."""
 CACHED_PARENTS = 64
-
-
-def parts_of(path: str) -> list[str]:
-    """The names that *path* consists of; `..` stays, for the kernel to resolve."""
-    return [part for part in path.split("/") if part not in ("", ".")]
 
 
 @contextlib.contextmanager
@@ -76,13 +70,13 @@ class Tree:
 
     def open(self, path: str, flags: int = os.O_RDONLY, mode: int = 0, *, links: bool = True) -> int:
         """A descriptor of *path*. Without *links* no part of it may be a symbolic link."""
-        resolve = self._resolve if links else self._resolve | _NO_SYMLINKS
+        resolve = self._resolve if links else self._resolve | uapi.RESOLVE_NO_SYMLINKS
         how = struct.pack("=QQQ", flags | os.O_CLOEXEC, mode, resolve)
         name = os.fsencode(path.lstrip("/") or ".")
         if b"\0" in name:
             raise OSError(errno.EINVAL, "a path cannot hold a zero byte", path)
         for _ in range(_TRIES):
-            fd = _libc.syscall(_SYS_OPENAT2, self.fd, name, how, len(how))
+            fd = libc.syscall(uapi.SYS_OPENAT2, self.fd, name, how, len(how))
             if fd >= 0:
                 return int(fd)
             code = ctypes.get_errno()

@@ -1,10 +1,10 @@
-"""What each volume driver mounts, as a command. Pure: nothing here looks or mounts.
+"""The mount command of each volume driver. Pure.
 
-local      a folder of the node; with `type`, `o` and `device`, whatever mount(8) mounts of that kind, as in Docker
+local      a directory of the node; with `type`, `o` and `device` anything that mount(8) can mount, as in Docker
 nfs        `server` and `path`, or `device: server:/path`; `o` for more options
 cifs       `device: //server/share`, `o: username=…,password=…`
 glusterfs  `servers` and `volume`, or `device: server:/volume`
-sshfs      `sshcmd: user@host:/path` (with `port`, `identity_file`), or nothing: then the volume's home node exports it
+sshfs      `sshcmd: user@host:/path` (with `port`, `identity_file`), or no options: then the volume's home node exports it
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from agent.contract.volume import VOLUME_DRIVERS, VolumeHost
 from agent.errors import BadRequestError
 
 PATIENT_S = 15
-"""After so long without an answer a server counts as gone: its files give errors, and nobody hangs."""
+"""After so long without an answer a server counts as gone: access to its files fails instead of hanging."""
 
 
 class Mounting(msgspec.Struct, frozen=True):
@@ -41,7 +41,7 @@ def check(name: str, driver: str, options: Mapping[str, str]) -> None:
 
 
 def mounting(name: str, driver: str, options: Mapping[str, str], home: VolumeHost | None, keys: str) -> Mounting | None:
-    """How to mount the volume; None for a folder of this node. *keys* is the folder of this node's SSH key."""
+    """The command that mounts the volume; None for a directory of this node. *keys* is the directory of this node's SSH key."""
     extra = options.get("o", "")
     if driver == "local":
         return _local(name, options)

@@ -18,7 +18,7 @@ from agent.trees import view
 
 SERVERS = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/lib/ssh/sftp-server")
 USERS = b"root:x:0:0:root:/volume:/usr/sbin/nologin\n"
-"""sftp-server asks who it is. No file says where else names are to be had, so that libc loads nothing for them."""
+"""The /etc/passwd for sftp-server, which looks up its user. Without nsswitch.conf libc loads no further modules."""
 
 
 def main(data: Path) -> None:

@@ -1,7 +1,7 @@
-"""A volume's data on their way to another node: passes of tar, each with what changed since the last, and checksums.
+"""Migrates a volume's data to another node: passes of tar, each with the changes since the last, and checksums.
 
-GNU tar keeps owners, times, modes, ACLs, extended attributes, hard links and holes, and its incremental dumps say what was
-deleted too. A checksum is everything that must be equal on both sides; contents are read again only where a file changed.
+GNU tar keeps owners, times, modes, ACLs, extended attributes, hard links and holes, and its incremental dumps record deletions
+too. A checksum covers all that must be equal on both sides; contents are read again only if a file changed.
 Source: tar(1), "Using tar to Perform Incremental Dumps" in its manual.
 """
 
@@ -29,7 +29,7 @@ from agent.volumes.volumes import VolumeRecord, Volumes
 CHUNK = 1 << 20
 KEEP = ("--numeric-owner", "--acls", "--xattrs", "--xattrs-include=*", "--sparse")
 Seen = dict[str, tuple[tuple[int, ...], str]]
-"""Path → (what tells whether the file changed, the hash of its content)."""
+"""Path → (the state by which a change is noticed, the hash of its content)."""
 
 
 class VolumeMigration:
@@ -45,7 +45,7 @@ class VolumeMigration:
         return self.volumes.root / f".incoming-{name}"
 
     async def dump(self, name: str, *, first: bool) -> AsyncIterator[bytes]:
-        """A tar of the volume: all of it the *first* time, then what changed since the last call. Raises AgentError."""
+        """A tar of the volume: all of it the *first* time, then the changes since the last call. Raises AgentError."""
         self.volumes.get(name)
         self._snapshots.mkdir(mode=0o700, exist_ok=True)
         snapshot = self._snapshots / name
@@ -81,7 +81,7 @@ class VolumeMigration:
             await said
 
     async def receive(self, name: str, chunks: AsyncIterator[bytes], *, first: bool) -> None:
-        """Write a dump to where the volume arrives. Raises AgentError, ConflictError where there is a volume of that name."""
+        """Unpack a dump for the arriving volume. Raises AgentError, ConflictError if there is a volume of that name."""
         if name in self.volumes.all:
             raise ConflictError(f"there is a volume {name} on this node already: remove it first, if nothing needs it")
         data = self.incoming(name) / "_data"
@@ -121,7 +121,7 @@ class VolumeMigration:
             await said
 
     async def checksum(self, name: str, *, arriving: bool) -> TreeChecksum:
-        """What there is, of the volume or of what arrived of it."""
+        """The checksum of the volume, or of its data that has arrived."""
         data = self.incoming(name) / "_data" if arriving else self.volumes.data(name)
         if not data.is_dir():
             raise NotFoundError(f"no such volume: {name}")
@@ -129,7 +129,7 @@ class VolumeMigration:
         return await asyncio.to_thread(_tree_checksum, data, seen)
 
     def commit(self, record: VolumeRecord) -> None:
-        """What arrived becomes the volume."""
+        """Make the data that has arrived the volume."""
         if record.name in self.volumes.all:
             raise ConflictError(f"there is a volume {record.name} on this node already")
         failpoint("move.commit")
@@ -137,7 +137,7 @@ class VolumeMigration:
         self.volumes.adopt(self.incoming(record.name), record)
 
     async def discard(self, name: str) -> None:
-        """Forget the move: what arrived goes, the volume itself stays."""
+        """Abort the migration: delete data that has arrived; the volume itself stays."""
         self._seen.pop(self.incoming(name) / "_data", None)
         self._seen.pop(self.volumes.data(name), None)
         (self._snapshots / name).unlink(missing_ok=True)
@@ -159,8 +159,8 @@ async def _tar(data: Path, state: Path | None, *arguments: str, stdin: int, stdo
 
 
 def _rewind_snapshot(snapshot: Path) -> None:
-    """Let the next pass begin a second earlier: a file's times are those of the kernel's last tick, up to 10 ms behind the
-    clock that tar wrote down, and what was written in between would seem to be old. Source: GNU tar manual, Snapshot Files."""
+    """Make the next pass begin a second earlier: a file's times are those of the kernel's last tick, up to 10 ms behind the
+    clock that tar recorded, and writes in between would look old. Source: GNU tar manual, Snapshot Files."""
     with snapshot.open("r+b") as file:
         head = file.read(256)
         start = head.index(b"\n") + 1

@@ -1,6 +1,6 @@
-"""Volumes: a folder each below the state folder, with its description beside it.
+"""Volumes: a directory each, with its description beside it.
 
-Data of a local volume lie in that folder; what others serve is mounted on it while a container uses it.
+The directory has the data of a local volume; one of a server is mounted on it while a container uses it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Volumes:
             try:
                 record = msgspec.json.decode(path.read_bytes(), type=VolumeRecord)
             except msgspec.DecodeError:
-                # the data is what counts: a damaged description is written anew, and never filled over
+                # the data counts: a damaged description is replaced, and the volume never filled again
                 record = VolumeRecord(name=path.parent.name, fresh=False)
             self.all[record.name] = record
         for path in (*self.root.glob("*.tmp"), *self.root.glob(".incoming-*")):
@@ -77,7 +77,7 @@ class Volumes:
         options: dict[str, str] | None = None,
         anonymous: bool = False,
     ) -> VolumeRecord:
-        """Make a volume; one that is there already is returned as it is."""
+        """Create a volume, unless it exists; an existing one is returned unchanged."""
         if not _NAME.match(name):
             raise BadRequestError(f"volume name {name!r}: letters, digits and _ . - only, beginning with a letter or digit")
         if name in self.all:
@@ -108,8 +108,8 @@ class Volumes:
         return self.all[name]
 
     async def mount(self, name: str, home: VolumeHost | None) -> None:
-        """Mount what serves the volume, where it is not mounted; a folder of this node needs nothing. *home* is the node
-        that exports it, None where that is this one. Raises AgentError, after 30 s at the latest."""
+        """Mount the volume, unless it is mounted or a directory of this node. *home* is the node that exports it, None if
+        that is this one. Raises AgentError, after 30 s at the latest."""
         record = self.get(name)
         how = drivers.mounting(name, record.driver, record.options, home, str(self.keys))
         if how is None:
@@ -128,7 +128,7 @@ class Volumes:
                 problem = await _run(*how.command, str(data), *how.after)
                 if not problem:
                     return
-                if left:  # its home may hear of this node a moment later
+                if left:  # its home may learn of this node a moment later
                     await asyncio.sleep(0.5)
             raise AgentError(f"volume {name}: {how.command[-1]} cannot be mounted: {problem}")
 
@@ -137,11 +137,11 @@ class Volumes:
         return name in self._mounting
 
     def is_responsive(self, name: str) -> bool:
-        """Blocks until what serves the volume answers, or is known not to."""
+        """Whether the volume's server answers. Blocks until that is known."""
         return _alive(self.data(name))
 
     def _pin_host_key(self, home: VolumeHost) -> None:
-        """Keep the host key of *home*: only a server that shows it is spoken to."""
+        """Pin the host key of *home*: only a server with this key is accepted."""
         known = self.keys / "known_hosts"
         line = f"{home.node} {home.host_key}"
         lines = known.read_text().splitlines() if known.exists() else []
@@ -168,13 +168,13 @@ class Volumes:
         self.all[record.name] = record
 
     def release(self, users: Callable[[str], list[str]]) -> None:
-        """Unmount what no container uses; *users* names those of a volume."""
+        """Unmount volumes that no container uses; *users* returns those of a volume."""
         for name in self.all:
             if mounts.is_mounted(self.data(name)) and not users(name):
                 mounts.unmount(self.data(name))
 
     async def fill(self, name: str, rootfs: Path, target: str) -> None:
-        """Copy what the image has at *target* into a fresh volume, owners and attributes kept, as Docker does."""
+        """Copy the files of the image at *target* into a new volume, with owners and attributes, as Docker does."""
         record = self.get(name)
         if not record.fresh:
             return
@@ -193,7 +193,7 @@ class Volumes:
             raise ConflictError(f"remove {name}: volume is in use - [{', '.join(users)}]: remove that first")
         if mounts.below(self.root / name):
             mounts.unmount(self.data(name))
-            if mounts.below(self.root / name):  # what others serve is not ours to delete
+            if mounts.below(self.root / name):  # the data of a server is not ours to delete
                 raise ConflictError(f"volume {name} is still mounted: see what uses {self.data(name)}")
         failpoint("volume.remove")
         doomed = self.root / f"{name}.tmp"
@@ -203,7 +203,7 @@ class Volumes:
 
 
 async def _run(*command: str) -> str:
-    """Run *command*; what it says where it fails, or does not end in time."""
+    """Run *command*. Returns its error output if it fails or does not end in time."""
     with tempfile.TemporaryFile() as said:  # a pipe would stay open with the server that mounting may leave behind
         child = await asyncio.create_subprocess_exec(
             *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=said, start_new_session=True

@@ -58,6 +58,7 @@ class Message(tuple[int, int, bytes, str]):
     """(type, flags, payload, what): an error's text begins with *what*."""
 
     def __new__(cls, kind: int, flags: int, payload: bytes, what: str) -> Message:
+        """A message of the type *kind*, with its header's *flags*."""
         return super().__new__(cls, (kind, flags, payload, what))
 
 
@@ -198,7 +199,7 @@ class Socket:
         return out
 
     def index(self, name: str) -> int:
-        """The index of link *name*, 0 where there is none."""
+        """The index of link *name*, 0 if there is none."""
         self._sequence += 1
         payload = ifinfo() + text(uapi.IFLA_IFNAME, name)
         self._socket.send(_NLMSGHDR(16 + len(payload), uapi.RTM_GETLINK, uapi.NLM_F_REQUEST, self._sequence, 0) + payload)
@@ -252,7 +253,7 @@ def _batch_end(kind: int) -> bytes:
 
 
 def _extended(message: bytes, flags: int) -> str:
-    """The kernel's own sentence from an extended acknowledgement (NLMSGERR_ATTR_MSG), "" where it gave none."""
+    """The kernel's own sentence from an extended acknowledgement (NLMSGERR_ATTR_MSG), "" if it gave none."""
     if not flags & uapi.NLM_F_ACK_TLVS:
         return ""
     offset = 20 + 16 if flags & uapi.NLM_F_CAPPED else 20 + struct.unpack_from("=I", message, 20)[0]

@@ -129,7 +129,7 @@ class ObjectKind(Generic[T]):
         raise NotImplementedError
 
     def namespace(self, item: T) -> str:
-        """The namespace whose container alone needs *item*, "" where several do: a failure is that container's only."""
+        """The namespace whose container alone needs *item*, "" if several do: a failure is that container's only."""
         return ""
 
     def order(self, item: T) -> int:
@@ -145,7 +145,7 @@ class ObjectKind(Generic[T]):
         return ()
 
     def container_link(self, item: T) -> ContainerLink | None:
-        """How its container sees *item*; None where no container does."""
+        """How its container sees *item*; None if no container does."""
         return None
 
     def observe(self, item: T, host: View) -> Iterable[Difference]:

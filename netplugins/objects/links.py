@@ -53,11 +53,11 @@ class Links:
         return {index: name for name, index in self._indices.items() if name.startswith(self.prefix + part)}
 
     def find(self, name: str) -> int:
-        """The index of any link of the host, 0 where there is none."""
+        """The index of any link of the host, 0 if there is none."""
         return self._indices.get(name) or self.socket.index(name)
 
     def index(self, name: str) -> int:
-        """The index of a link of this instance, 0 where there is none."""
+        """The index of a link of this instance, 0 if there is none."""
         if name not in self._indices:
             self._indices[name] = self.socket.index(name)
         return self._indices[name]

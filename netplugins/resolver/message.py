@@ -82,7 +82,7 @@ def refusal(packet: bytes, code: int) -> bytes | None:
 
 
 def encode_name(name: str) -> bytes:
-    """*name* as labels. Raises ValueError where it, or a label, is too long for DNS."""
+    """*name* as labels. Raises ValueError if it, or a label, is too long for DNS."""
     out = b""
     for label in name.rstrip(".").split("."):
         if len(label) > MAX_LABEL:

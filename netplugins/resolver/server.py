@@ -55,7 +55,7 @@ class AnswerCache:
             self._answers.clear()
 
     def get(self, packet: bytes) -> bytes | None:
-        """The answer to *packet*; None where it must be computed."""
+        """The answer to *packet*; None if it must be computed."""
         known = self._answers.get(packet[2:])
         if known is None:
             return None
@@ -79,7 +79,7 @@ class AnswerCache:
 
 
 class Listener:
-    """The UDP and TCP socket of one container. Raises OSError where they cannot be bound."""
+    """The UDP and TCP socket of one container. Raises OSError if they cannot be bound."""
 
     def __init__(self, server: Resolver, view: View) -> None:
         self.server = server

@@ -66,7 +66,7 @@ class Names:
         return self._reverse[network]
 
     def addresses(self, name: str, networks: Sequence[str]) -> tuple[str, ...] | None:
-        """All addresses of *name* on *networks*, in an order by chance; None where none of them has the name."""
+        """All addresses of *name* on *networks*, in an order by chance; None if none of them has the name."""
         found: list[str] = []
         for network in networks:
             table = self._names.get(network, {})
@@ -83,7 +83,7 @@ class Names:
         return tuple(unique)
 
     def pointer(self, name: str, networks: Sequence[str]) -> str | None:
-        """The name that the PTR name *name* leads to on *networks*, as NAME.NETWORK; None where none has it."""
+        """The name that the PTR name *name* leads to on *networks*, as NAME.NETWORK; None if none has it."""
         for network in networks:
             if hit := self._pointers(network).get(name):
                 return f"{hit}.{network}"

@@ -86,7 +86,7 @@ COMMANDS = {
 }
 
 
-OF_EXTRAS = ("aiohttp", "asyncssh", "cryptography", "grpc", "networkx", "numpy", "pyroute2", "uvloop")
+OF_EXTRAS = ("aiohttp", "h2", "asyncssh", "cryptography", "grpc", "networkx", "numpy", "pyroute2", "uvloop")
 """Modules that the client does without, but for what speaks to registries and runs servers."""
 
 

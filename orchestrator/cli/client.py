@@ -8,24 +8,19 @@ import os
 import re
 import socket
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from orchestrator import STALE
+from orchestrator import LEADER, STALE
 from orchestrator.cli.http import Connection, Response
+from orchestrator.cli.leader import LostError, NoLeaderError, choose, through_takeover
 from orchestrator.errors import PystackError, RefusedError, UnreachableError
 
 if TYPE_CHECKING:
     from orchestrator.server.events import Event
 
-"""A server that nobody leads answers from memory: seconds since then, and why."""
-
-
+T = TypeVar("T")
 REMOTE = ("ssh://", "tcp://", "https://")
-ANSWER_S = 5.0
-"""How long a server that PYSTACK_HOST names, among others, may take to say whether it leads."""
-LEADS = 2
 
 
 def control_socket() -> str:
@@ -39,7 +34,7 @@ def control_socket() -> str:
             f"PYSTACK_HOST={strange[0]}: write unix:///path, ssh://user@host or tcp://host:port (https:// is the same)"
         )
     if places:
-        return places[0] if len(places) == 1 else _leader_of(places)
+        return places[0] if len(places) == 1 else choose(places, lambda place: Connection(dial(place), []))
     if root := os.environ.get("PYSTACK_ROOT"):
         return f"{root}/run/pystack.sock"
     if not hasattr(os, "geteuid"):
@@ -47,56 +42,6 @@ def control_socket() -> str:
     if os.geteuid() == 0:
         return "/run/pystack/pystack.sock"
     return f"{os.environ.get('XDG_RUNTIME_DIR', f'/run/user/{os.geteuid()}')}/pystack/pystack.sock"
-
-
-def _leader_of(places: Sequence[str]) -> str:
-    """Which of *places* has the server that leads, or else one that answers. All are asked at once: a server that hangs must
-    not keep the others from answering. Raises PystackError if none answers and one cannot be asked at all."""
-    import queue
-    import threading
-
-    answers: queue.SimpleQueue[tuple[str, int | PystackError]] = queue.SimpleQueue()
-
-    def ask(place: str) -> None:
-        try:
-            answers.put((place, _leadership_rank(place)))
-        except PystackError as error:
-            answers.put((place, error))
-
-    for place in places:
-        threading.Thread(target=ask, args=(place,), daemon=True).start()
-    ranks = dict.fromkeys(places, 0)
-    errors: list[PystackError] = []
-    deadline = time.monotonic() + ANSWER_S
-    with contextlib.suppress(queue.Empty):
-        for _ in places:
-            place, rank = answers.get(timeout=max(0.0, deadline - time.monotonic()))
-            if rank == LEADS:
-                return place
-            if isinstance(rank, PystackError):
-                errors.append(rank)
-            else:
-                ranks[place] = rank
-    if errors and not any(ranks.values()):
-        raise errors[0]
-    return max(places, key=ranks.__getitem__)
-
-
-def _leadership_rank(place: str) -> int:
-    """LEADS if the server there leads, 1 if it answers from memory because no server can lead, otherwise 0. Raises PystackError
-    if it cannot be asked."""
-    try:
-        connection = Connection(dial(place), [])
-    except (OSError, UnreachableError):
-        return 0
-    try:
-        connection.sock.settimeout(ANSWER_S)
-        reply = connection.request("GET", "/v1/version", {}, None)
-        return 0 if reply.status != 200 else 1 if reply.getheader(STALE) else LEADS
-    except OSError:
-        return 0
-    finally:
-        connection.close()
 
 
 def dial(place: str) -> socket.socket:
@@ -164,25 +109,48 @@ class Client:
         body: Any = None,
         headers: dict[str, str] | None = None,
     ) -> Response:
-        """The answer, its body unread. *body*: something for JSON, bytes, or an iterator of bytes. Raises RefusedError."""
-        connection = self._connection()
+        """The answer, its body unread. *body*: something for JSON, bytes, or an iterator of bytes. While no server leads, it is
+        sent again, unless it is an iterator. Raises RefusedError."""
         sent = dict(headers or {})
         data: Any = body
         if body is not None and not isinstance(body, bytes) and not hasattr(body, "__next__"):
             data = json.dumps(body).encode()
             sent["Content-Type"] = "application/json"
         target = _quoted(path) + (f"?{_encoded(query)}" if query else "")
-        try:
-            reply = connection.request(method, target, sent, data)
-            if reply.status >= 400:
-                raise _refusal(reply)
-        except OSError as error:
-            connection.close()
-            raise UnreachableError(f"the server at {self.path} went away: {error}") from error
+        if hasattr(body, "__next__"):
+            reply = self._send(self._connection(), method, target, sent, data)
+        else:
+            reply = self._through_takeover(lambda: self._send(self._connection(), method, target, sent, data))
         if stale := reply.getheader(STALE):
             seconds, _, why = stale.partition(" ")
             print(f"as it was {seconds} s ago: {why}", file=sys.stderr)
         return reply
+
+    def _send(self, connection: Connection, method: str, target: str, headers: dict[str, str], body: Any) -> Response:
+        """The answer of the server that is asked now. Raises RefusedError, UnreachableError."""
+        try:
+            reply = connection.request(method, target, headers, body)
+            if reply.status >= 400:
+                raise _refusal(reply)
+        except OSError as error:
+            connection.close()
+            lost = UnreachableError if method == "GET" else LostError
+            raise lost(f"the server at {self.path} went away: {error}") from error
+        return reply
+
+    def _through_takeover(self, attempt: Callable[[], T]) -> T:
+        """What *attempt* returns, at the server that leads by then."""
+        begun = False
+
+        def again() -> T:
+            nonlocal begun
+            if begun:
+                self._idle.clear()
+                self.path = control_socket()
+            begun = True
+            return attempt()
+
+        return through_takeover(again, several="," in os.environ.get("PYSTACK_HOST", ""))
 
     def json(self, method: str, path: str, **options: Any) -> Any:
         """The decoded body of the answer, None if it is empty. Raises what `request` raises."""
@@ -234,6 +202,9 @@ class Client:
 
     def hijack(self, path: str, body: Any) -> socket.socket:
         """POST and take the connection over. Raises RefusedError."""
+        return self._through_takeover(lambda: self._hijack(path, body))
+
+    def _hijack(self, path: str, body: Any) -> socket.socket:
         sock = self._dial()
         headers = {"Connection": "Upgrade", "Upgrade": "tcp", "Content-Type": "application/json"}
         try:
@@ -242,7 +213,7 @@ class Client:
                 raise _refusal(reply)
         except OSError as error:
             sock.close()
-            raise UnreachableError(f"the server at {self.path} went away: {error}") from error
+            raise LostError(f"the server at {self.path} went away: {error}") from error
         return sock
 
 
@@ -254,7 +225,8 @@ def _refusal(reply: Response) -> RefusedError:
         message, places = str(document["message"]), document.get("places", ())
     except (ValueError, KeyError, TypeError):
         message = raw.decode(errors="replace") or f"status {reply.status}"
-    error = RefusedError(message, reply.status)
+    leader = reply.headers.get(LEADER.lower())
+    error = RefusedError(message, reply.status) if leader is None else NoLeaderError(message, reply.status, leader)
     for place in places:  # of a fault of the node's own: `--debug` shows them
         error.add_note(f"on the node, in a worker: {place}")
     return error

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from orchestrator.cli import plain_options
 from orchestrator.cli.client import Client, name_in_path
 from orchestrator.cli.options import Timestamp, format_option
 from orchestrator.errors import PystackError, RefusedError
@@ -26,34 +27,22 @@ def container() -> None:
 @click.option("-e", "--env", multiple=True)
 @click.option("-p", "--publish", multiple=True, metavar="[IP:][PORT:]PORT[/PROTO]")
 @click.option("-v", "--volume", multiple=True, metavar="SOURCE:TARGET[:ro]")
-@click.option("-u", "--user", default="")
-@click.option("-w", "--workdir", default="")
-@click.option("-h", "--hostname", default="")
 @click.option("--entrypoint", default=None)
 @click.option("--network", default="")
-@click.option("-m", "--memory", default="")
 @click.option("--cpus", type=float, default=0.0)
 @click.option("--pids-limit", type=int, default=0)
 @click.option("--restart", default="no")
-@click.option("--cap-add", multiple=True)
-@click.option("--cap-drop", multiple=True)
-@click.option("--read-only", is_flag=True)
-@click.option("--privileged", is_flag=True)
 @click.option("-l", "--label", multiple=True)
-@click.option("-t", "--tty", is_flag=True)
-@click.option("-i", "--interactive", is_flag=True, help="Keep its standard input open, for `attach`.")
-@click.option("--init", is_flag=True)
 @click.option("--device", multiple=True, metavar="DEVICE[:TARGET[:rwm]]", help="A device node, or VENDOR/CLASS=NAME.")
 @click.option("--gpus", default="", metavar="N|all|device=ID,…")
 @click.option("--tmpfs", multiple=True, metavar="TARGET[:OPTIONS]")
 @click.option("--ulimit", multiple=True, metavar="NAME=SOFT[:HARD]")
-@click.option("--sysctl", multiple=True, metavar="NAME=VALUE")
 @click.option("--security-opt", multiple=True)
 @click.option("--userns", type=click.Choice(["host", "auto", "private"]), help="auto: a user namespace of its own.")
 @click.option("--add-host", multiple=True, metavar="NAME:ADDRESS")
-@click.option("--dns", multiple=True)
 @click.option("--shm-size", default="")
 @click.option("--pull", type=click.Choice(["always", "missing", "never"]), default="missing")
+@plain_options.options
 @click.argument("image")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def run(image: str, command: tuple[str, ...], **given: Any) -> None:
@@ -66,7 +55,7 @@ def run(image: str, command: tuple[str, ...], **given: Any) -> None:
         begin(client, ident)
         click.echo(ident)
         return
-    raise SystemExit(follow(client, ident, tty=given["tty"], stdin=given["interactive"], removed=given["remove"]))
+    raise SystemExit(follow(client, ident, tty=given["tty"], stdin=given["stdin_open"], removed=given["remove"]))
 
 
 def _create(client: Client, image: str, document: dict[str, Any], name: str, policy: str) -> str:
@@ -113,54 +102,36 @@ def _document(image: str, command: tuple[str, ...], given: dict[str, Any]) -> di
         key = f"{match[3]}/{match[4] or 'tcp'}"
         host = {"HostIp": (match[1] or "").strip("[]"), "HostPort": match[2] or ""}
         bindings.setdefault(key, []).append(host)
-    sizes = {option: _size_option(option, given[option]) if given[option] else 0 for option in ("memory", "shm_size")}
     requests = [_gpus(given["gpus"])] if given["gpus"] else []
     requests += [{"Driver": "cdi", "DeviceIDs": [d]} for d in given["device"] if not d.startswith("/")]
     policy, _, count = given["restart"].partition(":")
     return {
+        **plain_options.config(given),
         "Image": image,
         "Cmd": list(command) or None,
         "Env": list(given["env"]),
-        "User": given["user"],
-        "WorkingDir": given["workdir"],
-        "Hostname": given["hostname"],
-        "Tty": given["tty"],
-        "OpenStdin": given["interactive"],
-        "StdinOnce": given["interactive"] and not given["detach"],
+        "StdinOnce": given["stdin_open"] and not given["detach"],
         "Entrypoint": [given["entrypoint"]] if given["entrypoint"] else None,
         "Labels": dict(label.partition("=")[::2] for label in given["label"]),
         "HostConfig": {
+            **plain_options.host_config(given),
             "Binds": list(given["volume"]),
             "PortBindings": bindings,
             "NetworkMode": given["network"],
-            "Memory": sizes["memory"],
-            "ShmSize": sizes["shm_size"],
+            "ShmSize": plain_options.size("--shm-size", given["shm_size"]),
             "NanoCpus": int(given["cpus"] * 1e9),
             "PidsLimit": given["pids_limit"],
             "RestartPolicy": {"Name": policy, "MaximumRetryCount": int(count or 0)},
-            "CapAdd": list(given["cap_add"]),
-            "CapDrop": list(given["cap_drop"]),
-            "ReadonlyRootfs": given["read_only"],
-            "Privileged": given["privileged"],
-            "Init": given["init"],
             "AutoRemove": given["remove"],
             "SecurityOpt": list(given["security_opt"]),
             "UsernsMode": given["userns"] or "",
-            "Dns": list(given["dns"]),
             "DeviceRequests": requests,
             "Devices": [_device(d) for d in given["device"] if d.startswith("/")],
             "Tmpfs": dict(t.partition(":")[::2] for t in given["tmpfs"]),
             "ExtraHosts": list(given["add_host"]),
-            "Sysctls": dict(s.partition("=")[::2] for s in given["sysctl"]),
             "Ulimits": [_ulimit(u) for u in given["ulimit"]],
         },
     }
-
-
-def _bytes(text: str) -> int:
-    from orchestrator.stackfile.units import parse_bytes
-
-    return parse_bytes(text)
 
 
 def _device(text: str) -> dict[str, str]:
@@ -313,7 +284,11 @@ def update(names: tuple[str, ...], **given: Any) -> None:
     client = Client()
     policy, _, count = given["restart"].partition(":")
     sizes = {"Memory": "memory", "MemorySwap": "memory_swap", "MemoryReservation": "memory_reservation"}
-    asked: dict[str, Any] = {key: _size_option(option, given[option]) for key, option in sizes.items() if given[option]}
+    asked: dict[str, Any] = {
+        key: plain_options.size(f"--{option.replace('_', '-')}", given[option])
+        for key, option in sizes.items()
+        if given[option]
+    }
     asked |= {"NanoCpus": int(given["cpus"] * 1e9), "CpusetCpus": given["cpuset_cpus"], "PidsLimit": given["pids_limit"]}
     asked |= {"RestartPolicy": {"Name": policy, "MaximumRetryCount": int(count or 0)} if policy else None}
     asked |= {"Bandwidth": [_bandwidth(text) for text in given["bandwidth"]]}
@@ -327,16 +302,10 @@ def update(names: tuple[str, ...], **given: Any) -> None:
         click.echo(name)
 
 
-def _size_option(option: str, text: str) -> int:
-    try:
-        return -1 if text == "-1" else _bytes(text)
-    except ValueError as error:
-        raise click.UsageError(f"--{option.replace('_', '-')} {text}: {error}") from None
-
-
 def _bandwidth(text: str) -> dict[str, Any]:
     """An entry of the update request of `--bandwidth`."""
     from agent.contract.bandwidth import parse_rate
+    from orchestrator.stackfile.units import parse_bytes
 
     network, _, rates = text.rpartition(":")
     found: dict[str, Any] = {"Network": network} if network else {}
@@ -345,7 +314,7 @@ def _bandwidth(text: str) -> dict[str, Any]:
         if key not in ("ingress", "egress", "burst") or not value:
             raise click.UsageError(f"--bandwidth {text}: write ingress=20mbit,egress=10mbit,burst=256k")
         try:
-            found[key.capitalize()] = _bytes(value) if key == "burst" else f"{parse_rate(value) or 'unlimited'}"
+            found[key.capitalize()] = parse_bytes(value) if key == "burst" else f"{parse_rate(value) or 'unlimited'}"
         except ValueError as error:
             raise click.UsageError(f"--bandwidth {text}: {key}: {error}") from None
     return found

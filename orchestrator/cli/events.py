@@ -30,6 +30,7 @@ def events(stack: StackOptions, as_json: bool, shape: str, services: tuple[str, 
     for event in client.lines("GET", "/v1/events"):
         if (name and event.get("stack") != name) or (services and event.get("service") not in services):
             continue
-        words = f"{event['task']}: {event['state']} {event.get('health', '') or event.get('error', '')}".rstrip()
+        dead = "out of memory" if event.get("oom_killed") and event["state"] != "running" else ""
+        words = f"{event['task']}: {event['state']} {event.get('health', '') or event.get('error', '') or dead}".rstrip()
         words = CONTROL.sub("", words)
         click.echo(json.dumps(event) if as_json or shape == "json" else words)

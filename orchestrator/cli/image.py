@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 import click
 
@@ -81,6 +81,15 @@ def inspect(names: tuple[str, ...]) -> None:
     """Everything about images, as JSON."""
     client = Client(start=True)
     click.echo(json.dumps([client.engine("GET", f"/images/{name_in_path(n)}/json") for n in names], indent=2))
+
+
+@image.command()
+@click.argument("name")
+@click.option("-o", "--output", type=click.File("w"), default="-", help="Where it goes; standard output if not said.")
+def sbom(name: str, output: TextIO) -> None:
+    """What an image is made of: an SPDX document (JSON) of the packages that dpkg, apk, Python and npm name in it."""
+    found = Client(start=True).engine("GET", f"/pystack/images/{name_in_path(name)}/sbom")
+    output.write(json.dumps(found, indent=2) + "\n")
 
 
 @image.command()

@@ -33,7 +33,7 @@ def ps(
 ) -> None:
     """The tasks of the stack."""
     from orchestrator.cli.client import Client
-    from orchestrator.cli.output import show
+    from orchestrator.cli.output import CONTROL, show
 
     del no_trunc
     name, status = stack.name(), status + states_of(filters)
@@ -58,3 +58,6 @@ def ps(
         for service in (name for name, found in mixed.items() if len(found - {""}) > 1):
             click.echo(f"{service}: its tasks have {len(mixed[service])} definitions: see `pystack rollout status`", err=True)
     show(rows, ("task", "service", "node", "image", "state", "ports", "addresses"), shape)
+    for row in rows if shape == "table" else ():
+        if row["error"]:
+            click.echo(CONTROL.sub("", f"{row['task']}: {row['error']}"), err=True)

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Callable
 from typing import Any
 
+from agent.contract.options import OPTIONS, Kind
 from orchestrator.convert.document import Document, escape_dollars
 from orchestrator.errors import PystackError
 
@@ -204,14 +205,19 @@ def blkio(key: str) -> Take:
     return take
 
 
+_OF_KIND: dict[Kind, Callable[[str], Take]] = {
+    Kind.FLAG: yes,
+    Kind.TEXT: put,
+    Kind.WHOLE: put,
+    Kind.SIZE: put,
+    Kind.WORDS: add,
+    Kind.WORD_OR_WORDS: add,
+    Kind.PAIRS: pair,
+}
+_PLAIN = {o.flag: (o.kind, _OF_KIND[o.kind](o.key)) for o in OPTIONS if o.flag and o.key}
 FLAGS: dict[str, Take] = {
+    **{flag: take for flag, (kind, take) in _PLAIN.items() if kind is Kind.FLAG},
     "--detach": nothing,
-    "--interactive": yes("stdin_open"),
-    "--tty": yes("tty"),
-    "--init": yes("init"),
-    "--privileged": yes("privileged"),
-    "--read-only": yes("read_only"),
-    "--oom-kill-disable": yes("oom_kill_disable"),
     "--rm": nothing,
     "--sig-proxy": nothing,
     "--quiet": nothing,
@@ -222,6 +228,7 @@ FLAGS: dict[str, Take] = {
     "--replace": nothing,
 }
 VALUES: dict[str, Take] = {
+    **{flag: take for flag, (kind, take) in _PLAIN.items() if kind is not Kind.FLAG},
     "--name": put("container_name"),
     "--publish": add("ports"),
     "--volume": volume,
@@ -231,7 +238,6 @@ VALUES: dict[str, Take] = {
     "--env-file": add("env_file"),
     "--label": pair("labels"),
     "--label-file": add("label_file"),
-    "--annotation": pair("annotations"),
     "--network": network,
     "--network-alias": on_network("aliases", many=True),
     "--ip": on_network("ipv4_address"),
@@ -239,19 +245,12 @@ VALUES: dict[str, Take] = {
     "--link-local-ip": on_network("link_local_ips", many=True),
     "--mac-address": put("mac_address"),
     "--link": link,
-    "--hostname": put("hostname"),
-    "--domainname": put("domainname"),
-    "--dns": add("dns"),
-    "--dns-search": add("dns_search"),
     "--dns-option": add("dns_opt"),
     "--dns-opt": add("dns_opt"),
     "--add-host": add("extra_hosts"),
     "--entrypoint": entrypoint,
-    "--workdir": put("working_dir"),
-    "--user": put("user"),
     "--group-add": add("group_add"),
     "--restart": put("restart"),
-    "--stop-signal": put("stop_signal"),
     "--stop-timeout": stop_timeout,
     "--health-cmd": health("test"),
     "--health-interval": health("interval"),
@@ -259,13 +258,11 @@ VALUES: dict[str, Take] = {
     "--health-timeout": health("timeout"),
     "--health-start-period": health("start_period"),
     "--health-start-interval": health("start_interval"),
-    "--memory": put("mem_limit"),
     "--memory-swap": put("memswap_limit"),
     "--memory-reservation": put("mem_reservation"),
     "--memory-swappiness": put("mem_swappiness"),
     "--cpus": put("cpus"),
     "--cpu-shares": put("cpu_shares"),
-    "--cpuset-cpus": put("cpuset"),
     "--cpu-period": put("cpu_period"),
     "--cpu-quota": put("cpu_quota"),
     "--cpu-rt-period": put("cpu_rt_period"),
@@ -275,25 +272,17 @@ VALUES: dict[str, Take] = {
     "--cpu-percent": put("cpu_percent"),
     "--shm-size": put("shm_size"),
     "--ulimit": ulimit,
-    "--sysctl": pair("sysctls"),
     "--device": add("devices"),
-    "--device-cgroup-rule": add("device_cgroup_rules"),
-    "--cap-add": add("cap_add"),
-    "--cap-drop": add("cap_drop"),
     "--security-opt": add("security_opt"),
     "--log-driver": deep("logging", "driver"),
     "--ipc": put("ipc"),
     "--pid": put("pid"),
-    "--uts": put("uts"),
     "--userns": put("userns_mode"),
     "--cgroupns": put("cgroup"),
-    "--cgroup-parent": put("cgroup_parent"),
     "--runtime": put("runtime"),
     "--platform": put("platform"),
     "--pull": put("pull_policy"),
     "--gpus": gpus,
-    "--volumes-from": add("volumes_from"),
-    "--oom-score-adj": put("oom_score_adj"),
     "--storage-opt": pair("storage_opt"),
     "--expose": add("expose"),
     "--isolation": put("isolation"),
@@ -313,19 +302,14 @@ VALUES: dict[str, Take] = {
     "--ip-masq": without("--ip-masq has no counterpart"),
 }
 SHORT = {
+    **{o.short: o.flag for o in OPTIONS if o.short},
     "-d": "--detach",
-    "-i": "--interactive",
-    "-t": "--tty",
     "-P": "--publish-all",
     "-q": "--quiet",
     "-p": "--publish",
     "-v": "--volume",
     "-e": "--env",
     "-l": "--label",
-    "-h": "--hostname",
-    "-w": "--workdir",
-    "-u": "--user",
-    "-m": "--memory",
     "-c": "--cpu-shares",
     "-a": "--attach",
     "--net": "--network",

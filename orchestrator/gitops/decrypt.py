@@ -8,7 +8,6 @@ age-encryption.org/v1; the README of getsops/sops, "Encrypting using age".
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import importlib.util
 import os
@@ -17,6 +16,8 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from netplugins.linux.syscalls import libc
+from netplugins.linux.uapi import CLONE_NEWNET, PR_SET_DUMPABLE
 from orchestrator.errors import PystackError
 from orchestrator.stackfile.model import Stack
 
@@ -26,7 +27,6 @@ FORMATS = {".yaml": "yaml", ".yml": "yaml", ".json": "json", ".env": "dotenv", "
 LARGEST, MAX_FILES, TIMEOUT_S = 4 << 20, 500, 30.0
 """Bytes of an encrypted file, how many a tree may have, and seconds that sops may take for one."""
 NOBODY = 65534
-CLONE_NEWNET, PR_SET_DUMPABLE = 0x40000000, 4
 
 
 class DecryptionError(PystackError):
@@ -132,7 +132,6 @@ def _drop_privileges() -> Callable[[], None] | None:
     """A function that makes the child nobody, without a network; None for a server that is not root, which cannot do that."""
     if os.geteuid() != 0:
         return None
-    libc = ctypes.CDLL(None, use_errno=True)
 
     def drop() -> None:
         libc.unshare(CLONE_NEWNET)

@@ -6,8 +6,9 @@ import os
 import shutil
 import signal
 
+from agent.contract.processes import start_time
 from orchestrator.lab import cgroups, disk
-from orchestrator.lab.lab import LABS, Lab, find, locked, start_time
+from orchestrator.lab.lab import LABS, Lab, find, locked
 from orchestrator.lab.power import power_off
 
 

@@ -6,8 +6,9 @@ import socket
 import subprocess
 import sys
 
+from agent.contract.processes import start_time
 from orchestrator.errors import PystackError
-from orchestrator.lab.lab import Lab, Relay, start_time
+from orchestrator.lab.lab import Lab, Relay
 
 
 def forward(lab: Lab, node: str, port: int, local: int) -> int:

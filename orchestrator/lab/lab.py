@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from agent.contract.processes import start_time
 from orchestrator.errors import PystackError
 
 LABS = Path("/var/lib/pystack-lab")
@@ -88,15 +89,6 @@ class Lab(msgspec.Struct, kw_only=True):
     def socket(self, node: str = "n1") -> Path:
         """The control socket of the server on *node*."""
         return self.directory / node / "run" / "pystack.sock"
-
-
-def start_time(pid: int) -> int:
-    """When process *pid* started, in clock ticks after boot (proc_pid_stat(5)); 0 if it does not run."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except OSError:
-        return 0
-    return 0 if fields[0] in "ZX" else int(fields[19])
 
 
 def names() -> list[str]:

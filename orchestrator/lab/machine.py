@@ -7,7 +7,6 @@ restarts the services (as systemd would) and reaps orphans. When it is killed, t
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -17,31 +16,32 @@ import time
 from pathlib import Path
 from typing import Any
 
+from netplugins.linux import syscalls
+from netplugins.linux.uapi import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUTS,
+    MNT_DETACH,
+    MS_BIND,
+    MS_PRIVATE,
+    MS_REC,
+    MS_SHARED,
+)
 from orchestrator.lab import cgroups
-
-CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x02000000, 0x04000000, 0x08000000
-CLONE_NEWPID, CLONE_NEWNET = 0x20000000, 0x40000000
-MS_REC, MS_PRIVATE, MS_SHARED, MS_BIND, MNT_DETACH = 16384, 1 << 18, 1 << 20, 4096, 2
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -> None:
-    if _libc.mount(source.encode(), target.encode(), kind.encode(), flags, data.encode()) < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"mount {kind} at {target}: {os.strerror(code)}")
-
-
-def _unshare(flags: int) -> None:
-    if _libc.unshare(flags) < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"unshare: {os.strerror(code)}")
+    syscalls.mount(source.encode(), target.encode(), kind.encode(), flags, data.encode())
 
 
 def _mount_filesystems(spec: dict[str, Any], mounted: list[cgroups.Hierarchy]) -> None:
     """The machine's own /proc, /sys, /run, cgroups, name and resolv.conf."""
     _mount("none", "/", "none", MS_REC | MS_PRIVATE)
     _mount("proc", "/proc", "proc")
-    _libc.umount2(b"/sys", MNT_DETACH)
+    syscalls.libc.umount2(b"/sys", MNT_DETACH)
     _mount("sysfs", "/sys", "sysfs")
     with contextlib.suppress(OSError):  # a kernel without security modules has none
         _mount("securityfs", "/sys/kernel/security", "securityfs")
@@ -63,7 +63,7 @@ def _mount_filesystems(spec: dict[str, Any], mounted: list[cgroups.Hierarchy]) -
     _mount(str(hosts), "/etc/hosts", "none", MS_BIND)
     _mount("none", "/", "none", MS_REC | MS_SHARED)  # as systemd leaves a host
     name = spec["name"].encode()
-    _libc.sethostname(name, len(name))
+    syscalls.libc.sethostname(name, len(name))
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 
 
@@ -145,7 +145,10 @@ def main(spec: dict[str, Any]) -> None:
     """Start the machine that *spec*, its machine.json, describes; prints {"pid": …} or {"error": …} when it is ready."""
     mounted = cgroups.hierarchies()
     cgroups.enter(spec["lab"], spec["name"])
-    _unshare(CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWPID)
+    syscalls.check(
+        syscalls.libc.unshare(CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWPID),
+        "unshare",
+    )
     read, write = os.pipe()
     child = os.fork()
     if child:

@@ -10,9 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from agent.contract.processes import start_time
 from orchestrator.errors import PystackError
 from orchestrator.lab import cgroups, disk
-from orchestrator.lab.lab import Lab, Machine, start_time
+from orchestrator.lab.lab import Lab, Machine
 from orchestrator.lab.network import NETWORK4, OUTSIDE, wire
 
 

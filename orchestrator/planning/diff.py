@@ -239,7 +239,7 @@ def _task_step(task: Task, old: Task | None, status: TaskStatus | None, force: b
     if old.desired == "stopped":
         return step("update", "stopped by hand: starts again"), again
     if status is not None and status.state in ("exited", "failed") and (status.exit_code or status.error):
-        reason = f"exited with {status.exit_code}" if not status.error else f"failed: {status.error}"
+        reason = f"failed: {status.reason}" if status.reason else f"exited with {status.exit_code}"
         return step("update", f"{reason}: starts again"), again
     if old.trust != task.trust:
         return step("update", "what its images may be changed: it holds from its next start"), task

@@ -20,6 +20,7 @@ from orchestrator.planning.manifests import ingress_network, ingress_ports
 from orchestrator.planning.port_ranges import with_ports
 from orchestrator.planning.state import State
 from orchestrator.planning.swarm_templates import with_templates
+from orchestrator.stackfile.fence import Fence
 from orchestrator.stackfile.model import DRIVERS, LAN_DRIVERS, Service, Stack
 from orchestrator.stackfile.stable import SLOT, own_names
 
@@ -68,7 +69,7 @@ def expand(
         if service.mode in ("global", "global-job"):
             drafts += [
                 _task(stack, service, index, known, images, node)
-                for index, node in enumerate(is_eligible(stack, service, context), 1)
+                for index, node in enumerate(is_eligible(stack, service, _with_silent_homes(service, current, context)), 1)
             ]
         else:
             drafts += [
@@ -103,6 +104,14 @@ def replicas(service: Service, current: State) -> int:
         return service.replicas
     there = sum(t.service == service.name and t.planned and t.share < 0 for t in current.tasks)
     return max(service.scale.least, min(service.scale.most, there or service.replicas))
+
+
+def _with_silent_homes(service: Service, current: State, context: PlacementContext) -> PlacementContext:
+    """*context* with the nodes taken for ready that have a task of *service*, of mode global: one that does not answer keeps
+    it, and gets what is wanted when it is back."""
+    known = {n.name for n in context.nodes}
+    homes = {t.node for t in current.tasks if t.service == service.name and t.planned and t.node in known}
+    return msgspec.structs.replace(context, ready=context.ready | homes)
 
 
 def address_oneoff(
@@ -348,7 +357,18 @@ def _task(
         where=service.where,
         generation=old.generation if old else 0,
         definition=service.definition,
+        boot_wait_s=_fence(stack, service).boot_wait_s,
+        balanced=service.ingress_mode == "balanced",
     )
+
+
+def _fence(stack: Stack, service: Service) -> Fence:
+    """What the service asks for. Else one task alone with a volume that it could have on any node must not run twice: both
+    would write to it."""
+    shared = {v.name for v in stack.volumes if v.shared}
+    alone = service.replicas == 1 and service.mode == "replicated"
+    own = any(m.kind == "volume" and m.source in shared and not m.read_only for m in service.container.mounts)
+    return service.fence or (Fence(boot_wait_s=None) if alone and own else Fence())
 
 
 def _address(task: Task, old: Task | None, addresses: Addresses) -> Task:

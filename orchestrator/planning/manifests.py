@@ -41,6 +41,7 @@ def manifest_of(
     return Manifest(
         revision=revision,
         node=node,
+        member=next((n.id for n in nodes if n.name == node), ""),
         underlay="" if alone else underlays.get(node, ""),
         mtu=0 if alone else min(n.mtu for n in nodes),
         networks=tuple(n for n in networks.values() if alone or n.name in used),
@@ -184,6 +185,7 @@ def _virtuals(
                     ipv4=vip.ipv4 if vip else "",
                     ipv6=vip.ipv6 if vip else "",
                     ports=mine,
+                    balanced=members[0].balanced,
                     names=tuple(dict.fromkeys(n.lower() for n in (service, *attachment.aliases) if n in shared | {service}))
                     if vip
                     else (),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -13,9 +14,9 @@ import msgspec
 from agent.contract.manifest import Manifest
 from agent.contract.network import Network
 from agent.contract.status import TaskStatus
-from agent.contract.task import Task
+from agent.contract.task import STRICT_SILENCE_S, Task
 from agent.contract.wire import WireStruct
-from orchestrator.errors import PystackError, RefusedError, UnreachableError
+from orchestrator.errors import PystackError, RefusedError, UndeliveredError, UnreachableError
 from orchestrator.placement import taints
 from orchestrator.placement.node import Availability, Node
 from orchestrator.server.advertised_node import advertised_node
@@ -24,6 +25,7 @@ from orchestrator.server.members import NodeConnection, key_of, published_info
 from orchestrator.server.node_add import NodeAddRequest, install_node, own_host_key
 from orchestrator.server.node_tunnel import make_tunnel
 from orchestrator.server.path_mtu import probe_path_mtu
+from orchestrator.server.removed_nodes import RemovedNodes, tombstone
 from orchestrator.store.interface import Delete, Put, Store, StoreError
 from orchestrator.transport.manifest_publisher import EtcdManifestPublisher, prefix_of
 
@@ -66,6 +68,8 @@ class Cluster:
         self.store = store
         self.local = local
         self.members: dict[str, NodeConnection] = {}
+        self.unreadable: set[str] = set()
+        """The names of nodes whose records in the store could not be read: nobody knows how they are reached."""
         self.on_liveness: Callable[[str], None] = lambda _: None
         """Called with a node's name when it began to answer, or fell silent."""
         self._socket = socket
@@ -74,12 +78,16 @@ class Cluster:
         self._on_status = on_status
         self._advertise = advertise
         self._adding = asyncio.Lock()
+        self._begun = asyncio.get_running_loop().time()
+        self._gone_since: dict[str, float] = {}
+        self._removed = RemovedNodes(store, run)
         self._spread: asyncio.Task[None] | None = None
         self._saved_info: dict[str, tuple[object, ...]] = {}
 
     async def start(self) -> None:
         """Connect the nodes of the store, this host among them, and wait for this host's own agent."""
         nodes = [msgspec.json.decode(e.value, type=Node) for e in await self.store.scan("nodes/")]
+        self.unreadable = {e.key.rpartition("/")[2] for e in await self.store.scan("damaged/nodes/")}
         self._saved_info = {n.name: published_info(n.info) for n in nodes}
         if self._advertise:
             nodes = await self._among_servers(nodes)
@@ -91,6 +99,7 @@ class Cluster:
             self.local = next(n.name for n in nodes if not n.target)
         for node in await self._with_roles(nodes):
             self._connect_member(node)
+        await self._removed.start()
         async with asyncio.timeout(LOCAL_TIMEOUT_S):
             await self.members[self.local].synced.wait()
 
@@ -129,6 +138,9 @@ class Cluster:
 
     async def _on_reconnected(self, member: NodeConnection) -> None:
         """Deliver to all nodes if something changed at *member* that their manifests contain."""
+        for other in self.members.values():
+            if other.tunnel and not other.ready and other is not member:
+                other.tunnel.hurry()
         moved, changed = await self._follow_addresses(member), await self._persist_changed_info([member])
         if moved or changed:
             self._spread = asyncio.create_task(self.deliver())
@@ -186,6 +198,18 @@ class Cluster:
         return {name for name, member in self.members.items() if member.ready}
 
     @property
+    def obedient(self) -> set[str]:
+        """The names of the nodes that answer, and took the last manifest that was offered to them."""
+        return {name for name, member in self.members.items() if member.ready and not member.refusal}
+
+    def is_fenced(self, name: str) -> bool:
+        """Whether node *name* surely runs none of its strict tasks any more: it has not been heard for so long that its lease
+        has ended. Of one that is gone from the cluster, since it is gone, or since this server leads."""
+        member = self.members.get(name)
+        since = self._gone_since.get(name, self._begun) if member is None else member.silent_since
+        return since is not None and asyncio.get_running_loop().time() - since >= STRICT_SILENCE_S
+
+    @property
     def silent(self) -> set[str]:
         """The names of the nodes that do not answer; none where that is more than half of all: then this server is taken to be
         the one that is cut off."""
@@ -223,7 +247,14 @@ class Cluster:
         chosen = [self.members[n] for n in (self.members if nodes is None else nodes) if n in self.members]
         if len(chosen) == 1:
             return await chosen[0].deliver()
-        await asyncio.gather(*(m.deliver() for m in chosen))
+        ends = await asyncio.gather(*(m.deliver() for m in chosen), return_exceptions=True)  # one that cannot keeps nobody back
+        if failed := [end for end in ends if isinstance(end, BaseException)]:
+            raise failed[0]
+
+    async def deliver_where_possible(self) -> None:
+        """As `deliver`, but a node that cannot take its manifest now (a full disk) gets it when it can: what ends, ends."""
+        with contextlib.suppress(UndeliveredError):
+            await self.deliver()
 
     async def add(self, request: NodeAddRequest) -> Node:
         """Check the host, install and start its agent, and make it a member.
@@ -258,6 +289,9 @@ class Cluster:
             await self._enable_manifest_watch(member)
         await self.measure_paths([member])
         await self._save(member.node)
+        if member.node.name in self.unreadable:
+            await self.store.transact((), [Delete(f"damaged/nodes/{member.node.name}")])
+            self.unreadable.discard(member.node.name)
         await self.deliver()
         return member.node
 
@@ -317,15 +351,18 @@ class Cluster:
         return member.node
 
     async def remove(self, name: str, tasks: int, *, force: bool) -> None:
-        """Remove a node. One with tasks is removed only with *force*; its agent then removes them, if it answers."""
+        """Remove a node. One with tasks is removed only with *force*; its agent then removes them, now or when it is back."""
         member = self.get(name)
         if member.node.name == self.local:
             raise RefusedError("the server runs on this node: it cannot leave its own cluster; drain it instead", 409)
         if tasks and not force:
             raise RefusedError(f"node {name} has {tasks} tasks: `pystack node drain {name}` first, or --force", 409)
-        await self._forget(member)
+        removed, put = tombstone(member.node)
+        await self.store.transact((), [Delete(f"nodes/{member.node.name}"), put])
         self._saved_info.pop(member.node.name, None)
-        await self.store.transact((), [Delete(f"nodes/{member.node.name}")])
+        self._gone_since[member.node.name] = asyncio.get_running_loop().time()
+        await self._forget(member)
+        self._removed.tell(removed)
         if member.manifest_publisher:
             await member.manifest_publisher.clear()
             await self.store.revoke_read(member.node.name)
@@ -346,6 +383,7 @@ class Cluster:
 
     async def close(self) -> None:
         """Disconnect all nodes; their tasks run on."""
+        await self._removed.close()
         await asyncio.gather(*(m.close() for m in self.members.values()))
 
 

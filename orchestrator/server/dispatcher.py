@@ -35,6 +35,8 @@ class Dispatcher:
         self._contents = contents
         self._leaving: dict[str, Task] = {}
         """Tasks that were removed, and whose containers their nodes may still have: see `_still_leaving`."""
+        self._strict: dict[str, str] = {}
+        """Of removed tasks that must not run twice, the nodes: `wait_removed` asks whether those may still run them."""
         self._affected: set[str] = set()
         self._notifier: asyncio.Task[None] | None = None
         cluster.on_liveness = self._on_liveness
@@ -66,7 +68,7 @@ class Dispatcher:
         unheard = {n for n, member in self.cluster.members.items() if member.unheard}
         assumed = {n for n, t in tasks.items() if t.node in unheard and t.desired == "running" and n not in statuses}
         running = {name for name, status in statuses.items() if may_serve(status) and name in tasks} | assumed
-        running -= self.state.draining
+        running -= self.state.draining | {name for name in running if tasks[name].node not in self.cluster.members}
         answering = {name for name in running if tasks[name].node not in silent}
         serving = {name for name in answering if name in assumed or serves(statuses[name])}
         return serving, answering, running
@@ -98,7 +100,9 @@ class Dispatcher:
         """Delete tasks, once no node sends them new connections; their nodes then stop them. `wait_removed` waits until they
         have."""
         async with self.drained(names):
-            self._leaving |= {n: self.state.tasks[n] for n in names if n in self.state.tasks}
+            leaving = {n: self.state.tasks[n] for n in names if n in self.state.tasks}
+            self._leaving |= leaving
+            self._strict |= {n: t.node for n, t in leaving.items() if t.strict}
             await self.state.delete_tasks(names)
             await self.cluster.deliver()
 
@@ -106,14 +110,14 @@ class Dispatcher:
         """Send no new connections to these tasks from now on, until `undrain_tasks` or their removal."""
         if news := {n for n in names if n in self.state.tasks} - self.state.draining:
             self.state.draining |= news
-            await self.cluster.deliver()
+            await self.cluster.deliver_where_possible()
 
     async def undrain_tasks(self, names: Iterable[str]) -> None:
         """Let new connections go to these tasks again, as far as they are there."""
         drained = self.state.draining & set(names)
         self.state.draining -= drained
         if drained & self.state.tasks.keys():
-            await self.cluster.deliver()
+            await self.cluster.deliver_where_possible()
 
     @contextlib.asynccontextmanager
     async def drained(self, names: Collection[str]) -> AsyncIterator[None]:
@@ -125,14 +129,20 @@ class Dispatcher:
             await self.undrain_tasks(names)
 
     async def wait_removed(self, names: Sequence[str]) -> None:
-        """Wait until the nodes have removed *names*. A node that does not answer removes them when it is back."""
+        """Wait until the nodes have removed *names*. A node that does not answer removes them when it is back; a strict task is
+        waited for until the lease of its node has ended, too."""
 
         def answer() -> bool | None:
-            local, ready = self.cluster.local, self.cluster.ready
+            local, ready = self.cluster.local, self.cluster.obedient
             self.statuses.forget({n for n in names if self.statuses.nodes.get(n, local) not in ready})
-            return True if all(n not in self.statuses.by_task for n in names) else None
+            if any(n in self.statuses.by_task for n in names):
+                return None
+            at = {self._strict[n] for n in names if n in self._strict}
+            return True if all(node in ready or self.cluster.is_fenced(node) for node in at) else None
 
         await self.statuses.until(answer)
+        for name in names:
+            self._strict.pop(name, None)
 
     # --- statuses ----------------------------------------------------------------------------------------------
 

@@ -165,25 +165,31 @@ class PlanExecutor:
         stack = self._contents.with_digests(stack)
         before = control.before or (self._state.stacks[stack.name].stack if stack.name in self._state.stacks else stack)
         changed = {s.name for s in plan.changes if s.kind == "task"}
+        absent = self._waiting_for_nodes(stack, plan)
         failures = await prepare_nodes(
             self._dispatcher.cluster,
             self._images,
             plan.desired.tasks,
             plan.desired.networks,
             emit,
-            unchanged={t.name for t in plan.desired.tasks} - changed,
+            unchanged={t.name for t in plan.desired.tasks} - changed | absent,
         )
         if failures:
             return failures
-        rolling = {} if options.no_start else self._rolling(stack, plan)
+        rolling = {} if options.no_start else self._rolling(stack, plan, absent)
         await self._remove_leaving(plan, rolling)
         actions = UpdateExecutor(self._dispatcher, self.planner, self._images, Wanted(stack, options, plan), emit, control)
         rollout = self._rollout(stack, plan, options, rolling, actions)
         in_place = {name for tasks in rolling.values() for name in tasks}
         tasks = [self._task(t, rollout, options, in_place, plan) for t in plan.desired.tasks if t.planned]
-        left = {t.name: why for t in tasks if t.name not in changed and (why := self._dispatcher.unreachable_reason(t))}
+        left = {
+            t.name: why
+            for t in tasks
+            if (t.name not in changed or t.name in absent) and (why := self._dispatcher.unreachable_reason(t))
+        }
         for name, why in left.items():
-            emit(WarningEvent(message=f"{name} is left as it is: {why}"))
+            what = "is changed when its node is back" if name in changed else "is left as it is"
+            emit(WarningEvent(message=f"{name} {what}: {why}"))
         tasks = self._in_turn(stack, tasks, changed)
         rollout.set_tasks([t for t in tasks if t.name not in left])
         new = [t for t in tasks if t.name not in in_place and self._state.tasks.get(t.name) != t]
@@ -196,6 +202,12 @@ class PlanExecutor:
         if rollout.reverted:
             await self._write_reverted(stack, rollout.reverted, before, options)
         return [await self._dispatcher.with_log(f) for f in failures]
+
+    def _waiting_for_nodes(self, stack: Stack, plan: Plan) -> set[str]:
+        """The tasks of mode global on nodes that do not answer: nobody else can have them, and nobody waits for them."""
+        everywhere = {s.name for s in stack.services if s.mode == "global"}
+        tasks = plan.desired.tasks
+        return {t.name for t in tasks if t.service in everywhere and self._dispatcher.unreachable_reason(t)}
 
     def _rollout(
         self, stack: Stack, plan: Plan, options: UpOptions, rolling: Mapping[str, Mapping[str, Task]], actions: UpdateExecutor
@@ -211,10 +223,10 @@ class PlanExecutor:
             actions=actions,
         )
 
-    def _rolling(self, stack: Stack, plan: Plan) -> dict[str, dict[str, Task]]:
-        """The tasks that a rolling update replaces, as they are now: service → name → task."""
+    def _rolling(self, stack: Stack, plan: Plan, absent: Set[str]) -> dict[str, dict[str, Task]]:
+        """The tasks that a rolling update replaces, as they are now, but for those *absent*: service → name → task."""
         paced = {s.name for s in stack.services if (s.update or s.staged) and not s.is_job}
-        replaced = {s.name for s in plan.steps if s.kind == "task" and s.action == "replace"}
+        replaced = {s.name for s in plan.steps if s.kind == "task" and s.action == "replace"} - absent
         out: dict[str, dict[str, Task]] = {}
         for task in plan.desired.tasks:
             if task.service in paced and task.name in replaced and self._state.tasks[task.name].desired == "running":
@@ -240,7 +252,8 @@ class PlanExecutor:
             return task
         followers = {s.name for s in plan.changes if s.follows}
         if task.name not in {s.name for s in plan.changes if s.kind == "task"}:
-            return self._state.tasks.get(task.name, task)
+            known = self._state.tasks.get(task.name, task)  # what is not its container's may change while it runs
+            return msgspec.structs.replace(known, boot_wait_s=task.boot_wait_s, balanced=task.balanced)
         old = self._state.tasks.get(task.name)
         if old and old.desired == "running" and moved(old.container, task.container):
             return task  # it is given its addresses as it runs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Awaitable, Callable
@@ -14,7 +15,7 @@ import msgspec
 from agent.contract.manifest import Manifest, diff
 from agent.contract.sealing import PURPOSES
 from agent.contract.status import NodeInfo, TaskStatus
-from orchestrator.errors import PystackError, RefusedError, UnreachableError
+from orchestrator.errors import PystackError, RefusedError, UndeliveredError, UnreachableError
 from orchestrator.placement.node import Node
 from orchestrator.transport.agent_client import AgentClient
 from orchestrator.transport.manifest_publisher import EtcdManifestPublisher
@@ -22,6 +23,8 @@ from orchestrator.transport.manifest_publisher import EtcdManifestPublisher
 if TYPE_CHECKING:
     from orchestrator.transport.ssh import SshTunnel
 
+OFFER_AGAIN_S = 2.0
+"""How long after a node refused its manifest it is offered again."""
 UNHEARD_S = 10.0
 """How long a server that begins to lead takes a node for well that it has not heard yet."""
 log = logging.getLogger(__name__)
@@ -69,6 +72,8 @@ class NodeConnection:
         """Since when the node does not answer, by the loop's clock in seconds; None while it does."""
         self._manifest = manifest
         self._on_status = on_status
+        self.refusal = ""
+        """Why the node did not take its last manifest, "" if it did; it is offered again and again."""
         self._delivery: asyncio.Future[None] | None = None
         self._first_delivery: asyncio.Task[None] | None = None
         self._deliverer: asyncio.Task[None] | None = None
@@ -76,6 +81,8 @@ class NodeConnection:
         self._delivered: Manifest | None = None
         self._epoch = os.urandom(4).hex()
         self._count = 0
+        self._closed = False
+        self._retry: asyncio.TimerHandle | None = None
 
     @property
     def ready(self) -> bool:
@@ -150,10 +157,8 @@ class NodeConnection:
         self.node = msgspec.structs.replace(self.node, info=info)
 
     async def _deliver_quietly(self) -> None:
-        try:
+        with contextlib.suppress(PystackError):  # it is said, and offered again
             await self.deliver()
-        except PystackError as error:
-            log.warning("node %s: %s", self.node.name, error)
 
     async def deliver(self) -> None:
         """Send the node its manifest as of now, and return when the node has it. Calls of one moment share one delivery.
@@ -180,12 +185,26 @@ class NodeConnection:
                 if not same:
                     await self._send_manifest(manifest)
             except UnreachableError:
+                self.refusal = ""
                 current.set_result(None)
             except PystackError as error:
-                current.set_exception(error)
+                self._refused(error)
+                current.set_exception(UndeliveredError(f"node {self.node.name}: {error}", getattr(error, "status", 500)))
                 current.exception()
             else:
+                self.refusal = ""
                 current.set_result(None)
+
+    def _refused(self, error: PystackError) -> None:
+        """The node did not take its manifest: its disk may be full. Offer it again after a while."""
+        if not self.refusal:
+            log.warning("node %s: %s", self.node.name, error)
+        self.refusal = str(error)
+        self._retry = asyncio.get_running_loop().call_later(OFFER_AGAIN_S, self._offer_again)
+
+    def _offer_again(self) -> None:
+        if self.refusal and self.ready and not self._closed:
+            self._first_delivery = asyncio.create_task(self._deliver_quietly())
 
     async def _send_manifest(self, manifest: Manifest) -> None:
         """Send the changes since the last delivery, or all of it if the node does not have that one."""
@@ -211,6 +230,9 @@ class NodeConnection:
 
     async def close(self) -> None:
         """Disconnect."""
+        self._closed = True
+        if self._retry:
+            self._retry.cancel()
         if self._listener:
             self._listener.cancel()
             await asyncio.gather(self._listener, return_exceptions=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Collection
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import msgspec
 
 from orchestrator.server import store_version
 from orchestrator.server.autoscaler import Autoscaler
+from orchestrator.server.checked_store import CheckedStore
 from orchestrator.server.cluster import Cluster
 from orchestrator.server.contents import Contents
 from orchestrator.server.dispatcher import Dispatcher
@@ -47,7 +49,8 @@ class ControlPlane:
         advertise: str = "",
         reschedule_after_s: float | None = None,
     ) -> None:
-        self.store = store
+        store = CheckedStore(store)
+        self.store: Store = store
         self.state = ClusterState(store)
         self.contents = Contents(store, keys, node)
         # the connections begin with `start`: by then there is a dispatcher
@@ -100,9 +103,9 @@ class ControlPlane:
         self._loops.append(asyncio.create_task(self.jobs.run(), name="jobs"))
         self._loops.append(asyncio.create_task(self.autoscaler.run(), name="autoscale"))
         self._loops.append(asyncio.create_task(self.rollouts.resume_all(), name="resume rollouts"))
-        if self._reschedule_after_s is not None:
-            rescheduler = Rescheduler(self.dispatcher, self.images, self.inputs, self._reschedule_after_s)
-            self._loops.append(asyncio.create_task(rescheduler.run(), name="reschedule"))
+        after_s = math.inf if self._reschedule_after_s is None else self._reschedule_after_s
+        rescheduler = Rescheduler(self.dispatcher, self.images, self.inputs, after_s)
+        self._loops.append(asyncio.create_task(rescheduler.run(), name="reschedule"))
 
     async def _scaled_by_hand(self, stack: str, services: Collection[str]) -> None:
         """Whoever says how many replicas there are does not want them changed."""

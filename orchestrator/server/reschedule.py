@@ -22,6 +22,7 @@ from orchestrator.server.events import ignore
 from orchestrator.server.images import Images
 from orchestrator.server.inputs import Inputs
 from orchestrator.server.prepare import prepare_nodes
+from orchestrator.server.silence import SilenceWatch
 from orchestrator.server.statuses import serves
 from orchestrator.stackfile.model import Service
 
@@ -30,13 +31,16 @@ log = logging.getLogger(__name__)
 
 
 class Rescheduler:
-    """The loop that moves tasks away from nodes that have been silent for *after_s* seconds."""
+    """The loop that moves tasks away from nodes that have been silent for *after_s* seconds, or were removed."""
 
     def __init__(self, dispatcher: Dispatcher, images: Images, inputs: Inputs, after_s: float) -> None:
         self._dispatcher, self._state, self._cluster = dispatcher, dispatcher.state, dispatcher.cluster
         self._images = images
         self._inputs = inputs
-        self._after_s = after_s
+        self._watch_of_silence = SilenceWatch(after_s)
+        self._lost: frozenset[str] = frozenset()
+        """The nodes that have been silent for long enough."""
+        self._isolated = False
         self._busy: set[str] = set()
         """Stacks whose tasks are being moved, or that wait for an `up` to end."""
 
@@ -50,38 +54,41 @@ class Rescheduler:
         tried: object = None
         while True:
             await asyncio.sleep(POLL_INTERVAL_S)
+            self._look()
             silent = self._silent()
             stacks = sorted({t.stack for t in self._state.tasks.values() if t.node in silent})
             # tasks that no node could take are tried again when something is different
-            situation = (silent, frozenset(self._cluster.ready), frozenset(self._state.tasks))
+            fenced = frozenset(filter(self._cluster.is_fenced, silent))
+            situation = (silent, fenced, frozenset(self._cluster.ready), frozenset(self._state.tasks))
             if not stacks or situation == tried:
                 continue
             tried = situation
-            # nodes that fell silent only now count too: a partition is not noticed on all connections at once
-            away = set(self._cluster.members) - self._cluster.ready
-            if len(away) * 2 > len(self._cluster.members):
-                log.warning("more than half of all nodes are silent, so nothing is moved: %s", ", ".join(sorted(away)))
-                continue
             for stack in (s for s in stacks if s not in self._busy):
                 self._busy.add(stack)
                 group.create_task(self._try(stack), name=f"reschedule {stack}")
+
+    def _look(self) -> None:
+        """Find out who is lost, and say once that this server is the one that is cut off."""
+        members, now = self._cluster.members, asyncio.get_running_loop().time()
+        self._lost = self._watch_of_silence.lost(now, {name: m.silent_since for name, m in members.items()})
+        isolated = self._watch_of_silence.isolated(now)
+        if isolated and not self._isolated:
+            away = ", ".join(sorted(set(members) - self._cluster.ready))
+            log.warning("more than half of all nodes are silent, so nothing is moved: %s", away)
+        self._isolated = isolated
 
     async def _try(self, stack: str) -> None:
         try:
             await self._reschedule(stack)
         except PystackError as error:
-            log.warning("tasks of stack %s stay on nodes that are silent: %s", stack, error)
+            log.warning("tasks of stack %s stay on nodes that do not answer: %s", stack, error)
         finally:
             self._busy.discard(stack)
 
     def _silent(self) -> frozenset[str]:
-        """The nodes that have been silent for long enough."""
-        now = asyncio.get_running_loop().time()
-        return frozenset(
-            name
-            for name, m in self._cluster.members.items()
-            if m.silent_since is not None and now - m.silent_since >= self._after_s
-        )
+        """The nodes that have been silent for long enough, and those that were removed and left tasks behind."""
+        known = self._cluster.members.keys() | self._cluster.unreadable
+        return self._lost | ({t.node for t in self._state.tasks.values()} - known)
 
     async def _reschedule(self, name: str) -> None:
         """Move the tasks of stack *name* away from the nodes that are silent, as far as other nodes can take them."""
@@ -90,6 +97,7 @@ class Rescheduler:
             silent = self._silent()
             if name not in state.stacks:
                 return
+            await self._drop_bound(name)
             stack, current, placement = state.stacks[name].stack, state.of_stack(name), self._inputs.placement(name)
             services = {s.name: s for s in stack.services}
             mobile = {s.name for s in stack.services if s.mode.startswith("replicated")}
@@ -99,9 +107,12 @@ class Rescheduler:
                 if t.node in silent - self._cluster.ready
                 and t.service in mobile
                 and t.desired == "running"
+                and (not t.strict or self._cluster.is_fenced(t.node))
                 and not self._is_done(t, services[t.service])
                 and not (services[t.service].stable and self._has_volume(t))
             }
+            flapping = self._watch_of_silence.flapping(asyncio.get_running_loop().time())
+            placement = msgspec.structs.replace(placement, ready=placement.ready - flapping)
             nodes = reassign(stack, [t for t in current.tasks if t.desired != "oneoff"], placement, lost)
             moved = [msgspec.structs.replace(t, node=nodes[t.name]) for t in current.tasks if t.name in nodes]
             networks = networks_after_move(moved, current, list(state.networks.values()), placement)
@@ -114,7 +125,21 @@ class Rescheduler:
             await state.put(tasks=moved, networks=networks)
             self._dispatcher.statuses.forget({t.name for t in moved})
             for task in moved:
-                log.warning("%s goes to %s: its node is silent", task.name, task.node)
+                log.warning("%s goes to %s: its node is silent, or gone", task.name, task.node)
+            await self._cluster.deliver()
+
+    async def _drop_bound(self, stack: str) -> None:
+        """Delete the tasks of *stack* that went with their removed node: those that are one for each node, or nobody keeps."""
+        state, known = self._state, self._cluster.members.keys() | self._cluster.unreadable
+        everywhere = {s.name for s in state.stacks[stack].stack.services if s.mode.startswith("global")}
+        bound = [
+            t.name
+            for t in state.of_stack(stack).tasks
+            if t.node not in known and (t.service in everywhere or t.desired == "oneoff")
+        ]
+        if bound:
+            self._dispatcher.statuses.forget(set(bound))
+            await state.delete_tasks(bound)
             await self._cluster.deliver()
 
     def _has_volume(self, task: Task) -> bool:

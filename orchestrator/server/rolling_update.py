@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 from agent.contract.task import Task
-from orchestrator.errors import PystackError
+from orchestrator.errors import PystackError, UndeliveredError
 from orchestrator.stackfile.model import Service, UpdateConfig
 from orchestrator.stackfile.workloads import DeployHook
 
@@ -32,7 +32,7 @@ class UpdateActions(Protocol):
 
     async def surge(self, service: str, count: int, share: float = -1.0) -> list[Task]:
         """Have *count* more tasks of *service*, as if it had more replicas, with that *share* of its connections. Returns all
-        of them. Raises PystackError if no node can take them."""
+        of them. Raises PystackError if no node can take them, UndeliveredError if one that should does not."""
         ...
 
     async def weigh(self, tasks: Sequence[Task], share: float) -> None:
@@ -105,6 +105,8 @@ async def _surge(service: Service, pace: UpdateConfig, count: int, actions: Upda
         return []
     try:
         return await actions.surge(service.name, min(pace.parallelism or count, count))
+    except UndeliveredError:
+        raise  # a node that cannot take a spare cannot take the others either
     except PystackError as error:
         first = str(error).splitlines()[0]
         actions.warn(f"{service.name} cannot have a task more for a while, so each is stopped before the next starts: {first}")

@@ -72,7 +72,8 @@ def verdict(task: Task, status: TaskStatus | None, *, now: float, want: str) -> 
         return "out of memory" if status.oom_killed else f"exited with {status.exit_code}"
     if status.state == "restarting" or status.restarts:
         if status.restarts >= LOOP_LIMIT and status.state == "restarting":
-            return f"exited with {status.exit_code} and was restarted {status.restarts} times"
+            ended = "out of memory" if status.oom_killed else f"exited with {status.exit_code}"
+            return f"{ended} and was restarted {status.restarts} times"
         if status.state == "restarting":
             return None
     if status.state not in ("running", "paused"):

@@ -26,6 +26,15 @@ def of_volume_move(name: str) -> str:
     return f"moves/{name}"
 
 
+REMOVED_NODES = "removed/"
+"""The prefix of nodes that have yet to hear that they were removed."""
+
+
+def of_removed_node(ident: str) -> str:
+    """`removed/<id>`; a node that is added again has another ID."""
+    return f"{REMOVED_NODES}{ident}"
+
+
 def of_stack(name: str) -> str:
     """`stacks/<stack>`, the present revision."""
     return f"stacks/{name}"

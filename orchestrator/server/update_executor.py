@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from agent.contract.task import Task
-from orchestrator.errors import PystackError
+from orchestrator.errors import PystackError, UndeliveredError
 from orchestrator.planning.state import Plan
 from orchestrator.server.dispatcher import Dispatcher
 from orchestrator.server.events import Emit, StepEvent, WarningEvent
@@ -130,12 +131,15 @@ class UpdateExecutor:
         """Drain and remove the tasks that `surge` started, and take back the networks that only they needed."""
         names = [t.name for t in tasks]
         async with self._dispatcher.drained(names):
-            await self._dispatcher.remove_tasks(names)
+            with contextlib.suppress(
+                UndeliveredError
+            ):  # the node that cannot hear of it now has none of them, or ends it later
+                await self._dispatcher.remove_tasks(names)
             await self._dispatcher.wait_removed(names)
         planned = {n.name: n for n in self._plan.desired.networks}
         known = self._state.networks
         await self._state.put(networks=[n for n in planned.values() if n.name in known and known[n.name].hosts != n.hosts])
-        await self._cluster.deliver()
+        await self._cluster.deliver_where_possible()
 
     async def checkpoint(self, done: int, total: int) -> None:
         """*done* of *total* tasks are exchanged: the update goes on, unless somebody asked it to pause."""

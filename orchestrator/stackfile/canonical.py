@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from agent.contract.options import OPTIONS, Kind
 from orchestrator.stackfile.field_readers import flag, scalar
 from orchestrator.stackfile.load import Loaded
 from orchestrator.stackfile.merge import as_mapping
@@ -266,7 +267,9 @@ def _develop(place: ServiceBody, value: Any) -> Any:
     return value and {**value, "watch": [{**r, "path": place.path(scalar(r["path"]))} for r in value.get("watch") or ()]}
 
 
+_OF_KIND: dict[Kind, Form] = {Kind.SIZE: _bytes, Kind.WORD_OR_WORDS: _listed, Kind.PAIRS: _pairs}
 FORMS: dict[str, Form] = {
+    **{o.key: _OF_KIND[o.kind] for o in OPTIONS if o.key and o.kind in _OF_KIND},
     "build": _build,
     "develop": _develop,
     "command": _command,
@@ -282,12 +285,7 @@ FORMS: dict[str, Form] = {
     "pre_stop": _hooks,
     "pre_start": _before,
     "devices": _devices,
-    "annotations": _pairs,
-    "sysctls": _pairs,
-    "dns": _listed,
-    "dns_search": _listed,
     "tmpfs": _listed,
-    "mem_limit": _bytes,
     "memswap_limit": _bytes,
     "mem_reservation": _bytes,
     "shm_size": _bytes,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from agent.contract.container import DeviceRequest, Hook, Ulimit
+from agent.contract.options import Kind, Option
 from orchestrator.stackfile.load_context import LoadContext, dotted, kind
 from orchestrator.stackfile.marked_document import Path_
 from orchestrator.stackfile.merge import as_mapping
@@ -176,6 +177,23 @@ def pairs(field: str) -> FieldReader:
         return {field: tuple(sorted((k, scalar(v)) for k, v in as_mapping(value).items()))}
 
     return row
+
+
+READERS: dict[Kind, Callable[[str], FieldReader]] = {
+    Kind.FLAG: boolean,
+    Kind.TEXT: text,
+    Kind.SIZE: size,
+    Kind.WORDS: words,
+    Kind.WORD_OR_WORDS: words,
+    Kind.PAIRS: pairs,
+}
+
+
+def plain(option: Option) -> FieldReader:
+    """The reader of a plain option's key."""
+    if option.kind is Kind.WHOLE:
+        return integer(option.field, option.low, option.high)
+    return READERS[option.kind](option.field)
 
 
 def command_line(field: str) -> FieldReader:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from agent.contract.options import OPTIONS, Kind
 from orchestrator.stackfile.load_context import dotted, kind
 from orchestrator.stackfile.marked_document import MarkedDocument, Path_, without
 from orchestrator.stackfile.problem import Mark, Problem, StackFileError
@@ -143,14 +144,14 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list) else [value] if value is not None else []
 
 
+_OF_KIND = {Kind.WORDS: unique, Kind.WORD_OR_WORDS: append, Kind.PAIRS: by_key}
 RULES: Mapping[tuple[str, ...], Rule] = {
+    **{("services", "*", o.key): _OF_KIND[o.kind] for o in OPTIONS if o.key and o.kind in _OF_KIND},
     ("services", "*", "command"): replace,
     ("services", "*", "entrypoint"): replace,
     ("services", "*", "healthcheck", "test"): replace,
     ("services", "*", "environment"): by_key,
     ("services", "*", "labels"): by_key,
-    ("services", "*", "annotations"): by_key,
-    ("services", "*", "sysctls"): by_key,
     ("services", "*", "build"): build,
     ("services", "*", "build", "args"): by_key,
     ("services", "*", "build", "labels"): by_key,
@@ -164,16 +165,10 @@ RULES: Mapping[tuple[str, ...], Rule] = {
     ("services", "*", "ulimits", "*"): limit,
     ("services", "*", "links"): unique,
     ("services", "*", "external_links"): unique,
-    ("services", "*", "cap_add"): unique,
-    ("services", "*", "cap_drop"): unique,
     ("services", "*", "security_opt"): unique,
     ("services", "*", "group_add"): unique,
-    ("services", "*", "volumes_from"): unique,
-    ("services", "*", "device_cgroup_rules"): unique,
     ("services", "*", "profiles"): unique,
     ("services", "*", "extra_hosts"): hosts,
-    ("services", "*", "dns"): append,
-    ("services", "*", "dns_search"): append,
     ("services", "*", "dns_opt"): append,
     ("services", "*", "env_file"): append,
     ("services", "*", "label_file"): append,

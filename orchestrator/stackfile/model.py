@@ -10,6 +10,7 @@ from agent.contract.network import Subnet, is_encrypted
 from agent.contract.trust import ImagePolicy, Locked
 from agent.contract.volume import is_shared
 from agent.contract.wire import WireStruct
+from orchestrator.stackfile.fence import Fence
 from orchestrator.stackfile.workloads import JOBS, Hooks, Job, Scale, Schedule, StagedUpdate
 
 
@@ -152,6 +153,8 @@ class Service(WireStruct, frozen=True, kw_only=True):
     reserves: Reserves = Reserves()
     update: UpdateConfig | None = None
     rollback: UpdateConfig | None = None
+    fence: Fence | None = None
+    ingress_mode: str = "local-first"
     job: Job = Job()
     schedule: Schedule | None = None
     hooks: Hooks = Hooks()

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from agent.contract.options import OPTIONS, Kind, Option
+
 Schema = dict[str, Any]
 NAME = "^[a-zA-Z0-9._-]+$"
 LATER = "is not supported yet and has no effect"
@@ -78,7 +80,7 @@ TEXTS = listed(TEXT)
 UNIQUE_TEXTS = listed(TEXT, unique=True)
 ONE_OR_MORE = either(TEXT, UNIQUE_TEXTS, title="text or a list of texts")
 PAIRS = either(named(SCALAR, any_name=True), UNIQUE_TEXTS, title="a mapping or a list of NAME=VALUE")
-OPTIONS = named({"type": ["string", "number"], "title": "text"}, any_name=True)
+DRIVER_OPTIONS = named({"type": ["string", "number"], "title": "text"}, any_name=True)
 COMMAND = either({"type": "null"}, TEXT, TEXTS, title="text or a list of texts")
 HOSTS = either(named(either(TEXT, TEXTS), any_name=True), UNIQUE_TEXTS, title="a mapping or a list of NAME:ADDRESS")
 EXTERNAL = either(FLAG, record({"name": key(TEXT, "What it is called, as files of old wrote it.")}))
@@ -344,7 +346,9 @@ ATTACHMENT = record(
             {"type": "number"}, "The highest is attached first.", differs="the default route is gw_priority's alone"
         ),
         "driver_opts": key(
-            OPTIONS, "What the driver is told of this endpoint.", differs="com.docker.network.endpoint.ifname and .sysctls"
+            DRIVER_OPTIONS,
+            "What the driver is told of this endpoint.",
+            differs="com.docker.network.endpoint.ifname and .sysctls",
         ),
         "x-bandwidth": key(BANDWIDTH, "Limits of bandwidth on this network."),
     },
@@ -432,8 +436,26 @@ DEPENDENCY = record(
 )
 BLKIO_RATES = listed(record({"path": key(TEXT, "The device."), "rate": key(WHOLE, "Bytes or operations a second.")}))
 
+_SHAPES = {
+    Kind.FLAG: FLAG,
+    Kind.TEXT: TEXT,
+    Kind.WHOLE: WHOLE,
+    Kind.SIZE: SIZE,
+    Kind.WORDS: UNIQUE_TEXTS,
+    Kind.WORD_OR_WORDS: ONE_OR_MORE,
+    Kind.PAIRS: PAIRS,
+}
+
+
+def _plain(option: Option) -> Schema:
+    """The key of a plain option."""
+    bounds = {"minimum": option.low, "maximum": option.high} if option.kind is Kind.WHOLE else {}
+    return key({**_SHAPES[option.kind], **bounds}, option.does, differs=option.differs)
+
+
 SERVICE = record(
     {
+        **{o.key: _plain(o) for o in OPTIONS if o.key},
         "image": key(TEXT, "The image."),
         "build": key(either(TEXT, BUILD), "How the image is built; text is its context."),
         "pull_policy": key(
@@ -470,26 +492,14 @@ SERVICE = record(
             ),
             "Files of variables.",
         ),
-        "working_dir": key(TEXT, "The folder that it starts in."),
-        "user": key(TEXT, "As whom it runs."),
         "group_add": key(listed({"type": ["string", "number"]}, unique=True), "Further groups."),
-        "hostname": key(TEXT, "What it calls itself."),
-        "domainname": key(TEXT, "Its NIS domain."),
         "container_name": key(
             {**TEXT, "pattern": "[a-zA-Z0-9][a-zA-Z0-9_.-]+", "title": "two or more letters, digits, _ . -"},
             "What the container is called.",
         ),
         "labels": key(PAIRS, "Labels of the container."),
         "label_file": key(either(TEXT, TEXTS), "Files of labels."),
-        "annotations": key(PAIRS, "OCI annotations, for the runtime."),
-        "tty": key(FLAG, "With a terminal."),
-        "stdin_open": key(FLAG, "With standard input open."),
         "attach": key(FLAG, "Whether `up --attach` shows its output."),
-        "init": key(FLAG, "With an init that reaps children.", differs="needs tini or catatonit on the node"),
-        "read_only": key(FLAG, "Its root is not to be written."),
-        "privileged": key(FLAG, "With all capabilities and devices."),
-        "cap_add": key(UNIQUE_TEXTS, "Further capabilities."),
-        "cap_drop": key(UNIQUE_TEXTS, "Capabilities that it has not."),
         "security_opt": key(
             UNIQUE_TEXTS,
             "no-new-privileges, seccomp=FILE|unconfined|builtin|strict, apparmor=…, label=…",
@@ -507,7 +517,6 @@ SERVICE = record(
             "Credentials of a managed account.",
             refused=WINDOWS,
         ),
-        "stop_signal": key(TEXT, "The signal that asks it to end."),
         "stop_grace_period": key(DURATION, "How long it may take then."),
         "restart": key(TEXT, "no, always, unless-stopped or on-failure[:N]."),
         "healthcheck": key(HEALTHCHECK, "How its health is seen."),
@@ -525,14 +534,10 @@ SERVICE = record(
         "cpu_rt_runtime": key(NUMBER, "The real-time budget.", differs="as cpu_rt_period"),
         "cpu_count": key({**WHOLE, "minimum": 0}, "How many CPUs it sees.", refused=WINDOWS),
         "cpu_percent": key({**WHOLE, "minimum": 0, "maximum": 100}, "Which part of them.", refused=WINDOWS),
-        "cpuset": key(TEXT, "The CPUs that it may run on."),
-        "mem_limit": key(SIZE, "Memory that it may use."),
         "mem_reservation": key(WHOLE_SIZE, "Memory that is left to it where memory is short."),
         "memswap_limit": key(SIZE, "Memory and swap together."),
         "mem_swappiness": key(WHOLE, "How readily it is swapped out.", differs="kernels with cgroup v2 have no such control"),
         "pids_limit": key(NUMBER, "Processes that it may have."),
-        "oom_score_adj": key({**WHOLE, "minimum": -1000, "maximum": 1000}, "How soon it is killed where memory is out."),
-        "oom_kill_disable": key(FLAG, "Never kill it.", differs="kernels with cgroup v2 have no such control"),
         "shm_size": key(SIZE, "Size of /dev/shm."),
         "blkio_config": key(
             record(
@@ -555,9 +560,7 @@ SERVICE = record(
             {"type": "object"}, "Options of the writable layer.", refused="keeps the service from being started"
         ),
         "cgroup": key(words("host", "private"), "Its cgroup namespace."),
-        "cgroup_parent": key(TEXT, "The cgroup above it."),
         "ulimits": key(ULIMITS, "Resource limits.", differs="clamped to what the node allows, which is said"),
-        "sysctls": key(PAIRS, "Kernel parameters of its namespaces."),
         "devices": key(
             listed(
                 either(
@@ -574,7 +577,6 @@ SERVICE = record(
             ),
             "Devices of the node.",
         ),
-        "device_cgroup_rules": key(UNIQUE_TEXTS, "Rules of the device cgroup."),
         "gpus": key(
             either(
                 words("all"),
@@ -589,7 +591,6 @@ SERVICE = record(
             "GPUs that it needs; nodes describe theirs in CDI files.",
         ),
         "volumes": key(listed(MOUNT, unique=True), "What is mounted."),
-        "volumes_from": key(UNIQUE_TEXTS, "The mounts of another service or container."),
         "tmpfs": key(ONE_OR_MORE, "Where memory is mounted."),
         "configs": key(GRANTS, "Configs, as files."),
         "secrets": key(GRANTS, "Secrets, as files in memory."),
@@ -610,12 +611,9 @@ SERVICE = record(
             differs="as everywhere: all ports are open within a network",
         ),
         "extra_hosts": key(HOSTS, "Lines of /etc/hosts."),
-        "dns": key(ONE_OR_MORE, "Servers that are asked for outer names."),
-        "dns_search": key(ONE_OR_MORE, "Domains that are tried."),
         "dns_opt": key(UNIQUE_TEXTS, "Options of the resolver."),
         "pid": key({"type": ["string", "null"], "title": "text"}, "Its PID namespace."),
         "ipc": key(TEXT, "Its IPC namespace."),
-        "uts": key(TEXT, "Its UTS namespace."),
         "isolation": key(TEXT, "How it is isolated.", refused=WINDOWS),
         "runtime": key(TEXT, "The OCI runtime.", differs="runc, crun, or one that `runtimes` in the node's config.yml names"),
         "logging": key(
@@ -712,6 +710,14 @@ SERVICE = record(
                 }
             ),
             "Where tasks go, further than deploy.placement.",
+        ),
+        "x-fence": key(
+            either(TEXT, DURATION),
+            "strict, or how long a task waits for the control plane after a boot of its node: 15s.",
+        ),
+        "x-ingress-mode": key(
+            words("local-first", "balanced"),
+            "To whom a node sends connections to published ports: to tasks of its own if it has some, or to all alike.",
         ),
         "x-bandwidth": key(BANDWIDTH, "Limits of bandwidth on each of its networks."),
         "x-harden": key(
@@ -832,7 +838,7 @@ NETWORK = record(
             "bridge, overlay, macvlan, ipvlan, host, none, or a plugin's.",
             differs="an overlay on several nodes, a bridge on one, if not said",
         ),
-        "driver_opts": key(OPTIONS, "What the driver is told."),
+        "driver_opts": key(DRIVER_OPTIONS, "What the driver is told."),
         "ipam": key(
             record(
                 {
@@ -869,7 +875,7 @@ VOLUME = record(
     {
         "name": key(TEXT, "What it is called; STACK_KEY if not said."),
         "driver": key(TEXT, "local, sshfs, nfs, cifs or glusterfs."),
-        "driver_opts": key(OPTIONS, "What the driver is told."),
+        "driver_opts": key(DRIVER_OPTIONS, "What the driver is told."),
         "external": key(EXTERNAL, "It is there already."),
         "labels": key(PAIRS, "Its labels."),
         "x-volume": key(record({"follow": key(FLAG, "Its data goes along where its users go.")}), "What becomes of its data."),
@@ -889,7 +895,7 @@ SECRET = record(
     {
         **CONTENT,
         "driver": key(TEXT, "Who keeps it.", refused="has no effect: pystack keeps it, sealed"),
-        "driver_opts": key(OPTIONS, "What that one is told.", refused="has no effect: pystack keeps it, sealed"),
+        "driver_opts": key(DRIVER_OPTIONS, "What that one is told.", refused="has no effect: pystack keeps it, sealed"),
     }
 )
 MODEL = record(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
+from agent.contract.options import OPTIONS, Kind
 from orchestrator.stackfile.marked_document import MarkedDocument, Path_
 from orchestrator.stackfile.mount_text import target_of
 from orchestrator.stackfile.port_text import read_ports
@@ -91,18 +92,13 @@ SERVICE: Mapping[tuple[str, ...], Key] = {
     **{
         (key,): name
         for key in (
-            "annotations",
-            "cap_add",
-            "cap_drop",
-            "dns",
+            *(o.key for o in OPTIONS if o.key and o.kind in (Kind.WORDS, Kind.WORD_OR_WORDS, Kind.PAIRS)),
             "dns_opt",
-            "dns_search",
             "environment",
             "expose",
             "labels",
             "links",
             "profiles",
-            "sysctls",
         )
     },
     **{("build", key): name for key in ("args", "labels", "additional_contexts", "tags", "platforms", "ssh")},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ HEARTBEAT_S = 2.0
 """How often an agent is to say something at least."""
 SILENT_S = 6.0
 """After how long without a word an agent is taken to hang, or to be out of reach."""
+BEAT = b'{"beat":'
 STALL_S = 1.0
 """What this process, if it was stopped itself, gives the others to be heard in."""
 
@@ -35,6 +37,7 @@ class AgentClient:
         self.silent = ""
         """Why the agent is taken to be lost, "" while it is heard, or was not asked yet."""
         self._session: aiohttp.ClientSession | None = None
+        self._answering: asyncio.Task[None] | None = None
         self._waits: set[asyncio.Timeout] = set()
 
     def session(self) -> aiohttp.ClientSession:
@@ -56,7 +59,7 @@ class AgentClient:
         """Every task's status, then None, then each change, and None when the node itself changed.
 
         Raises UnreachableError when the node is lost."""
-        asked = {"heartbeat": str(HEARTBEAT_S)}
+        asked = {"heartbeat": str(HEARTBEAT_S), "beats": "1"}
         try:
             async with asyncio.timeout(SILENT_S):
                 reply = await self.session().get("http://node/pystack/status/stream", params=asked)
@@ -64,13 +67,20 @@ class AgentClient:
                 patience = SILENT_S if HEARTBEAT in reply.headers else None  # an agent of an older version has none
                 while line := await self._next_line(reply, patience):
                     self.silent = ""
-                    if line != b"\n":
+                    if line.startswith(BEAT):
+                        self._answering = asyncio.create_task(self._answer(int(line[len(BEAT) :].strip(b"}\n"))))
+                    elif line != b"\n":
                         yield None if line == b"{}\n" else msgspec.json.decode(line, type=TaskStatus)
         except TimeoutError:
             self.give_up(f"its agent has said nothing for {SILENT_S:g} s")
             raise UnreachableError(f"node {self.node} does not answer: {self.silent}") from None
         except (aiohttp.ClientError, OSError) as error:
             raise UnreachableError(f"node {self.node} does not answer: {error}") from error
+
+    async def _answer(self, beat: int) -> None:
+        """Tell the node that its *beat* was heard. One that does not learn of it stops what must not run twice."""
+        with contextlib.suppress(RefusedError, UnreachableError):
+            await self.call("POST", f"/pystack/heard/{beat}")
 
     async def _next_line(self, reply: aiohttp.ClientResponse, within_s: float | None) -> bytes:
         """Raises TimeoutError where none comes in time, of which this process was awake."""
@@ -172,6 +182,8 @@ class AgentClient:
         return out.decode(errors="replace").splitlines()[-lines:]
 
     async def close(self) -> None:
+        if self._answering:
+            self._answering.cancel()
         if self._session:
             await self._session.close()
             await asyncio.sleep(0)

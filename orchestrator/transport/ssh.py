@@ -125,6 +125,11 @@ class SshTunnel:
         self.ends = ("", "")
         """The addresses of this host and of the node, as the node sees the connection."""
         self._task: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
+
+    def hurry(self) -> None:
+        """Do not wait for the next try: others are reached again, so this one may be, too."""
+        self._hurry.set()
 
     def start(self) -> None:
         """Begin to connect, in the background."""
@@ -146,7 +151,10 @@ class SshTunnel:
                 self.on_problem("the SSH connection was lost")
             except (PystackError, asyncssh.Error, OSError) as error:
                 self.on_problem(str(error))
-            await asyncio.sleep(next(pauses))
+            self._hurry.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(next(pauses)):
+                    await self._hurry.wait()
 
     async def close(self) -> None:
         """Disconnect, and delete the local socket."""

@@ -21,15 +21,16 @@ from agent.api.context import plain
 from agent.api.filters import moment_of, path_matches
 from agent.api.hijack import Keys
 from agent.api.instructions import changes, nanoseconds
+from agent.api.shape_kinds import Map
 from agent.errors import BadRequestError
 
 SHAPE = {
     "Name": str,
     "Count": int,
     "Words": shapes.WORDS,
-    "Labels": shapes.Map(str),
+    "Labels": Map(str),
     "Inner": {"On": bool, "List": [str]},
-    "Ports": shapes.Map([{"HostPort": str}]),
+    "Ports": Map([{"HostPort": str}]),
     "Small": shapes.UINT16,
 }
 TAKEN: dict[str, tuple[Any, Any]] = {
@@ -68,7 +69,7 @@ def test_refused(sent: Any, said: str) -> None:
 
 @pytest.mark.parametrize("raw", [b"{", b"\xff", b'{"a":}', b"\x00"])
 def test_no_json(raw: bytes) -> None:
-    with pytest.raises(BadRequestError, match="no JSON"):
+    with pytest.raises(BadRequestError, match="not JSON"):
         shapes.read(raw, SHAPE)
 
 

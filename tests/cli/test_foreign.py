@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -52,3 +53,11 @@ def test_what_the_client_alone_cannot_do_is_one_sentence() -> None:
 def test_the_clients_own_dependencies_are_few() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert len(project["dependencies"]) <= 7
+
+
+def test_the_packages_hold_all_that_the_project_needs() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = {re.split(r"[<>=\[]", line)[0].lower() for line in (*project["dependencies"], *extras["node"], *extras["server"])}
+    held = {line.split("==")[0] for line in (ROOT / "packaging/requirements.txt").read_text().splitlines() if "==" in line}
+    assert wanted - held - {"pystack-orchestrator"} == set(), "run `python packaging/lock.py`"

@@ -28,6 +28,17 @@ services:
 """
 ASK = "for i in 1 2 3 4 5 6 7 8; do printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 3 %s 80 | tail -1; done"
 
+PUBLISHED = """
+services:
+  web:
+    image: busybox
+    command: sh -c "mkdir /w; hostname > /w/index.html; exec httpd -f -p 80 -h /w"
+    stop_signal: SIGKILL
+    ports: ["18081:80"]
+    x-ingress-mode: %s
+    deploy: {replicas: 3, placement: {max_replicas_per_node: 1}}
+"""
+
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Pystack]:
@@ -465,3 +476,15 @@ services:
     after = stack.ps()
     assert after["other-1"]["id"] == before["other-1"]["id"]
     assert stack.run("exec", "-T", "--index", "3", "web", "cat", "/etc/app.conf").stdout == "two"
+
+
+def test_published_ports_go_to_the_nodes_own_tasks_or_to_all_alike(stack: Stack, cluster: Pystack) -> None:
+    """One file, changed: nothing of the tasks is replaced for it."""
+    address = {r["name"]: r["underlay"] for r in cluster.json("node", "ls", "--format", "json")}["n1"]
+    ask = f"for i in $(seq 60); do curl -s -m 3 http://{address}:18081; done"
+    stack.up(PUBLISHED % "local-first")
+    ids = {name: row["id"] for name, row in stack.ps().items()}
+    assert len(answers(cluster.on("outside", "sh", "-c", ask))) == 1
+    stack.up(PUBLISHED % "balanced")
+    assert {name: row["id"] for name, row in stack.ps().items()} == ids
+    assert len(answers(cluster.on("outside", "sh", "-c", ask))) == 3

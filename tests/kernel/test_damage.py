@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Stack, eventually
+from orchestrator.store.interface import Put
+from orchestrator.store.sqlite import SqliteStore
+from tests.conftest import Pystack, Stack, eventually
 from tests.images import archive, busybox_rootfs, tar_of
 
 pytestmark = pytest.mark.kernel
@@ -90,3 +93,21 @@ def test_an_image_without_a_name_lives_as_long_as_its_container(stack: Stack) ->
     assert stack.exec("a", "cat", "/marker").startswith("first")
     stack.run("restart")
     assert stack.exec("a", "cat", "/marker").startswith("first")
+
+
+async def test_a_damaged_store_ends_the_server_with_what_to_do(lab: Pystack, tmp_path: Path) -> None:
+    """Its first page is sound: the damage is found while it is read."""
+    path = tmp_path / "root" / "store.db"
+    store = await SqliteStore.open(path)
+    for number in range(200):
+        await store.transact((), [Put(f"tasks/n1/t{number}", b"x" * 2000)])
+    await store.close()
+    data = path.read_bytes()
+    path.write_bytes(data[:8192] + b"\xff" * (len(data) - 8192))
+    command = f"PYSTACK_ROOT={path.parent} {sys.executable} -m orchestrator.embedded; echo ended with $?"
+    said = lab.on("n1", "sh", "-c", f"cd {Path(__file__).parents[2]}; {{ {command}; }} 2>&1")
+    assert said.splitlines()[-1] == "ended with 1"
+    (line,) = (line for line in said.splitlines() if line.startswith("pystack server:"))
+    assert "store.db is damaged" in line
+    assert "restore a backup" in line
+    assert "Traceback" not in said

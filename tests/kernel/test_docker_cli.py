@@ -791,7 +791,7 @@ MALFORMED: dict[str, tuple[str, object, str]] = {
     ),
     "an object for a list": ("/containers/create", {"Image": "busybox", "Env": {"A": "1"}}, "Env: a list is wanted"),
     "a number beyond 64 bits": ("/containers/create", {"Image": "busybox", "HostConfig": {"Memory": 1 << 64}}, "out of range"),
-    "no JSON": ("/containers/create", "{", "no JSON"),
+    "no JSON": ("/containers/create", "{", "not JSON"),
     "a list": ("/containers/create", [], "an object is wanted"),
     "labels of a volume": ("/volumes/create", {"Name": "v1", "Labels": {"a": 1}}, "Labels.a: a string is wanted"),
     "labels of a network": ("/networks/create", {"Name": "n1", "Labels": {"a": 1}}, "Labels.a: a string is wanted"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,3 +103,73 @@ def test_a_server_starts_and_containers_run_on_a_full_disk(lab: Pystack, stack: 
         fault(lab, "heal")
     stack.run("up")
     stack.down()
+
+
+SPARES = """
+services:
+  web:
+    image: busybox
+    command: sh -c "while true; do echo line; sleep 0.2; done"
+    stop_signal: SIGKILL
+    environment: [V=%d]
+    deploy: {replicas: 2, placement: {max_replicas_per_node: 2}, update_config: {order: start-first}}
+  far:
+    image: busybox
+    command: sh -c "while true; do echo line; sleep 0.1; done"
+    stop_signal: SIGKILL
+    deploy: {placement: {constraints: [node.hostname == n2]}}
+"""
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Pystack]:
+    with cluster_of(2, disk="256m") as pystack:
+        yield pystack
+
+
+def test_one_node_of_several_has_a_full_disk(pair: Pystack, tmp_path: Path) -> None:
+    """It is named, the others are well, the spare is gone, and the logs tell that something may be missing."""
+    stack = Stack(pair, tmp_path)
+    stack.up(SPARES % 1)
+    before = {name: row["id"] for name, row in stack.ps().items()}
+    fault(pair, "fill-disk", "n2")
+    try:
+
+        def said() -> None:
+            rows = {r["name"]: r for r in pair.json("node", "ls", "--format", "json")}
+            assert "is full" in rows["n2"]["error"]
+            assert (rows["n2"]["state"], rows["n1"]["error"]) == ("ready", "")
+
+        eventually(said, 20)
+        assert any(
+            not c["ok"] and c["check"] == "disk" and c["target"].startswith("n2")
+            for c in json.loads(pair("doctor", "--format", "json", check=False).stdout)
+        )
+        done = stack.up(SPARES % 2, check=False)
+        assert done.returncode == 1
+        assert "node n2: the disk is full" in done.stderr
+        assert {name: row["id"] for name, row in stack.ps().items()} == before
+    finally:
+        fault(pair, "heal")
+    eventually(
+        lambda: _same({r["name"]: r["error"] for r in pair.json("node", "ls", "--format", "json")}, {"n1": "", "n2": ""}), 20
+    )
+    eventually(lambda: _has("lines may be missing here", stack.run("logs", "far").stderr), 20)
+    texts = {line.partition("| ")[2] for line in stack.run("logs", "far").stdout.splitlines() if "pystack:" not in line}
+    assert all("line".startswith(text) for text in texts), texts  # half a line is half a line, and not glued to the next
+    stack.up()
+    assert {row["state"] for row in stack.ps().values()} == {"running"}
+    assert set(stack.ps()) == set(before)
+    for machine in ("n1", "n2"):
+        for log in ("server.log", "agent.log"):
+            path = Path(f"/var/lib/pystack-lab/{pair.lab}/{machine}/{log}")
+            assert not path.exists() or "Traceback" not in path.read_text()
+    stack.down()
+
+
+def _same(found: object, wanted: object) -> None:
+    assert found == wanted
+
+
+def _has(part: str, whole: str) -> None:
+    assert part in whole

@@ -142,3 +142,23 @@ def test_a_server_that_hears_nobody_moves_nothing(lab: Pystack, stack: Stack) ->
     finally:
         lab("lab", "fault", "--name", lab.lab, "heal")
     eventually(lambda: ready(lab, {"n1", "n2", "n3"}), 30)
+
+
+def test_a_server_that_was_cut_off_gives_the_nodes_their_time_again(lab: Pystack, stack: Stack) -> None:
+    """They answer one after the other when it is back: none of them was away, and nothing is moved."""
+    stack.up(FILE, "--no-wait")
+    eventually(lambda: up(stack), 30)
+    before = {n: (t["node"], t["id"]) for n, t in stack.ps().items()}
+    log = Path(f"/var/lib/pystack-lab/{lab.lab}/n1/server.log")
+    said = log.read_text().count("more than half of all nodes are silent")
+    lab("lab", "fault", "--name", lab.lab, "cut", "n1")
+    try:
+
+        def isolated() -> None:
+            assert log.read_text().count("more than half of all nodes are silent") > said
+
+        eventually(isolated, 40)
+    finally:
+        lab("lab", "fault", "--name", lab.lab, "heal", "n1")
+    eventually(lambda: ready(lab, {"n1", "n2", "n3"}), 30)
+    assert {n: (t["node"], t["id"]) for n, t in stack.ps().items()} == before

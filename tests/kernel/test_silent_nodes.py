@@ -110,6 +110,20 @@ def test_replicas_of_a_silent_node_leave_their_services_address(
     eventually(lambda: _is(behind(), True), 20)
 
 
+def test_nodes_judge_each_other_without_a_server(stack: Stack, lab: Pystack) -> None:
+    """The only server is gone with its node: the others see for themselves who answers."""
+    stack.up(WEB.replace("node.hostname == n1", "node.hostname == n2") % "mode: global")
+    (address,) = stack.ps()["web-n1"]["addresses"].values()  # type: ignore[attr-defined]
+
+    def behind(node: str) -> bool:
+        return f": {address}" in lab.on(node, "nft", "list", "ruleset")
+
+    eventually(lambda: _is((behind("n2"), behind("n3")), (True, True)))
+    with fault(lab, "crash", "boot", "n1"):
+        eventually(lambda: _is((behind("n2"), behind("n3")), (False, False)), 15)
+    eventually(lambda: _is((behind("n2"), behind("n3")), (True, True)), 30)
+
+
 PINNED = """
 services:
   db:
@@ -133,6 +147,31 @@ def test_a_service_bound_to_a_dead_node_does_not_hold_the_others_up(stack: Stack
         assert all(after[t]["state"] == "running" and after[t]["id"] != before[t]["id"] for t in ("web-1", "web-2"))
         assert (after["db-1"]["node"], after["db-1"]["state"]) == ("n3", "unknown")
     eventually(lambda: _is(stack.ps()["db-1"]["state"], "running"), 20)
+
+
+EVERYWHERE = """
+services:
+  all:
+    image: busybox
+    command: sleep %d
+    stop_signal: SIGKILL
+    restart: always
+    deploy: {mode: global}
+"""
+
+
+def test_what_runs_everywhere_stays_on_a_dead_node_and_follows_when_it_is_back(stack: Stack, lab: Pystack) -> None:
+    stack.up(EVERYWHERE % 10000)
+    before = stack.ps()
+    with fault(lab, "crash", "boot", "n3"):
+        eventually(lambda: _is(states(lab)["n3"], "down"), 20)
+        assert f"{stack.name}-all-n3" not in stack.run("plan").stdout
+        done = stack.up(EVERYWHERE % 20000)
+        assert f"{stack.name}-all-n3 is changed when its node is back: node n3 does not answer" in done.stderr
+        assert set(stack.ps()) == set(before)
+    eventually(lambda: _is({r["state"] for r in stack.ps().values()}, {"running"}), 20)
+    after = stack.ps()
+    assert not {r["id"] for r in after.values()} & {r["id"] for r in before.values()}
 
 
 def test_a_new_leader_sends_connections_where_the_last_one_did(tmp_path: Path) -> None:

@@ -83,6 +83,9 @@ def test_the_leaders_machine_goes_and_the_others_go_on(stack: Stack, cluster: Py
     ids = {name: row["id"] for name, row in stack.ps().items()}
     cluster("lab", "fault", "--name", cluster.lab, "crash", first)
     try:
+        done = cluster("ls", check=False)  # it waits for the next one to lead
+        assert (done.returncode, done.stderr) == (0, "no server leads: waiting for one to take over\n")
+        assert stack.name in done.stdout
 
         def taken_over() -> None:
             done = cluster("node", "ls", "--format", "json", check=False)

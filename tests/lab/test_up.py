@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.contract.processes import start_time
 from orchestrator.errors import PystackError
 from orchestrator.lab import lab
 from orchestrator.lab.lab import Lab, Machine
@@ -75,7 +76,7 @@ def test_a_lab_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_start_time_tells_processes_of_one_pid_apart() -> None:
-    own = lab.start_time(1)
+    own = start_time(1)
     assert own >= 0
     assert Machine(name="n1", role="node", address="", pid=1, started=own + 1).alive() is False
-    assert lab.start_time(1 << 30) == 0
+    assert start_time(1 << 30) == 0

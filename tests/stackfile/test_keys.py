@@ -37,6 +37,8 @@ VALUES: dict[str, Any] = {
     f"{S}annotations": {"A": "1"},
     f"{S}stop_grace_period": "3s",
     f"{S}restart": "always",
+    f"{S}x-fence": "strict",
+    f"{S}x-ingress-mode": "balanced",
     f"{S}healthcheck.test": "false",
     f"{S}healthcheck.retries": 9,
     f"{S}depends_on": ["b"],

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from agent.trees import confine, sandbox
 from agent.trees.errors import TreeError
+from netplugins.linux.uapi import LINUX_CAPABILITY_VERSION_3
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -73,7 +74,7 @@ def _raises(error: BaseException) -> Callable[[Path], confine.Reply]:
 
 
 def _rights(_: Path) -> confine.Reply:
-    head, data = (ctypes.c_uint32 * 2)(sandbox._CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)()
+    head, data = (ctypes.c_uint32 * 2)(LINUX_CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)()
     called("capget", head, data)
     bounding = [n for n in range(41) if _libc.prctl(23, n, 0, 0, 0) == 1]
     return {"rights": list(data), "bounding": bounding, "no_new_privs": _libc.prctl(39, 0, 0, 0, 0)}

@@ -40,7 +40,7 @@ def overlap(one: str, other: str) -> bool:
 
 
 def free_subnet(pools: Iterable[str], taken: Iterable[str]) -> Subnet:
-    """The last IPv4 /24 of *pools* that overlaps none of *taken* (CIDRs). Raises AgentError where none is left."""
+    """The last IPv4 /24 of *pools* that overlaps none of *taken* (CIDRs). Raises AgentError if none is left."""
     busy = [n for n in map(ipaddress.ip_network, taken) if n.version == 4]
     for pool in map(ipaddress.ip_network, pools):
         if pool.version != 4:
@@ -60,7 +60,7 @@ def unique_local_subnet(name: str) -> Subnet:
 
 
 def free_address(subnet: Subnet, used: Collection[str]) -> str:
-    """The last address of *subnet* that is none of *used*. Raises AgentError where none is left."""
+    """The last address of *subnet* that is not in *used*. Raises AgentError if none is left."""
     network = ipaddress.ip_network(subnet.cidr)
     kept_off = {subnet.gateway or str(network[1]), *subnet.reserved}
     span = ipaddress.ip_network(subnet.ip_range) if subnet.ip_range else network

@@ -1,4 +1,4 @@
-"""Makes the kernel and the firewall agree with what must be, on a thread of its own: netlink blocks."""
+"""Applies the desired state to kernel and firewall, on a thread of its own, since netlink blocks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class KernelApplier:
     def __init__(self, prefix: str) -> None:
         self.rules = nftables.NftablesApplier(prefix)
         self.notes: list[str] = []
-        """What was changed on the host that is not ours, and what could not be, in words."""
+        """Messages: changes to the host that are not ours, and those that failed."""
         self.forwards = False
         """Whether this node has networks between which and the outside it must forward, with containers of its own or not."""
         self.suspect = False
@@ -45,9 +45,9 @@ class KernelApplier:
         return await asyncio.get_running_loop().run_in_executor(self._worker, lambda: work(*args, **kwargs))
 
     async def apply(self, desired: Desired) -> dict[str, str]:
-        """Make the kernel and the firewall agree. Returns what could not be made for single containers: namespace → why.
+        """Bring kernel and firewall to *desired*. Returns failures that concern single containers: namespace → reason.
 
-        Raises AgentError where all of it fails."""
+        Raises AgentError if all of it fails."""
         try:
             return await self.run(self._apply, desired)
         except NetworkError as error:
@@ -92,7 +92,7 @@ class KernelApplier:
 
     async def is_intact(self) -> bool:
         """Whether the kernel still has all that the last `apply` made; False too if that is not known, or rules were changed.
-        Most changes of links are our own: then there is nothing to do."""
+        Most changes of links are our own, and need no repair."""
         if not self.suspect or self.rules.made is None or self._kernel is None:
             return False
         self.suspect = False
@@ -105,6 +105,6 @@ class KernelApplier:
         self.rules.invalidate()
 
     def close(self) -> None:
-        """End the thread and close the sockets; the kernel keeps what it has."""
+        """End the thread and close the sockets; the state of the kernel stays."""
         self._worker.shutdown()
         self.rules.close()

@@ -1,5 +1,5 @@
-"""The agent's end of the data path process: starts it where it does not run, hands it the current document, and has it back
-where it ends or hangs: names and ports of all containers are with it."""
+"""The agent's end of the data path process, which serves names and ports of all containers: starts it, restarts it when it ends
+or hangs, and hands it the current document."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from agent.errors import AgentError
 from netplugins.resolver.table import DataplaneState
 
 WATCH_S = 5.0
-"""How often the process is asked whether it answers, and within how long it must."""
+"""The interval of the checks whether the process answers, and the time within which it must."""
 AGAIN_S = 0.2
 log = logging.getLogger(__name__)
 
 
 class DataplaneProcess:
-    """The connection to the data-path process: it gets each new document, and answers with what it cannot serve."""
+    """The connection to the data path process: sends it each new document, and receives what it cannot serve."""
 
     def __init__(self, run: Path) -> None:
         self.run = run
@@ -39,11 +39,11 @@ class DataplaneProcess:
         self._last = b""
 
     def invalidate(self) -> None:
-        """Hand the next document over even where it is the last one."""
+        """Send the next document even if it is equal to the last one."""
         self._last = b""
 
     async def update(self, document: DataplaneState) -> dict[str, str]:
-        """Make the data path serve *document*; returns what it cannot serve: name → why."""
+        """Make the data path serve *document*. Returns what it cannot serve: name → reason. Raises AgentError."""
         data = msgspec.json.encode(document)
         if data == self._last:
             return {}
@@ -72,20 +72,31 @@ class DataplaneProcess:
         return problems
 
     async def supervise(self, revived: Callable[[str], None]) -> None:
-        """Have the process back, with its document, whenever it ends or does not answer; *revived* is told why. Never
-        returns."""
+        """Restart the process whenever it ends or does not answer, and call *revived* with the reason. Never returns."""
         await self._in_use.wait()
         while True:
             why = await self._end()
             while True:
                 try:
-                    (await self._connect(anew=True))[1].close()
+                    await self._first_answer()
                     break
-                except (AgentError, OSError) as error:
+                except (AgentError, OSError, TimeoutError) as error:
                     log.warning("the data path process: %s", error)
                     await asyncio.sleep(AGAIN_S)
             log.warning("the data path process %s: it was started again", why)
             revived(why)
+
+    async def _first_answer(self) -> None:
+        """Have the process answer. One that was killed may still be connected to for a moment: that is not the new one. Raises
+        AgentError, OSError, TimeoutError."""
+        reader, writer = await self._connect(anew=True)
+        try:
+            writer.write(b"reload\n")
+            async with asyncio.timeout(WATCH_S):
+                if not await reader.readline():
+                    raise ConnectionResetError("it ended at once")
+        finally:
+            writer.close()
 
     async def _end(self) -> str:
         """Wait until the process ends, or end it where it hangs. Returns which of the two it was."""
@@ -104,7 +115,7 @@ class DataplaneProcess:
                     if not await reader.readline():
                         return "ended"
         except TimeoutError:
-            # Source: unix(7), SO_PEERCRED: who listens
+            # the listening process. Source: unix(7), SO_PEERCRED
             pid = struct.unpack("3i", writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

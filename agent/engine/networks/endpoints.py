@@ -16,14 +16,13 @@ from netplugins.linux import netns
 
 
 class EndpointTable:
-    """The endpoints of the containers that are on networks of *networks*. *paths* says where their
-    network namespaces are."""
+    """The endpoints of containers on *networks*. *paths* has the directory of their network namespaces."""
 
     def __init__(self, networks: NetworkTable, paths: Paths) -> None:
         self.attached: dict[str, Record] = {}
-        """By ID, those whose links, names and ports the kernel and the data path are to have."""
+        """By ID, the containers whose links, names and ports kernel and data path must have."""
         self._starting: dict[str, Record] = {}
-        """By ID, those that have their addresses and ports, and are not attached yet."""
+        """By ID, the containers that have addresses and ports reserved, and are not attached yet."""
         self._networks = networks
         self._paths = paths
         self._views = EndpointCache()
@@ -33,12 +32,12 @@ class EndpointTable:
         return self._paths.network_namespace(record.id)
 
     def reserve(self, record: Record) -> None:
-        """Fix endpoints and published ports of *record*, which is going to be attached: no other gets the same until it is
+        """Reserve endpoints and published ports for *record*, which will be attached: no other gets the same until it is
         released. Raises ConflictError, NotFoundError."""
         self.assign(record)
         others = [r for r in self._holders() if r.id != record.id]
         ports.assign(record, others)
-        if not record.task:  # of a stack's addresses the planner knows who has them, and who is on the way out
+        if not record.task:  # the planner knows the addresses of a stack, also those that are about to be released
             for other in others:
                 if twice := _addresses(record) & _addresses(other):
                     network, address = min(twice)
@@ -49,9 +48,8 @@ class EndpointTable:
         return [*self._starting.values(), *self.attached.values()]
 
     def assign(self, record: Record, *, free: bool = True) -> None:
-        """Set on which networks *record* is, with the plan's addresses; with *free* ones where the plan gave none.
-
-        Without, a network need not exist yet. Raises NotFoundError."""
+        """Set the endpoints of *record*, with the addresses of its attachments. With *free*, missing ones are allocated;
+        without, networks need not exist yet. Raises NotFoundError."""
         known, wanted = self._networks, record.container.attachments
         if not free:
             wanted = tuple(a for a in wanted if known.has(a.network))
@@ -93,7 +91,7 @@ class EndpointTable:
         return endpoint
 
     def with_one_more(self, record: Record, attachment: Attachment) -> list[Endpoint]:
-        """The endpoints of *record* with one for *attachment*. Raises ForbiddenError where it is on that network already, or
+        """The endpoints of *record* with one for *attachment*. Raises ForbiddenError if it is on that network already, or
         another container has the address."""
         network = self._networks.get(attachment.network)
         if any(e.network == network.name for e in record.endpoints):
@@ -109,7 +107,7 @@ class EndpointTable:
 
     @staticmethod
     def without(record: Record, network: str) -> list[Endpoint]:
-        """The endpoints of *record* but for the one on *network*. Raises ConflictError where it is not on it."""
+        """The endpoints of *record* without the one on *network*. Raises ConflictError if it is not on it."""
         rest = [e for e in record.endpoints if e.network != network]
         if len(rest) == len(record.endpoints):
             raise ConflictError(f"container {record.id} is not connected to network {network}")
@@ -132,7 +130,7 @@ class EndpointTable:
         return {getattr(e, field) for r in self._holders() if r.id != except_for for e in r.endpoints if e.network == network}
 
     def attach(self, record: Record) -> None:
-        """From now on the kernel and the data path are to have what *record* has."""
+        """Add *record* to those whose state kernel and data path must have."""
         self.attached[record.id] = record
         self._starting.pop(record.id, None)
 
@@ -143,7 +141,7 @@ class EndpointTable:
         self._views.forget(record)
 
     def adopt(self, records: Iterable[Record]) -> None:
-        """Attach those of *records* whose network namespace is there: they ran on while the agent was away."""
+        """Attach those of *records* whose network namespace exists: they ran on while there was no agent."""
         for record in records:
             if netns.is_namespace(self.netns(record)):
                 self.attached[record.id] = record
@@ -157,7 +155,7 @@ class EndpointTable:
         return {e.network for r in self.attached.values() for e in r.endpoints}
 
     def views(self) -> dict[str, EndpointView]:
-        """By container ID, what each attached container is to its networks."""
+        """The view of each attached container, by ID."""
         return {ident: self._views.of(record, str(self.netns(record))) for ident, record in self.attached.items()}
 
 

@@ -1,4 +1,4 @@
-"""Notices what others change of links, addresses and rules, so that it is put right within a second."""
+"""Notices when others change links, addresses and rules, so that it is repaired within a second."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Healer:
         loop.add_reader(rules, self._rules_changed, rules)
 
     def _links_changed(self, monitor: socket.socket) -> None:
-        with contextlib.suppress(OSError):  # ENOBUFS: what was missed is looked for all the same
+        with contextlib.suppress(OSError):  # ENOBUFS: missed events do not matter, since all is checked
             while monitor.recv(1 << 18):
                 pass
         self._applier.suspect = True

@@ -1,4 +1,4 @@
-"""What this host offers to networks: kinds of links, links of its own, addresses, and the MTU towards other nodes."""
+"""This host as networks need it: supported kinds of links, its own links, addresses, and the MTU towards other nodes."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class NetworkHost:
         self.prefix = prefix
         self.capabilities = HostCapabilities(features=features())
         self.underlay = ""
-        """The address at which other nodes reach this one, "" if it is alone."""
+        """The address at which other nodes reach this one, "" if there are none."""
         self._path_mtu = 0
 
     def set_underlay(self, address: str, path_mtu: int) -> None:
-        """Other nodes reach this one at *address*; *path_mtu* in bytes is what all paths to them carry, 0 if unknown."""
+        """Other nodes reach this one at *address*; *path_mtu* in bytes is the MTU of the paths to them, 0 if unknown."""
         self.underlay, self._path_mtu = address, path_mtu
         self.refresh_mtu()
 
     def refresh_mtu(self) -> bool:
-        """Look what can be sent to other nodes: no more than the own link takes, nor than the paths carry. Returns whether
-        that changed."""
+        """Determine the MTU towards other nodes, the smaller one of the own link's and the paths'. Returns whether it
+        changed."""
         mtu = min(mtu_of(self.underlay) or DEFAULT_MTU, self._path_mtu or MAX_MTU)
         if mtu == self.capabilities.mtu:
             return False
@@ -39,7 +39,7 @@ class NetworkHost:
         return True
 
     def refresh_links(self) -> None:
-        """Look which links there are that others can be made on."""
+        """Determine the links on which others can be created."""
         self.capabilities = msgspec.structs.replace(self.capabilities, links=self.links())
 
     def links(self) -> frozenset[str]:
@@ -56,7 +56,7 @@ def addresses_of_host(prefix: str) -> set[str]:
 
 
 def mtu_of(address: str) -> int:
-    """The MTU of the link that holds *address*; 0 where none does."""
+    """The MTU of the link that holds *address*; 0 if none does."""
     if address:
         with netlink.Socket() as sock:
             index = next((i for i, held in sock.addresses() if held == netlink.packed(address)), 0)

@@ -1,4 +1,4 @@
-"""The networks of one node: what others ask of them, and the pass that makes kernel, firewall and data path agree.
+"""The networks of one node: their interface, and the pass that brings kernel, firewall and data path to the desired state.
 
 Changes of many containers at once are applied together: `sync` returns when a pass that began after the call is done.
 """
@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import ipaddress
 import json
+import logging
 import subprocess
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -27,6 +28,7 @@ from agent.engine.networks.dataplane import DataplaneProcess
 from agent.engine.networks.endpoints import EndpointTable
 from agent.engine.networks.healing import Healer
 from agent.engine.networks.host import NetworkHost
+from agent.engine.networks.reachable import without_silent
 from agent.engine.networks.table import NetworkTable
 from agent.engine.records import Endpoint, Record
 from agent.errors import AgentError, ConflictError
@@ -37,12 +39,14 @@ from netplugins import bridge, registry
 from netplugins.kernel import prepare_namespace
 from netplugins.linux import netns
 from netplugins.linux.sysctl import allow_forwarding
+from netplugins.liveness import LivenessMonitor
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 class Networks:
-    """One node's networks (*table*), who is on them (*endpoints*), and the kernel, firewall and data path that follow."""
+    """The networks of one node (*table*), the containers on them (*endpoints*), and kernel, firewall and data path below."""
 
     def __init__(self, paths: Paths, settings: Settings) -> None:
         self.paths = paths
@@ -52,28 +56,32 @@ class Networks:
         self.endpoints = EndpointTable(self.table, paths)
         self.host = NetworkHost(paths.link_prefix)
         self.manifest = Manifest()
-        """What the control plane wants; of it this room uses what concerns networks."""
+        """The desired state of the node, of which this uses the parts about networks."""
         self.has_manifest = False
         """Whether a manifest has arrived: before that the kernel is not changed."""
         self.dataplane = DataplaneProcess(paths.run)
         self._applier = KernelApplier(paths.link_prefix)
         self.moved: Callable[[], None] = lambda: None
-        """Called when the host's own addresses are others than before."""
+        """Called when the host's own addresses have changed."""
         self.revived: Callable[[str], None] = lambda _: None
-        """Called when the data path process was started again, with why."""
+        """Called with the reason when the data path process was restarted."""
         self._forwarder = PortForwarder(paths.run) if rootless.inside() else None
         self._problems: dict[str, str] = {}
-        """What the last pass could not make for single containers: namespace → why."""
+        """Failures of the last pass that concern single containers: namespace → reason."""
         self._pass = Coalescer(self._sync)
         self._healer = Healer(self._applier, paths.link_prefix, self._mend, lambda: self.moved(), enabled=settings.heal)
         self._supervisor: asyncio.Task[None] | None = None
+        self._liveness = LivenessMonitor(self._liveness_changed)
+        self._following: asyncio.Task[None] | None = None
 
     def set_desired(self, manifest: Manifest) -> None:
-        """Take over what the control plane wants; `sync` makes it so."""
+        """Set the desired state; `sync` applies it."""
         self.has_manifest = True
         self.manifest = manifest
         self.table.set_planned(manifest.networks)
         self.host.set_underlay(manifest.underlay, manifest.mtu)
+        if not rootless.inside():
+            self._liveness.watch(p.underlay for p in manifest.remote_endpoints if p.underlay)
 
     def remove(self, name: str) -> None:
         """Remove a network made by hand. Raises NotFoundError, or ConflictError if it has endpoints or belongs to a stack."""
@@ -108,7 +116,7 @@ class Networks:
                 await asyncio.to_thread(netns.delete, path)
 
     async def connect(self, record: Record, attachment: Attachment) -> None:
-        """Put *record*, running or not, on one network more. Raises AgentError, and it is then where it was."""
+        """Put *record*, running or not, on one more network. Raises AgentError; its networks are unchanged then."""
         before = record.endpoints
         after = self.endpoints.with_one_more(record, attachment)
         try:
@@ -118,7 +126,7 @@ class Networks:
             raise
 
     async def disconnect(self, record: Record, network: Network) -> None:
-        """Take *record* off a network. Raises ConflictError where it is not on it."""
+        """Take *record* off a network. Raises ConflictError if it is not on it."""
         await self.replace_endpoints(record, self.endpoints.without(record, network.name))
 
     async def replace_endpoints(self, record: Record, endpoints: list[Endpoint]) -> None:
@@ -128,7 +136,7 @@ class Networks:
             await self._sync_for(record)
 
     async def _sync_for(self, record: Record) -> None:
-        """`sync`, and raise AgentError where something could not be made for *record*."""
+        """`sync`, and raise AgentError if something could not be made for *record*."""
         await self.sync()
         if problem := self._problems.get(str(self.endpoints.netns(record))):
             raise AgentError(f"container {record.name}: {problem}")
@@ -149,7 +157,7 @@ class Networks:
                 self._recover_network(name)
 
     def _recover_network(self, name: str) -> None:
-        """A network that containers use and no document names: what its bridge holds shows what it was."""
+        """Recover a network that containers use and no document names, from the addresses of its bridge."""
         link = self.table.link(name)
         done = subprocess.run(["ip", "-json", "address", "show", "dev", link], capture_output=True, text=True, check=False)
         held = [a for entry in json.loads(done.stdout or "[]") for a in entry.get("addr_info", ()) if a["scope"] == "global"]
@@ -172,7 +180,7 @@ class Networks:
             await self._sync_once()
         except AgentError:
             raise
-        except Exception as error:  # whatever it is, those who wait get it as an error of their own request
+        except Exception as error:  # of any kind: all callers get it as the error of their request
             raise AgentError(str(error)) from error
 
     async def _sync_once(self) -> None:
@@ -187,17 +195,17 @@ class Networks:
                 raise ConflictError(f"port {port} ({protocol}) cannot be published: {why}")
 
     def _check_dataplane(self, problems: dict[str, str]) -> None:
-        """Raise AgentError for what the data path cannot serve."""
+        """Raise AgentError if the data path cannot serve something."""
         for name, why in problems.items():
             if name.split(" ")[0] in ("tcp", "udp"):
                 if "::" in name:
-                    continue  # an IPv6 listener is a courtesy: a host without IPv6 has none
+                    continue  # IPv6 listeners are optional: a host without IPv6 has none
                 raise ConflictError(f"port {name.split(' ', 1)[1]} ({name.split(' ')[0]}) cannot be published: {why}")
             if name in self.endpoints.attached:
                 raise AgentError(f"container {self.endpoints.attached[name].name}: {why}")
 
     def desired(self) -> translate.Desired:
-        """All that must exist now. Raises AgentError where a network with endpoints cannot be made on this node."""
+        """All that must exist now. Raises AgentError if a network with endpoints cannot be made on this node."""
         networks = self.table.all
         if any(n.driver not in registry.SELF_CONTAINED for n in networks.values()):  # others are made on links of the host
             self.host.refresh_links()
@@ -207,7 +215,7 @@ class Networks:
                 links={name: self.table.link(name) for name in networks},
                 records=tuple(self.endpoints.attached.values()),
                 views=self.endpoints.views(),
-                manifest=self.manifest,
+                manifest=without_silent(self.manifest, self._liveness.silent),
                 host=self.host.capabilities,
                 drivers=self.drivers,
                 tunnel_keys=self._tunnel_keys(networks.values()),
@@ -229,7 +237,7 @@ class Networks:
 
     @property
     def notes(self) -> list[str]:
-        """What was changed on the host that is not ours, and what could not be, in words."""
+        """Messages: changes to the host that are not ours, and those that failed."""
         return self._applier.notes
 
     @property
@@ -245,9 +253,18 @@ class Networks:
         await self.sync()
 
     def watch(self) -> None:
-        """Watch the kernel and the data path: what others remove or change of ours is put right within a second."""
+        """Watch the kernel and the data path: changes by others to our objects are undone within a second."""
         self._healer.start()
         self._supervisor = asyncio.create_task(self.dataplane.supervise(lambda why: self.revived(why)), name="data path")
+
+    def _liveness_changed(self) -> None:
+        """Send connections to others, or to all again; passes of one moment are one."""
+        log.warning("nodes that do not answer: %s", ", ".join(sorted(self._liveness.silent)) or "none")
+        self._following = asyncio.create_task(self._follow_liveness())
+
+    async def _follow_liveness(self) -> None:
+        with contextlib.suppress(AgentError):  # the next pass reports it to who waits for it
+            await self.sync()
 
     async def _mend(self) -> None:
         remade = self.host.refresh_mtu()
@@ -259,6 +276,9 @@ class Networks:
     async def close(self) -> None:
         """End the workers and monitors and close the connections."""
         self._healer.close()
+        self._liveness.close()
+        if self._following:
+            await asyncio.gather(self._following, return_exceptions=True)
         if self._supervisor:
             self._supervisor.cancel()
             await asyncio.gather(self._supervisor, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""The node's nftables table as it was last made: what differs is changed, what others changed is noticed."""
+"""The node's nftables table as it was last applied: only differences are applied, and changes by others are noticed."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ log = logging.getLogger(__name__)
 
 
 class NftablesApplier:
-    """Blocking, but for `heard`; used from the thread that changes the kernel."""
+    """All methods but `read_events` block; they are called on the thread that changes the kernel."""
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         self.made: firewall.Ruleset | None = None
-        """None: what the kernel has is not known."""
+        """The applied ruleset; None if the state of the kernel is not known."""
         self._targets = conntrack.Targets()
         self._passable = False
-        """Whether other firewalls of the host let through what we forward, as far as is known."""
+        """Whether other firewalls of the host let our forwarded packets through, as far as is known."""
         self._revision = 0
         self._own = 0
         self._socket: netlink.Socket | None = None
@@ -44,12 +44,12 @@ class NftablesApplier:
         return self._socket
 
     def invalidate(self) -> None:
-        """Somebody may have changed rules: ours are made anew, and others' are looked at."""
+        """Others may have changed rules: apply ours again, and check the other firewalls."""
         self.made = None
         self._passable = False
 
     def read_events(self, monitor: socket.socket) -> bool:
-        """Read the events of the *monitor*: whether there were more transactions than ours."""
+        """Read the events of the *monitor*. Returns whether others made transactions too."""
         self._own -= monitors.transactions(monitor)
         if self._own >= 0:
             return False
@@ -66,12 +66,12 @@ class NftablesApplier:
             self._forget_flows(targets, alive)
 
     def _change(self, wanted: firewall.Ruleset) -> None:
-        """One transaction: of what differs where the shape stayed, else of all."""
+        """Apply one transaction: the differences if the shape stayed, else the whole table."""
         self._revision += 1
         changes = wanted.changes(self.made) if self.made else None
         if changes == []:
             return
-        self._own += 1  # before it is made: its event may come at once
+        self._own += 1  # before the transaction: its event may come at once
         try:
             if changes is None:
                 firewall.apply(wanted.whole(self._revision))
@@ -81,7 +81,7 @@ class NftablesApplier:
             self._own -= 1
             if changes is None:
                 raise
-            self.made = None  # somebody changed what the difference was made from
+            self.made = None  # the kernel's table is not the one that the difference was computed from
             self._change(wanted)
 
     def _forget_flows(self, now: conntrack.Targets, alive: Set[str]) -> None:
@@ -93,7 +93,8 @@ class NftablesApplier:
                 log.warning("connections of what was there before stay as they are: %s", error)
 
     def sync_foreign_forward_chains(self, *, forwarding: bool) -> list[str]:
-        """See that other firewalls do not drop what is forwarded, while anything is; what was changed of theirs, in words."""
+        """Make other firewalls let forwarded packets through, while any are *forwarding*. Returns the changes to them, in
+        words."""
         if forwarding == self._passable:
             return []
         self._passable = forwarding

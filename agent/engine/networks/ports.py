@@ -1,4 +1,4 @@
-"""Published ports of a node: who has which."""
+"""The published ports of a node, and their containers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agent.errors import AgentError, BadRequestError, ConflictError
 
 
 def assign(record: Record, others: Sequence[Record]) -> None:
-    """Fix the published ports of *record*. Raises ConflictError where one of *others* holds one, unless both are of one
+    """Fix the published ports of *record*. Raises ConflictError if one of *others* holds one, unless both are of one
     service: that has the port as a whole, or the one that stays has it."""
     rivals = [r for r in others if not (record.task and (r.stack, r.service) == (record.stack, record.service))]
     taken = {(p.protocol, p.published): r.name for r in rivals for p in r.ports}
@@ -58,11 +58,11 @@ def _free_port(port: Port, taken: dict[tuple[str, int], str]) -> int:
 
 
 def of_services(services: Iterable[ServiceAddress]) -> set[tuple[int, str]]:
-    """The ports (published, protocol) of whole services: any node answers them."""
+    """The ports (published, protocol) of whole services, which every node answers."""
     return {(p.published, p.protocol) for service in services for p in service.ports}
 
 
 def own(record: Record, services: Set[tuple[int, str]]) -> list[PublishedPort]:
-    """The ports that lead to *record* alone. Those of its *services* (`of_services`) are balanced, and a task may get or lose
-    them while it runs, as replicas come and go."""
+    """The ports that lead to *record* alone. Those of its *services* (`of_services`) are load-balanced, and a running task
+    may get or lose them as replicas come and go."""
     return [p for p in record.ports if not (record.task and (p.published, p.protocol) in services)]

@@ -1,4 +1,4 @@
-"""Which networks this node has: those made by hand, those of its manifest, and those that containers are still leaving."""
+"""The networks of this node: those made by hand, those of its manifest, and those that containers still leave."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from agent.errors import ConflictError, ForbiddenError, NotFoundError
 from netplugins.driver import Driver
 
 DEFAULT_NETWORK = "bridge"
-"""The network of a container that names none."""
+"""The network of a container that does not name one."""
 LINK_NAME_LENGTH = 14
-"""Characters of a bridge's name: one less than the kernel's, for what is derived from it."""
+"""The length of a bridge's name: one less than the kernel's limit, for names derived from it."""
 MIN_ID_DIGITS = 6
 log = logging.getLogger(__name__)
 
@@ -96,8 +96,8 @@ class NetworkTable:
     def create(self, network: Network, *, ipv6: bool = False) -> Network:
         """Add a network made by hand (Engine API); one without an IPv4 subnet gets a free one, and with *ipv6* an IPv6 one too.
 
-        Raises BadRequestError, ConflictError, ForbiddenError or NotFoundError: a network that cannot be made must never get
-        into what is made of all of them."""
+        Raises BadRequestError, ConflictError, ForbiddenError or NotFoundError: a network that cannot be made must never
+        become part of the state that is computed from all of them."""
         known = self.all
         if network.name in known:
             raise ConflictError(f"network with name {network.name} already exists")

@@ -1,4 +1,4 @@
-"""What follows from networks, endpoints and the cluster for the kernel, the firewall and the data path of this node. Pure."""
+"""Computes the state of kernel, firewall and data path from networks, endpoints and the cluster. Pure."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class TunnelKeys(msgspec.Struct, frozen=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """All that follows is made of, as it is at one moment.
+    """The input of a translation, at one moment.
 
-    *networks* by name, *links* the name of each one's bridge; *records* are the attached containers, *views* what each is to
-    its networks, by ID; of *manifest* what it says of the rest of the cluster. *prefix* begins the names of our links, *table*
-    is our nftables table. *opened* are the ports (protocol, port) that containers reach on every node. *rootless*: the host's
-    ports are forwarded into this network namespace, which has none of the host's addresses."""
+    *networks* by name, *links* the name of each one's bridge; *records* are the attached containers, *views* their views by ID;
+    *manifest* describes the rest of the cluster. *prefix* begins the names of our links, *table* is our nftables table.
+    *opened* are the ports (protocol, port) that containers reach on every node. *rootless*: the host's ports are forwarded into
+    this network namespace, which has none of the host's addresses."""
 
     networks: Mapping[str, Network]
     links: Mapping[str, str]
@@ -52,8 +52,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Desired(msgspec.Struct, frozen=True, kw_only=True):
-    """What must be, and nothing else. *near* are the addresses of own endpoints on networks whose services are balanced, *own*
-    those of all own endpoints, *forwarded* the ports that the host of a rootless node forwards to it."""
+    """The desired state of this node's networks, complete. *near* are the addresses of own endpoints on networks whose services
+    are balanced, *own* those of all own endpoints, *forwarded* the ports that the host of a rootless node forwards to it."""
 
     objects: frozenset[driver.KernelObject]
     fdb: frozenset[driver.FdbEntry]
@@ -78,13 +78,13 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def translate(now: Snapshot) -> Desired:
-    """All that must be for *now*. Raises AgentError where a network with endpoints cannot be made here, ConflictError where
-    a rootless node is to publish what it cannot."""
+    """The desired state for *now*. Raises AgentError if a network with endpoints cannot be made here, ConflictError if a
+    rootless node is to publish a port that it cannot."""
     tunnel = tunnel_device(now)
     objects, fdb, policies = _kernel_state(now, tunnel)
     mappings = port_mappings(now)
     near = local_addresses(now)
-    # without root an address of the host's is none in here
+    # without root the host's addresses do not exist in this namespace
     published = [msgspec.structs.replace(p, host_ip="") for p in mappings] if now.rootless else mappings
     services = now.manifest.service_addresses
     return Desired(
@@ -109,7 +109,7 @@ def gateway(network: Network, subnet: Subnet) -> str:
 
 
 def driver_network(now: Snapshot, network: Network) -> driver.Network:
-    """*network* as its driver gets it, without what is behind it on other nodes."""
+    """*network* as its driver gets it, without its endpoints on other nodes."""
     return driver.Network(
         name=network.name,
         link=now.links[network.name],
@@ -126,7 +126,7 @@ def driver_network(now: Snapshot, network: Network) -> driver.Network:
 
 
 def tunnel_device(now: Snapshot) -> driver.WireguardDevice | None:
-    """The WireGuard device that the encrypted networks of this node need; None where it has none, or nobody to reach."""
+    """The WireGuard device that the encrypted networks of this node need; None if it has none, or no other nodes."""
     manifest, keys = now.manifest, now.tunnel_keys
     if keys is None or not needs_tunnel(manifest, now.networks.values()):
         return None
@@ -228,18 +228,20 @@ def local_addresses(now: Snapshot) -> set[str]:
 
 
 def load_balancers(services: Iterable[ServiceAddress], near: set[str]) -> list[driver.LoadBalancer]:
-    """Services' addresses, and ports that any node answers: local tasks (*near*) first, so that they see their clients."""
+    """Services' addresses, and ports that any node answers: local tasks (*near*) first, so that they see their clients, unless
+    the service is balanced over all nodes."""
     out: list[driver.LoadBalancer] = []
     for service in services:
         out += nftables.vip_backends(service)
         if service.ports:
-            here = frozenset(a for b in service.backends for a in (b.ipv4, b.ipv6) if a in near)
+            own = () if service.balanced else service.backends
+            here = frozenset(a for b in own for a in (b.ipv4, b.ipv6) if a in near)
             out += nftables.port_backends(service, here)
     return out
 
 
 def cluster_nodes(now: Snapshot, tunnel: driver.WireguardDevice | None) -> driver.Nodes:
-    """What the firewall must know of the cluster's nodes."""
+    """The cluster's nodes as the firewall must know them."""
     manifest = now.manifest
     wide = manifest.underlay and any(n.driver == "overlay" for n in now.networks.values())
     inside = {wireguard.address_of(t.key) for t in manifest.tunnels}
@@ -258,7 +260,7 @@ def cluster_nodes(now: Snapshot, tunnel: driver.WireguardDevice | None) -> drive
 
 
 def dataplane_state(now: Snapshot, published: Iterable[driver.PortMapping]) -> DataplaneState:
-    """What the data path serves: names for containers, and the sockets of published ports."""
+    """The state of the data path: names for containers, and sockets of published ports."""
     return DataplaneState(
         views={ident: view.view for ident, view in now.views.items() if view.view},
         names=_names(now),
@@ -267,7 +269,7 @@ def dataplane_state(now: Snapshot, published: Iterable[driver.PortMapping]) -> D
 
 
 def _names(now: Snapshot) -> dict[str, dict[str, tuple[str, ...]]]:
-    """By network and name, the addresses; a service's own name leads to its own address alone."""
+    """The addresses by network and name; the name of a service with an address of its own leads to that only."""
     names: dict[str, dict[str, list[str]]] = {}
     for view in now.views.values():
         for network, name, addresses in view.names:
@@ -303,8 +305,8 @@ def _forwards(services: Iterable[ServiceAddress], published: Iterable[driver.Por
 
 
 def forwarded_ports(published: Iterable[driver.PortMapping], services: Iterable[ServiceAddress]) -> set[ForwardedPort]:
-    """Ports of the host that lead to containers and services of a rootless node. Raises ConflictError where two want one
-    port in here, or one wants what slirp4netns cannot forward."""
+    """Ports of the host that lead to containers and services of a rootless node. Raises ConflictError if two need the same
+    port, or slirp4netns cannot forward one."""
     wanted = [(p.protocol, p.host_ip or "0.0.0.0", p.port) for p in published]
     wanted += [(p.protocol, "0.0.0.0", p.published) for v in services for p in v.ports]
     seen: set[tuple[str, int]] = set()

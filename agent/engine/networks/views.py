@@ -1,4 +1,4 @@
-"""What one container is to the networks that it is on: its endpoints as drivers see them, and what it is called there."""
+"""A container as its networks see it: its endpoints for drivers, and its DNS names."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class EndpointView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EndpointCache:
-    """Each record's Presence, made when it comes and when it changes: there are many, and one changes at a time."""
+    """The view of each record, cached: there are many, and one changes at a time."""
 
     def __init__(self) -> None:
         self._made: dict[str, tuple[str, list[Endpoint], EndpointView]] = {}
 
     def of(self, record: Record, netns: str) -> EndpointView:
-        """The view of *record*'s endpoints in *netns*, made anew when its name or endpoints change."""
+        """The view of *record*'s endpoints in *netns*, computed when its name or endpoints change."""
         known = self._made.get(record.id)
         if known and known[0] == record.name and known[1] is record.endpoints:
             return known[2]

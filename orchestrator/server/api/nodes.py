@@ -64,7 +64,7 @@ def _node_row(plane: ControlPlane, name: str) -> dict[str, Any]:
             tasks=len(tasks),
             version=node.info.version,
             platform=f"{node.info.os}/{node.info.arch}",
-            error=member.problem,
+            error=member.problem or node.info.problem,
             transport=node.transport,
         )
     )

@@ -168,7 +168,7 @@ async def list_tasks(request: web.Request) -> web.Response:
                     addresses={a.network: a.ipv4 or a.ipv6 for a in c.attachments},
                     created=status.created if status else "",
                     started=status.started if status else "",
-                    error=lost or (status.error if status else ""),
+                    error=lost or (status.reason if status else ""),
                     definition=task.definition,
                 )
             )

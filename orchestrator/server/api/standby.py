@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from aiohttp import web
 
-from orchestrator import STALE
+from orchestrator import LEADER, STALE
 from orchestrator.server.api.extension import ApiExtension
 from orchestrator.server.api.responses import PLANE, Handler, errors
 from orchestrator.server.api.routes import ROUTES
 from orchestrator.server.plane import ControlPlane
+from orchestrator.store.interface import StoreError
 
 READABLE_WHEN_STALE = frozenset(
     {
@@ -27,6 +28,8 @@ READABLE_WHEN_STALE = frozenset(
     }
 )
 """The paths of which a GET needs nothing but memory."""
+ELECTION_S = 10.0
+"""For how long a store that does not answer may be busy with the election of a leader of its own."""
 
 
 class StandbyState:
@@ -39,6 +42,27 @@ class StandbyState:
         self.last_plane: ControlPlane | None = None
         self.extensions: Sequence[ApiExtension] = ()
         self.since = 0.0
+        self.unreachable_since = 0.0
+        """Since when the store does not answer, in monotonic seconds, if it does not."""
+        self.begins = False
+        """Whether this server is about to lead."""
+        self.living_leader: Callable[[], Awaitable[str]] = _nobody
+        """The name of the server that leads now, as the store says, "" for none. Raises StoreError."""
+
+    async def leader(self) -> str | None:
+        """The name of the server that leads, as far as it is known; "" if none does now; None if none will soon."""
+        if self.store_unreachable and time.monotonic() - self.unreachable_since > ELECTION_S:
+            return None
+        if self.begins or self.store_unreachable:
+            return ""
+        try:
+            return await self.living_leader()
+        except StoreError:
+            return ""
+
+
+async def _nobody() -> str:
+    return ""
 
 
 def make_standby_app(state: StandbyState) -> web.Application:
@@ -47,7 +71,9 @@ def make_standby_app(state: StandbyState) -> web.Application:
 
     async def refuse(request: web.Request) -> web.Response:
         del request
-        return web.json_response({"message": state.reason}, status=503)
+        leader = await state.leader()
+        known = {} if leader is None else {LEADER: leader}
+        return web.json_response({"message": state.reason}, status=503, headers=known)
 
     def from_memory(handler: Handler) -> Handler:
         async def answer(request: web.Request) -> web.StreamResponse:

@@ -17,6 +17,8 @@ from orchestrator.store.interface import StoreError
 LEADER = "\0leader"
 LEASE_S, RENEW_S = 6, 1.0
 """The time to live of the lease, and how often it is renewed."""
+LATE_S = 3
+"""A lease that was not renewed for so long is one whose server is taken to be gone."""
 
 
 class Leadership:
@@ -46,9 +48,24 @@ class Leadership:
         self._keeper = asyncio.create_task(self._keep_alive(), name="etcd lease")
 
     async def _leader(self) -> str:
-        """The name of the server that leads, "" if none does. Raises StoreError."""
+        """The name of the server whose lease it is to lead, "" if there is none. Raises StoreError."""
         answer = await self._client.call(rpc.RANGE, self._keyspace.range(LEADER))
         return bytes(answer.kvs[0].value).decode() if answer.kvs else ""
+
+    async def living_leader(self) -> str:
+        """The name of the server that leads, "" if none does, or it has not renewed its lease lately. Raises StoreError."""
+        answer = await self._client.call(rpc.RANGE, self._keyspace.range(LEADER))
+        if not answer.kvs:
+            return ""
+        lease = await self._client.call(rpc.LEASE_TIME_TO_LIVE, rpc.lease_time_to_live_request(answer.kvs[0].lease))
+        return bytes(answer.kvs[0].value).decode() if lease.TTL > LEASE_S - LATE_S else ""
+
+    async def resign_as(self, name: str) -> None:
+        """End the lease of an earlier process of the server *name*, which is gone: nobody needs to wait for it. Raises
+        StoreError."""
+        answer = await self._client.call(rpc.RANGE, self._keyspace.range(LEADER))
+        if answer.kvs and bytes(answer.kvs[0].value).decode() == name:
+            await self._client.call(rpc.LEASE_REVOKE, rpc.lease_revoke_request(answer.kvs[0].lease))
 
     async def _campaign(self, lease: int, name: str) -> bool:
         """Write the leader's key if it does not exist. Returns whether it is ours."""

@@ -126,6 +126,7 @@ COMPACT = Rpc[Answer]("KV", "Compact", "CompactionResponse")
 WATCH = Rpc[WatchAnswer]("Watch", "Watch", "WatchResponse")
 LEASE_GRANT = Rpc[LeaseAnswer]("Lease", "LeaseGrant", "LeaseGrantResponse")
 LEASE_REVOKE = Rpc[Answer]("Lease", "LeaseRevoke", "LeaseRevokeResponse")
+LEASE_TIME_TO_LIVE = Rpc[LeaseAnswer]("Lease", "LeaseTimeToLive", "LeaseTimeToLiveResponse")
 LEASE_KEEP_ALIVE = Rpc[LeaseAnswer]("Lease", "LeaseKeepAlive", "LeaseKeepAliveResponse")
 AUTHENTICATE = Rpc[TokenAnswer]("Auth", "Authenticate", "AuthenticateResponse")
 USER_ADD = Rpc[Answer]("Auth", "UserAdd", "AuthUserAddResponse")
@@ -185,6 +186,11 @@ def lease_grant_request(ttl_s: int) -> Message:
 def lease_revoke_request(lease: int) -> Message:
     """End *lease* now."""
     return _message("LeaseRevokeRequest", ID=lease)
+
+
+def lease_time_to_live_request(lease: int) -> Message:
+    """How long *lease* has to live."""
+    return _message("LeaseTimeToLiveRequest", ID=lease)
 
 
 def lease_keep_alive_request(lease: int) -> Message:

@@ -57,6 +57,14 @@ class EtcdStore:
         await self.leadership.acquire(name, wait=wait)
         await self._transactions.claim_fences()
 
+    async def living_leader(self) -> str:
+        """The name of the server that leads, "" if none does, or it is about to lose its lease. Raises StoreError."""
+        return await self.leadership.living_leader()
+
+    async def resign_as(self, name: str) -> None:
+        """Let nobody wait for the lease of a server *name* that surely does not run any more. Raises StoreError."""
+        await self.leadership.resign_as(name)
+
     async def revision(self) -> int:
         """See `Store.revision`."""
         answer = await self._client.call(rpc.RANGE, self._keyspace.range("\0", keys_only=True))

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from agent.containers.runtime import Process, start_time
+from agent.containers.runtime import Process
 from agent.contract.container import Container, Healthcheck, Port
+from agent.contract.processes import start_time
 from agent.engine import health
 from agent.engine.records import Endpoint, Record
 from agent.images.types import HealthConfig, RunConfig

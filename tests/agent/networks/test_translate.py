@@ -6,6 +6,7 @@ import base64
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from agent.contract.cluster import ClusterNode, OpenPort, RemoteEndpoint, ServiceAddress, TunnelPeer
@@ -122,6 +123,9 @@ def test_a_port_of_a_whole_service_is_balanced_and_near_tasks_go_first() -> None
         (host, ("10.2.0.2", "10.2.0.3")) for host in ("0.0.0.0", "::")
     }
     assert state.near == ("10.2.0.2",)
+    alike = Manifest(service_addresses=(msgspec.structs.replace(service, balanced=True),))
+    state = desired([WIDE], [record("t", "w", "10.2.0.2", port, task="t")], alike)
+    assert [b.backends for b in state.balanced] == [("10.2.0.2", "10.2.0.3")] * 2
 
 
 def test_endpoints_on_other_nodes_are_reached_at_their_node() -> None:

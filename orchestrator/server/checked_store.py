@@ -1,0 +1,157 @@
+"""The store as the control plane uses it: what cannot be read is set aside, and what only a newer server knows is kept.
+
+A record that is garbage goes to `damaged/<key>`, with a line that names it, and everything else goes on. Servers of two
+versions may take turns: fields that this one does not know stay in a record when it writes it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from agent.contract.manifest import EtcdCredentials
+from agent.contract.network import Network
+from agent.contract.task import Task
+from agent.contract.volume import Volume
+from orchestrator.placement.node import Node
+from orchestrator.server.contents import ExternalContent, Seal, StoredContent
+from orchestrator.server.records import StackRecord
+from orchestrator.server.removed_nodes import RemovedNode
+from orchestrator.store.interface import Compare, Delete, Entry, KeyChange, Op, Put, Store, StoreError, TransactionResult
+
+TYPES: dict[str, type[msgspec.Struct]] = {
+    "stacks/": StackRecord,
+    "history/": StackRecord,
+    "tasks/": Task,
+    "networks/": Network,
+    "volumes/": Volume,
+    "nodes/": Node,
+    "removed/": RemovedNode,
+    "contents/": StoredContent,
+    "named/": ExternalContent,
+    "seals/": Seal,
+}
+"""What lies below each prefix."""
+DAMAGED = "damaged/"
+Unknown = Mapping[str, Any]
+log = logging.getLogger(__name__)
+
+
+class CheckedStore:
+    """A Store over *inner*."""
+
+    def __init__(self, inner: Store) -> None:
+        self._inner = inner
+        self._unknown: dict[str, Unknown] = {}
+        """Of records that a newer server wrote, what this one does not know, by `_identity` of their keys."""
+
+    async def revision(self) -> int:
+        """See `Store.revision`."""
+        return await self._inner.revision()
+
+    async def get(self, key: str) -> Entry | None:
+        """See `Store.get`."""
+        return await self._inner.get(key)
+
+    async def scan(self, prefix: str, *, at: int = 0) -> Sequence[Entry]:
+        """See `Store.scan`. Entries that cannot be read are set aside, and are not among those that it returns."""
+        entries = await self._inner.scan(prefix, at=at)
+        if at or not (kind := _type_of(prefix)):
+            return entries
+        return [entry for entry in entries if await self._is_sound(entry, kind)]
+
+    async def _is_sound(self, entry: Entry, kind: type[msgspec.Struct]) -> bool:
+        try:
+            msgspec.json.decode(entry.value, type=kind)
+        except msgspec.MsgspecError as error:
+            log.warning(
+                "the store's record %s cannot be read (%s): it is set aside as %s", entry.key, error, DAMAGED + entry.key
+            )
+            try:
+                await self._inner.transact(
+                    [Compare(entry.key, entry.modified)], [Delete(entry.key), Put(DAMAGED + entry.key, entry.value)]
+                )
+            except StoreError as failed:  # a full disk: the next start tries again
+                log.warning("%s stays where it is: %s", entry.key, failed)
+            return False
+        if unknown := unknown_fields(msgspec.json.decode(entry.value), kind):
+            self._unknown[_identity(entry.key)] = unknown
+        return True
+
+    async def transact(self, compare: Sequence[Compare], then: Sequence[Op]) -> TransactionResult:
+        """See `Store.transact`."""
+        if not self._unknown:
+            return await self._inner.transact(compare, then)
+        done = await self._inner.transact(compare, [self._completed(op) for op in then])
+        if done.succeeded:
+            stays = {_identity(op.key) for op in then if isinstance(op, Put)}
+            for gone in {_identity(op.key) for op in then if isinstance(op, Delete)} - stays:
+                self._unknown.pop(gone, None)
+        return done
+
+    def _completed(self, op: Op) -> Op:
+        """*op* with the fields of its record that only a newer server knows."""
+        unknown = self._unknown.get(_identity(op.key)) if isinstance(op, Put) else None
+        if unknown is None or not isinstance(op, Put):
+            return op
+        return Put(op.key, msgspec.json.encode(merged(msgspec.json.decode(op.value), unknown)))
+
+    async def watch(self, prefix: str, *, after: int) -> AsyncIterator[Sequence[KeyChange]]:
+        """See `Store.watch`."""
+        async for changes in self._inner.watch(prefix, after=after):
+            yield changes
+
+    async def compact(self, before: int) -> None:
+        """See `Store.compact`."""
+        await self._inner.compact(before)
+
+    async def grant_read(self, reader: str, prefix: str) -> EtcdCredentials:
+        """See `Store.grant_read`."""
+        return await self._inner.grant_read(reader, prefix)
+
+    async def revoke_read(self, reader: str) -> None:
+        """See `Store.revoke_read`."""
+        await self._inner.revoke_read(reader)
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        await self._inner.close()
+
+
+def unknown_fields(found: Any, kind: Any) -> Unknown:
+    """What of the decoded record *found* the type *kind* has no field for, in the same shape; of inner structs too."""
+    if not (isinstance(found, dict) and isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
+        return {}
+    fields = {f.encode_name: f.type for f in msgspec.structs.fields(kind)}
+    tag = kind.__struct_config__.tag_field
+    out: dict[str, Any] = {}
+    for name, value in found.items():
+        if name in fields:
+            if inner := unknown_fields(value, fields[name]):
+                out[name] = inner
+        elif name != tag:
+            out[name] = value
+    return out
+
+
+def merged(record: Any, unknown: Unknown) -> Any:
+    """*record* with the fields of *unknown*, in the places that it names, as far as those are there."""
+    out = dict(record)
+    for name, value in unknown.items():
+        if name not in out:
+            out[name] = value
+        elif isinstance(out[name], dict) and isinstance(value, Mapping):
+            out[name] = merged(out[name], value)
+    return out
+
+
+def _type_of(prefix: str) -> type[msgspec.Struct] | None:
+    return next((kind for known, kind in TYPES.items() if prefix.startswith(known)), None)
+
+
+def _identity(key: str) -> str:
+    """*key* without what changes when its record moves: a task's key names its node."""
+    return f"tasks/{key.rpartition('/')[2]}" if key.startswith("tasks/") else key

@@ -1,0 +1,101 @@
+"""Nodes that were removed while nobody could tell them: each is told when it is back.
+
+A dead node that boots would start what it ran, with the addresses that others may have by then. The store has such nodes under
+`removed/<id>` until they have heard it, or until they were away for so long that nobody waits for them any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+
+import msgspec
+
+from agent.contract.manifest import Farewell
+from agent.contract.wire import WireStruct
+from orchestrator.errors import RefusedError, UnreachableError
+from orchestrator.placement.node import Node
+from orchestrator.server import store_keys
+from orchestrator.server.node_tunnel import make_tunnel
+from orchestrator.store.interface import Delete, Put, Store, StoreError
+from orchestrator.transport.agent_client import AgentClient
+
+ASK_S = 2.0
+"""How often a removed node is tried: less than a task waits after a boot before it starts unasked."""
+FORGET_S = 30 * 86_400.0
+"""After how long a removed node that was never heard again is forgotten."""
+log = logging.getLogger(__name__)
+
+
+class RemovedNode(WireStruct, frozen=True, kw_only=True):
+    """A node that is to hear that it was removed; *removed_at* is in seconds since 1970."""
+
+    node: Node
+    removed_at: float
+
+
+class RemovedNodes:
+    """Tells removed nodes that they are none. *run* is the folder of forwarded sockets."""
+
+    def __init__(self, store: Store, run: Path) -> None:
+        self._store = store
+        self._run = run
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Go on with those of the store. Raises StoreError."""
+        for entry in await self._store.scan(store_keys.REMOVED_NODES):
+            self.tell(msgspec.json.decode(entry.value, type=RemovedNode))
+
+    def tell(self, removed: RemovedNode) -> None:
+        """Tell *removed*, whose key is in the store, for as long as it takes."""
+        task = asyncio.create_task(self._tell(removed), name=f"removed node {removed.node.name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _tell(self, removed: RemovedNode) -> None:
+        node = removed.node
+        tunnel = make_tunnel(node, self._run)
+        client = AgentClient(node.name, tunnel.local)
+        tunnel.start()
+        try:
+            while time.time() - removed.removed_at < FORGET_S:
+                if await self._said(client, node):
+                    break
+                await asyncio.sleep(ASK_S)
+            await self._forget(node)
+        finally:
+            await client.close()
+            await tunnel.close()
+
+    async def _said(self, client: AgentClient, node: Node) -> bool:
+        """Whether the node needs to be told no more."""
+        try:
+            await client.call("POST", "/pystack/leave", data=msgspec.json.encode(Farewell(member=node.id)))
+        except UnreachableError:
+            return False
+        except RefusedError as error:  # it heard it already, is another member by now, or is too old to be told
+            log.info("node %s, which was removed, says: %s", node.name, error)
+        else:
+            log.warning("node %s is back, and has heard that it was removed", node.name)
+        return True
+
+    async def _forget(self, node: Node) -> None:
+        try:
+            await self._store.transact((), [Delete(store_keys.of_removed_node(node.id))])
+        except StoreError as error:  # the next server that leads tries again
+            log.warning("node %s: %s", node.name, error)
+
+    async def close(self) -> None:
+        """Tell nobody any more; the store keeps who is still to be told."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def tombstone(node: Node) -> tuple[RemovedNode, Put]:
+    """*node* as one that is removed now, and the operation that writes it."""
+    removed = RemovedNode(node=node, removed_at=time.time())
+    return removed, Put(store_keys.of_removed_node(node.id), msgspec.json.encode(removed))

@@ -1,0 +1,49 @@
+"""The table of the fault matrix in docs/reliability.md. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+BEGIN, END = "<!-- fault matrix -->", "<!-- end of the fault matrix -->"
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """One cell: *seconds* from the end of the fault until all was as wanted; *problem* says what was not, "" if all was."""
+
+    fault: str
+    activity: str
+    seconds: float
+    problem: str = ""
+
+
+def render(cells: Sequence[Cell], activities: Sequence[str]) -> str:
+    """A row a fault, a column an activity; below it how many there are, and how long they took."""
+    found = {(c.fault, c.activity): c for c in cells}
+    lines = ["| what fails | " + " | ".join(activities) + " |", "|---" * (len(activities) + 1) + "|"]
+    for fault in dict.fromkeys(c.fault for c in cells):
+        row = [_text(found.get((fault, activity))) for activity in activities]
+        lines.append(f"| {fault} | {' | '.join(row)} |")
+    times = sorted(c.seconds for c in cells if not c.problem)
+    bad = len(cells) - len(times)
+    if times:
+        p99 = times[min(len(times) - 1, int(len(times) * 0.99))]
+        lines += [
+            "",
+            f"{len(cells)} cells, {bad} that did not end as they should. As wanted after {times[len(times) // 2]:.1f} s "
+            f"(median), {p99:.1f} s (p99).",
+        ]
+    return "\n".join(lines)
+
+
+def _text(cell: Cell | None) -> str:
+    return "–" if cell is None else f"not: {cell.problem}" if cell.problem else f"{cell.seconds:.1f} s"
+
+
+def put_into(document: str, table: str) -> str:
+    """*document* with *table* between its two marks, which are added at its end if they are not there."""
+    if BEGIN not in document:
+        document = f"{document.rstrip()}\n\n{BEGIN}\n{END}\n"
+    head, _, rest = document.partition(BEGIN)
+    return f"{head}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}"

@@ -1,0 +1,280 @@
+"""What happens in one run: users change stacks, machines and networks fail, then all heals, and the cluster must be right."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from agent.contract.container import Attachment, Container
+from orchestrator.errors import PystackError
+from orchestrator.server import drain
+from orchestrator.server.cluster import NodeUpdateRequest
+from orchestrator.server.plane import ControlPlane
+from orchestrator.server.records import UpOptions
+from orchestrator.stackfile.fence import Fence
+from orchestrator.stackfile.model import Service, Stack, StackNetwork, UpdateConfig
+from tests.simulator.clock import StalledError, VirtualLoop
+from tests.simulator.world import World, simulated
+
+TROUBLE_S, SETTLE_S = 150.0, 150.0
+"""How long things fail, and how long the cluster then has to be what it should."""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """*violations* of one seed, none if all is well; *history* says what happened, *settled_s* how long it took to be right."""
+
+    seed: int
+    violations: list[str]
+    history: list[str]
+    settled_s: float
+    ups: int
+
+
+def stack_of(name: str, version: int, rng: random.Random) -> Stack:
+    """A version of a stack: replicas, a task that must not run twice, and one on every node."""
+    network = f"{name}_default"
+
+    def container(service: str) -> Container:
+        return Container(
+            image=f"{service}:{version}",
+            restart="always",
+            stop_signal="SIGKILL",
+            attachments=(Attachment(network=network),),
+        )
+
+    order = rng.choice(["start-first", "stop-first"])
+    return Stack(
+        name=name,
+        networks=(StackNetwork(key="default", name=network),),
+        services=(
+            Service(
+                name="web",
+                container=container("web"),
+                where="f:1",
+                replicas=rng.randint(1, 4),
+                update=UpdateConfig(parallelism=1, order=order) if rng.random() < 0.6 else None,
+            ),
+            Service(name="db", container=container("db"), where="f:2", fence=Fence(boot_wait_s=None)),
+            Service(name="all", container=container("all"), where="f:3", mode="global"),
+        ),
+    )
+
+
+class Run:
+    """One seed."""
+
+    def __init__(self, seed: int, folder: Path, loop: VirtualLoop) -> None:
+        self.seed = seed
+        self.world = World(loop, seed, folder)
+        self.rng = self.world.rng
+        self.acknowledged: dict[str, int] = {}
+        self.asked: dict[str, int] = {}
+        self.ups = 0
+        self.drained: set[str] = set()
+        self.removed = False
+
+    async def go(self) -> float:
+        """Returns how many seconds it took until all was right again."""
+        world = self.world
+        for name in world.nodes:
+            world.power_on(name)
+        users = [world.spawn("users", self._use(f"s{n}"), f"user {n}") for n in range(2)]
+        await asyncio.sleep(15)
+        trouble = world.spawn("trouble", self._trouble(), "trouble")
+        await asyncio.sleep(TROUBLE_S)
+        trouble.cancel()
+        for user in users:
+            user.cancel()
+        self._heal()
+        healed = world.loop.time()
+        why = "it was not looked at"
+        while world.loop.time() - healed < SETTLE_S:
+            await asyncio.sleep(1)
+            if not (why := await self._wrong()):
+                return world.loop.time() - healed
+        world.violate(f"not settled after {SETTLE_S:g} s: {why}")
+        return SETTLE_S
+
+    async def _wrong(self) -> str:
+        if why := self.world.unsettled():
+            return why
+        (plane,) = self.world.leading.values()
+        for name, version in self.acknowledged.items():
+            if name not in plane.state.stacks:
+                return f"stack {name} is lost"
+            image = plane.state.stacks[name].stack.services[0].container.image
+            if int(image.partition(":")[2]) < version:
+                self.world.violate(f"version {version} of {name} was acknowledged, and {image} is what is kept")
+        # an `up` that was cut off leaves a mixed stack: the next one ends it
+        for name in sorted(plane.state.stacks):
+            failures = await plane.executor.redeploy(name, lambda event: None)
+            if failures:
+                return f"{failures[0].task}: {failures[0].reason}"
+        return self.world.unsettled()
+
+    # --- users -------------------------------------------------------------------------------------------------
+
+    async def _use(self, name: str) -> None:
+        version = 0
+        while True:
+            await asyncio.sleep(self.rng.uniform(1, 25))
+            if not self.world.leading:
+                continue
+            server = self.rng.choice(sorted(self.world.leading))
+            plane = self.world.leading[server]
+            version += 1
+            stack = stack_of(name, version, self.rng)
+            self.world.note(f"up {name} version {version} at {server}")
+            # the request is the server's: it ends with it
+            work = self.world.spawn(
+                f"server {server}",
+                plane.executor.up(stack, UpOptions(timeout_s=40), lambda event: None),
+                f"up {name}",
+                server=server,
+            )
+            done, _ = await asyncio.wait({work}, timeout=80)
+            if not done:
+                work.cancel()
+                self.world.note(f"up {name} version {version} was given up")
+                continue
+            self._outcome(name, version, work)
+
+    def _outcome(self, name: str, version: int, work: asyncio.Task[object]) -> None:
+        if work.cancelled():
+            return self.world.note(f"up {name} version {version} was cut off")
+        error = work.exception()
+        if error is not None and not isinstance(error, (PystackError, ExceptionGroup, TimeoutError)):
+            raise error
+        if error is None and not work.result():
+            self.acknowledged[name] = version
+            self.ups += 1
+        self.world.note(f"up {name} version {version}: {error or work.result() or 'done'}")
+
+    # --- trouble -----------------------------------------------------------------------------------------------
+
+    async def _trouble(self) -> None:
+        faults: list[Callable[[], None]] = [
+            self._power,
+            self._partition,
+            self._one_way,
+            self._store,
+            self._die,
+            self._slow,
+            self._drain,
+            self._remove,
+        ]
+        while True:
+            await asyncio.sleep(self.rng.uniform(1, 20))
+            self.rng.choice(faults)()
+            if self.rng.random() < 0.3:
+                self._heal_network()
+
+    def _power(self) -> None:
+        name = self.rng.choice(sorted(self.world.nodes))
+        if self.world.nodes[name].up:
+            self.world.power_off(name)
+        else:
+            self.world.power_on(name)
+
+    def _partition(self) -> None:
+        self.world.groups = {name: self.rng.randint(0, 1) for name in self.world.nodes}
+        self.world.note(f"partition {self.world.groups}")
+
+    def _one_way(self) -> None:
+        one, other = self.rng.sample(sorted(self.world.nodes), 2)
+        self.world.one_way.add((one, other))
+        self.world.note(f"nothing arrives from {one} at {other}")
+
+    def _store(self) -> None:
+        name = self.rng.choice(self.world.servers)
+        self.world.cut_store ^= {name}
+        self.world.note(f"without the store: {sorted(self.world.cut_store)}")
+
+    def _slow(self) -> None:
+        name = self.rng.choice(sorted(self.world.nodes))
+        self.world.slow ^= {name}
+        self.world.note(f"slow: {sorted(self.world.slow)}")
+
+    def _die(self) -> None:
+        node = self.world.nodes[self.rng.choice(sorted(self.world.nodes))]
+        running = [c for _, c in sorted(node.containers.items()) if c.state == "running" and node.up]
+        if running:
+            victim = self.rng.choice(running)
+            self.world.note(f"{victim.task.name} on {node.name} dies")
+            node.die(victim)
+
+    def _order(self, what: str, work: Callable[[ControlPlane], Coroutine[Any, Any, Any]]) -> None:
+        """Have a server that leads do *work*, for somebody who does not wait for it."""
+        if not self.world.leading:
+            return
+        server = self.rng.choice(sorted(self.world.leading))
+        self.world.note(f"{what} at {server}")
+        self.world.spawn(f"server {server}", self._ordered(what, work(self.world.leading[server])), what, server=server)
+
+    async def _ordered(self, what: str, work: Coroutine[Any, Any, Any]) -> None:
+        try:
+            async with asyncio.timeout(80):
+                await work
+        except (PystackError, ExceptionGroup, TimeoutError) as error:
+            self.world.note(f"{what}: {error}")
+
+    def _drain(self) -> None:
+        """Empty a node, or let it have tasks again."""
+        name = self.rng.choice(sorted(self.world.nodes))
+        if name not in self.drained:
+            self.drained.add(name)
+            return self._order(
+                f"drain {name}",
+                lambda p: drain.drain(p.state, p.cluster, p.executor, p.migrator, name, lambda event: None),
+            )
+        self.drained.discard(name)
+        request = NodeUpdateRequest(availability="active")
+        self._order(f"activate {name}", lambda p: p.cluster.change(name, request))
+
+    def _remove(self) -> None:
+        """Remove a node without a server, dead or not, once in a run: it never comes back."""
+        name = sorted(self.world.nodes)[-1]
+        if not self.removed and self.rng.random() < 0.3:
+            self.removed = True
+            self._order(f"node rm --force {name}", lambda p: p.cluster.remove(name, 1, force=True))
+
+    def _heal_network(self) -> None:
+        self.world.groups = {}
+        self.world.one_way.clear()
+        self.world.slow.clear()
+        self.world.note("the network is well")
+
+    def _heal(self) -> None:
+        self._heal_network()
+        self.world.cut_store.clear()
+        for name, node in self.world.nodes.items():
+            if not node.up:
+                self.world.power_on(name)
+
+
+def run(seed: int, folder: Path) -> Outcome:
+    """One run of *seed*, from the beginning to the end."""
+    loop = VirtualLoop()
+    asyncio.set_event_loop(loop)
+    random.seed(seed)
+    one = Run(seed, folder, loop)
+    settled = 0.0
+    try:
+        with simulated(one.world):
+            settled = loop.run_until_complete(one.go())
+            one.world.history += [f"          {n}: {sorted(node.containers)}" for n, node in one.world.nodes.items()]
+    except StalledError as error:
+        one.world.violate(str(error))
+    finally:
+        with simulated(one.world):
+            for task in asyncio.all_tasks(loop):
+                task.cancel()
+            loop.run_until_complete(asyncio.sleep(100))
+        loop.close()
+        asyncio.set_event_loop(None)
+    return Outcome(seed=seed, violations=one.world.violations, history=one.world.history, settled_s=settled, ups=one.ups)

@@ -1,0 +1,42 @@
+"""Some seeds hold, a seed replays, and faults that are put in on purpose are found. `make simulate` tries many more."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+SEEDS = os.environ.get("PYSTACK_SEEDS", "6")
+
+
+def simulate(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tests.simulator", *words],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        check=False,
+        timeout=500,
+    )
+
+
+def test_what_must_always_hold_does() -> None:
+    done = simulate("--seeds", SEEDS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{SEEDS} seeds, 0 with violations" in done.stdout
+
+
+def test_a_seed_is_the_same_again() -> None:
+    first, second = (simulate("--seed", "1").stdout for _ in range(2))
+    assert "s0-db-1" in first
+    assert first == second
+
+
+@pytest.mark.parametrize("bug", ["boot", "drain", "fence", "move"])
+def test_a_fault_put_in_on_purpose_is_found(bug: str) -> None:
+    done = simulate("--bug", bug, "--seeds", "60")
+    assert "found with" in done.stdout, done.stdout + done.stderr
