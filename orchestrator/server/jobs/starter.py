@@ -8,7 +8,7 @@ import msgspec
 
 from agent.contract.container import Container, Healthcheck
 from agent.contract.network import Network
-from agent.contract.task import Task
+from agent.contract.task import BOOT_WAIT_S, Task
 from agent.contract.trust import ImageTrust
 from orchestrator.errors import PystackError, RefusedError
 from orchestrator.placement.assign import place_oneoff
@@ -112,6 +112,7 @@ class RunStarter:
                 desired="waiting" if held else "running",
                 where=service.where,
                 run=run.id,
+                boot_wait_s=service.fence.boot_wait_s if service.fence else BOOT_WAIT_S,
             )
             there = msgspec.structs.replace(current, tasks=(*current.tasks, *made.tasks))
             task = place_oneoff(stack, draft, there.tasks, context)
