@@ -79,6 +79,10 @@ class Agent:
             if door.listen:
                 self._listeners.append(doors.listen(door, path))
 
+    def open_to_docker_group(self, path: Path) -> None:
+        """Let those who may use the node's Docker socket use that at *path* too. Raises BadRequestError."""
+        doors.opened_to(path, self.engine.settings.docker.group)
+
     def mount_into(self, application: web.Application, prefix: str) -> None:
         """Have another application of this process answer for the node too, below *prefix*."""
         app.mount_into(application, prefix, self.converger, self.manifest_watcher)

@@ -52,6 +52,11 @@ class Paths(msgspec.Struct, frozen=True):
         return Path(os.environ.get("PYSTACK_DOCKER_SOCKET", "") or self.run / "docker.sock")
 
     @property
+    def cluster_socket(self) -> Path:
+        """The socket at which a server that leads shows the cluster to Docker's clients, as a swarm."""
+        return self.run / "swarm.sock"
+
+    @property
     def images(self) -> Path:
         """The directory of blobs and image names."""
         return self.root / "images"

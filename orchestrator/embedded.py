@@ -12,6 +12,7 @@ import os
 import platform
 import time
 from collections.abc import Awaitable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -30,6 +31,7 @@ from orchestrator.server.api.standby import StandbyState, make_standby_app
 from orchestrator.server.plane import ControlPlane
 from orchestrator.store.interface import Store, StoreError
 from orchestrator.store.sqlite import SqliteStore
+from orchestrator.swarm import api as swarm
 
 if TYPE_CHECKING:
     from orchestrator.store.etcd.address import Address
@@ -103,7 +105,7 @@ async def _run_ha(agent: Agent, config: ServerConfig, stop: asyncio.Event) -> No
     address = Address.parse(config.store, ca=config.ca, cert=config.cert, key=config.key)
     state = StandbyState()
     while not stop.is_set():
-        waiting = await _listen(paths, make_standby_app(state))
+        waiting = await _listen(paths.control_socket, make_standby_app(state))
         store = None
         try:
             while store is None and not stop.is_set():
@@ -174,11 +176,13 @@ async def _lead(
         await gitops.start()
         application = make_app(plane, stop, [extension(gitops)])
         agent.mount_into(application, OWN_ENGINE)  # requests for this node need no proxy
-        runner = await _listen(paths, application)
+        runners = [await _listen(paths.control_socket, application), await _listen(paths.cluster_socket, swarm.make_app(plane))]
+        agent.open_to_docker_group(paths.cluster_socket)
         if waiting:
             await waiting.cleanup()
         await _wait_or_stop(stop, over.wait())
-        await runner.cleanup()
+        for runner in runners:
+            await runner.cleanup()
     except StoreError as error:
         if state is None:  # nobody else can lead on this store
             raise
@@ -186,14 +190,15 @@ async def _lead(
     finally:
         if state and plane.loaded:
             state.last_plane, state.extensions, state.since = plane, [extension(gitops)], time.monotonic()
+        unlink(paths.cluster_socket)
         await gitops.close()
         await plane.close()
 
 
-async def _listen(paths: Paths, app: web.Application) -> web.AppRunner:
+async def _listen(path: Path, app: web.Application) -> web.AppRunner:
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
-    await web.SockSite(runner, bind(paths.control_socket), backlog=BACKLOG).start()
+    await web.SockSite(runner, bind(path), backlog=BACKLOG).start()
     return runner
 
 

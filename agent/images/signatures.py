@@ -155,7 +155,7 @@ def _lists(index: bytes, signed: str, digest: str) -> bool:
 def verify(key: str, payload: bytes, signature: bytes) -> bool:
     """Whether *signature* of *payload* is by the holder of the public *key*: ECDSA with SHA-256 (ASN.1), or Ed25519. A key of
     another kind has signed nothing; see `key_problem`."""
-    from cryptography.exceptions import InvalidSignature
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
@@ -167,7 +167,7 @@ def verify(key: str, payload: bytes, signature: bytes) -> bool:
         if isinstance(public, ed25519.Ed25519PublicKey):
             public.verify(signature, payload)
             return True
-    except (InvalidSignature, ValueError):
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError):
         return False
     return False
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import datetime
 import fnmatch
 import hashlib
+import itertools
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from agent.contract.trust import ImagePolicy, ImageProof, ImageTrust, Locked, RegistryImage, Verdict, WantedImage
+from agent import files
+from agent.contract.trust import ImagePolicy, ImageProof, ImageTrust, Locked, RegistryImage, SigningRule, Verdict, WantedImage
 from agent.errors import AgentError, BadRequestError, ForbiddenError, ImageError, ImageNotFoundError
 from agent.images import documents, signatures, types
 from agent.images.pull import architecture, choose
@@ -21,6 +23,9 @@ from agent.images.reference import Reference, parse
 from agent.images.registry import Registry
 from agent.images.store import ImageStore
 from agent.settings import Settings
+
+KEPT = 8
+"""Signatures of one image that are kept, and carried to other nodes."""
 
 
 class ImageDetails(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,12 +61,19 @@ def problems(
     if policy.max_age_s:
         found += _too_old(details, policy.max_age_s, now)
     for rule in policy.signed:
-        if not rule.images or any(fnmatch.fnmatchcase(name, pattern) for pattern in rule.images):
-            if reason := signatures.problem(proofs, rule.keys, details.digest, details.name):
-                found.append(f"the policy asks for a signature: {reason}")
+        if reason := unsigned(details, rule, proofs):
+            found.append(f"the policy asks for a signature: {reason}")
     if policy.locked or locked is not None:
         found += _not_locked(details, locked)
     return found
+
+
+def unsigned(details: ImageDetails, rule: SigningRule, proofs: Sequence[ImageProof]) -> str:
+    """Why *proofs* do not give the image the signature that *rule* asks for; "" where they do, or it asks for none."""
+    name = signatures.repository(details.name)
+    if rule.images and not any(fnmatch.fnmatchcase(name, pattern) for pattern in rule.images):
+        return ""
+    return signatures.problem(proofs, rule.keys, details.digest, details.name)
 
 
 def is_root(user: str) -> bool:
@@ -127,6 +139,13 @@ def _reference(name: str) -> Reference | None:
         return None
 
 
+def verified(proofs: Iterable[ImageProof], keys: Sequence[str]) -> list[ImageProof]:
+    """Those of *proofs* that are by one of *keys*, KEPT at most: nothing else is kept or carried, for a registry may send
+    much."""
+    found = (p for p in dict.fromkeys(proofs) if any(signatures.verify(key, p.payload, p.signature) for key in keys))
+    return list(itertools.islice(found, KEPT))
+
+
 class Trust:
     """Verdicts of one node."""
 
@@ -134,6 +153,7 @@ class Trust:
         self._store = store
         self._settings = settings
         self._own = settings.image_policy.policy
+        self._folder = store.root / "signatures"
 
     def applies(self, trust: ImageTrust | None) -> bool:
         """Whether anything is refused at all."""
@@ -147,19 +167,42 @@ class Trust:
         details = local_details(self._store, msgspec.structs.replace(wanted, name=digest) if digest else wanted)
         if details and digest:
             details = msgspec.structs.replace(details, name=wanted.name, reference=_reference(wanted.name))
+        rules = [*self._own.signed, *trust.policy.signed]
+        keys = [key for rule in rules for key in rule.keys]
         known = [proof for of, proof in trust.proofs if details and of == details.digest]
+        unasked = ""
         try:
             if details is None:
                 details, known = await self._remote(wanted)
-            elif not known and (self._own.signed or trust.policy.signed):
-                known = await self._proofs(details)
+            elif rules:
+                known = verified([*known, *self._stored_proofs(details.digest)], keys)
+                if any(unsigned(details, rule, known) for rule in rules):
+                    known = await self._proofs(details)
         except AgentError as error:
             if details is None:
                 return Verdict(name=wanted.name, problems=(f"it is on no node, and its registry does not tell: {error}",))
+            unasked = str(error)
         now = datetime.datetime.now(datetime.UTC)
         own = problems(details, self._own, known, trust.locked, now) if self._own.demands else []
         found = [*own, *problems(details, trust.policy, known, trust.locked, now)]
-        return Verdict(name=wanted.name, digest=details.digest, problems=tuple(dict.fromkeys(found)), proofs=tuple(known))
+        if found and unasked:
+            found.append(f"its registry could not be asked for signatures: {unasked}")
+        proofs = verified(known, keys)
+        if proofs and self._store.has_blob(details.digest):
+            self._store_proofs(details.digest, proofs)
+        return Verdict(name=wanted.name, digest=details.digest, problems=tuple(dict.fromkeys(found)), proofs=tuple(proofs))
+
+    def _stored_proofs(self, digest: str) -> list[ImageProof]:
+        """The signatures that were found before: a node without a way to the registry starts what it had."""
+        try:
+            return msgspec.json.decode((self._folder / digest[7:]).read_bytes(), type=list[ImageProof])
+        except (OSError, msgspec.MsgspecError):
+            return []
+
+    def _store_proofs(self, digest: str, proofs: list[ImageProof]) -> None:
+        if proofs != self._stored_proofs(digest):
+            self._folder.mkdir(exist_ok=True)
+            files.write_atomically(self._folder / digest[7:], msgspec.json.encode(proofs))
 
     async def require(self, name: str, digest: str, user: str, trust: ImageTrust | None) -> None:
         """Raises ForbiddenError with every reason for which the image *name*, here with this manifest *digest*, may not be

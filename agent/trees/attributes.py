@@ -14,7 +14,7 @@ from agent.trees.tree import working_in
 MAX_OWNER = (1 << 31) - 1
 MAX_TIME = 1 << 32
 XATTR_KEY = "SCHILY.xattr."
-"""What the key of an extended attribute begins with in a pax header. Source: star(5)."""
+"""The prefix of the keys of extended attributes in a pax header. Source: star(5)."""
 OVERLAYFS = ("trusted.overlay.", "user.overlay.")
 """Attributes by which overlayfs would take an entry for something else."""
 LOST = (errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM)

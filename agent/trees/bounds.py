@@ -1,4 +1,4 @@
-"""What one archive may hold, and where one of its entries lies. Pure."""
+"""The bounds of an archive, and the check of its entries' paths. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAME_BYTES = 255
 
 
 class Bounds(NamedTuple):
-    """What one archive may hold: entries, bytes of all files (holes count), bytes and parts of a path."""
+    """The bounds of one archive: entries, bytes of all files (holes count), bytes and parts of a path."""
 
     entries: int = 2_000_000
     bytes: int = 64 << 30
@@ -45,5 +45,5 @@ class Bounds(NamedTuple):
 
 
 def entry_title(archive: str, name: str) -> str:
-    """How a message begins that is about the entry *name* of an *archive* (what it is called: "archive", "layer" …)."""
+    """The beginning of a message about the entry *name* of an *archive*, which is called "archive", "layer" …"""
     return f"the {archive}'s entry {quoted(name)}"

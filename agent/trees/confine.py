@@ -1,4 +1,4 @@
-"""How every worker of this room starts: what it needs is in memory and open, then it gives up everything else."""
+"""The start of every worker: it loads and opens what it needs, then gives up all other rights."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def open_tree(path: str, *, read_only: bool, nested: bool) -> int:
 class ProcessBounds(NamedTuple):
     """The user, the place and the limits of a worker process.
 
-    *place* is for work that needs a path: the first tree's name in the empty root, and the working directory. As *nobody* the
-    process has no rights of its user's. *memory* is in bytes of address space, *cpu_s* in seconds."""
+    *place* is for work that needs a path: the first tree's name in the empty root, and the working directory. With *nobody* the
+    process gives up its user's rights. *memory* is in bytes of address space, *cpu_s* in seconds."""
 
     place: str = ""
     nobody: bool = False

@@ -58,7 +58,7 @@ def _target(seen: WalkEntry) -> str:
 
 
 def find(tree: Tree, path: str) -> tuple[WalkEntry, str]:
-    """What *path* is, and its name; its last part is followed only where a slash or "." stands behind it. Raises TreeError."""
+    """The entry at *path*, and its name; a link as its last part is followed only before a slash or ".". Raises TreeError."""
     try:
         if path.endswith(("/", "/.", "/..")):
             parent, base = tree.open(path, os.O_PATH | os.O_DIRECTORY), "."
@@ -82,7 +82,7 @@ def _told(error: OSError, path: str) -> TreeError:
 
 
 def get(tree: Tree, path: str) -> confine.Reply:
-    """Write the line about *path*, and the archive. What goes wrong after the line is "late": it only ends the archive."""
+    """Write the line about *path*, and the archive. An error after the line is "late": it only ends the archive."""
     seen, name = find(tree, path)
     confine.answer(describe(seen, name))
     try:
@@ -99,8 +99,8 @@ def get(tree: Tree, path: str) -> confine.Reply:
 
 
 class PutRequest(NamedTuple):
-    """How an archive is put: whether a directory and what is none may not replace each other, and whose its files are, (user,
-    group) as the container counts, None for whom the archive says."""
+    """How an archive is put: whether directories and other files may not replace each other, and the owner of its files, (user,
+    group) in the container's numbers, None for the archive's own."""
 
     keep_kinds: bool = False
     owner: tuple[int, int] | None = None

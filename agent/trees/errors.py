@@ -1,10 +1,10 @@
-"""What the room for foreign trees says when something is wrong. Imports nothing: workers and clients share it."""
+"""The error of this package. It imports nothing: workers and clients share it."""
 
 from __future__ import annotations
 
 
 class TreeError(Exception):
-    """A tree or archive is broken, hostile, or does not hold what was asked for; the text is for the user.
+    """A tree or archive is broken, hostile, or lacks what was requested; the text is for the user.
 
     *status* is the HTTP status of the Docker Engine API that fits."""
 

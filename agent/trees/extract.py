@@ -27,7 +27,7 @@ MAX_MAJOR, MAX_MINOR = 1 << 12, 1 << 20
 """Of Linux's device numbers. Source: include/linux/kdev_t.h."""
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
 PASSED_ON = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
-"""Errors that are no fault of the archive's."""
+"""Errors that the archive does not cause."""
 REASONS = {
     errno.EFBIG: "is larger than a file may be",
     errno.ELOOP: "leads through a symbolic link",
@@ -49,10 +49,10 @@ def extract(
     rename: Callable[[str], str | None] | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> ExtractedTree:
-    """Unpack the tar *stream* below the directory *into* of *tree*. *rename* gives each entry its name, None to leave it out;
+    """Unpack the tar *stream* below the directory *into* of *tree*. *rename* returns each entry's new name, None to skip it;
     *progress* is called with the number of bytes written.
 
-    Raises TreeError, OSError if the disk or the tree refuses."""
+    Raises TreeError, and OSError for a full or failing disk."""
     reader = TarReader(stream, policy.what, bounds)
     return _Extraction(reader, tree, policy, bounds, into, rename, progress).run()
 
@@ -88,7 +88,7 @@ class _Extraction:
         return self.result
 
     def _explained(self, error: OSError) -> Exception:
-        """An error of the system at an entry, in words that name the entry; a full disk stays what it is."""
+        """A TreeError that names the entry, for an error of the system; errors of the disk stay OSErrors."""
         if error.errno in PASSED_ON:
             return OSError(error.errno, os.strerror(error.errno or 0), quoted(self.reader.entry))
         return self.reader.wrong(REASONS.get(error.errno or 0, f"cannot be written: {error.strerror}"))
@@ -133,7 +133,7 @@ class _Extraction:
             raise self.reader.wrong(f"is of unknown type {entry.type!r}")
 
     def _room(self, path: str) -> tuple[int, str]:
-        """The directory for *path*, made where it is missing, and its name there, free of what an earlier entry put there."""
+        """The directory for *path*, made if it is missing, and its name there, after removing an earlier entry of that name."""
         parent, base = self._parent(path)
         return self._parent(path) if self._clear(parent, base, path) else (parent, base)
 
@@ -145,7 +145,7 @@ class _Extraction:
             return self.tree.parent(path)
 
     def _clear(self, parent: int, base: str, path: str) -> bool:
-        """Take away what is at *path*; True if that was a directory, so that others must be looked up anew."""
+        """Remove the file at *path*. Returns True if that was a directory, so that parents must be looked up again."""
         directory = False
         try:
             os.unlink(base, dir_fd=parent)
@@ -231,7 +231,7 @@ class _Extraction:
             self.progress(len(data))
 
     def _copy_sparse(self, fd: int, entry: tarfile.TarInfo) -> None:
-        """A sparse file: its data stand one after the other in the archive, what lies between are holes, and stay so."""
+        """Copy a sparse file: the archive has its data without the holes, which are made again."""
         end = 0
         for offset, size in cast("list[tuple[int, int]]", entry.sparse):
             if not size:

@@ -1,4 +1,4 @@
-"""What an extraction did, and what it leaves to the host's root."""
+"""The result of an extraction, and the work that it leaves to the host's root."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ MAX_FIXUPS = 100_000
 
 
 class ExtractedTree:
-    """What was done: *size*, bytes in files; and what only the host's root can do, in this order: *devices*, path → mode with
-    its kind, major, minor, owner, group, time; and *opaque* directories. *title* is what messages call the archive."""
+    """*size*, bytes in files; and the work that only the host's root can do, in this order: *devices*, path → mode with
+    its kind, major, minor, owner, group, time; and *opaque* directories. *title* is the name of the archive in messages."""
 
     def __init__(self, title: str = "archive") -> None:
         self.size = 0
@@ -33,7 +33,7 @@ class ExtractedTree:
             raise TreeError(f"the {self._title} has more than {MAX_FIXUPS} devices and replaced directories")
 
     def forget(self, path: str) -> None:
-        """A later entry replaces what is at *path*, and with it all below."""
+        """Drop devices and opaque directories at *path* and below, which a later entry replaces."""
         if not self.devices and not self.opaque:
             return
         self.devices.pop(path, None)
@@ -44,7 +44,7 @@ class ExtractedTree:
             del self.devices[gone]
 
     def is_below_device(self, path: str) -> bool:
-        """Whether *path* lies below a device: as devices are made last, nothing on the disk says so yet."""
+        """Whether *path* lies below a device: devices are made last, so they are not on the disk yet."""
         above = path.rpartition("/")[0]
         while above and self.devices:
             if above in self.devices:

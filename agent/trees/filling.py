@@ -14,7 +14,7 @@ from agent.trees.tree import Tree
 
 
 def fill(source: Tree, path: str, target: Tree) -> confine.Reply:
-    """Copy the directory *path* into *target*; `found` says whether there is one."""
+    """Copy the directory *path* into *target*; `found` in the reply is false if there is none."""
     if not source.is_directory(path):
         return {"found": False}
     copy_tree(source, path, target)

@@ -1,9 +1,9 @@
 """Unpacks one layer while it streams in: `python -m agent.trees.layer TARGET DIGEST DIFF_ID KEEP ATTRIBUTE LIMITS`.
 
 The compressed blob comes on standard input, is checked, copied to the file KEEP where one is named, decompressed, checked
-against DIFF_ID and extracted below TARGET by a confined process; one line of JSON on standard output says how it went.
-ATTRIBUTE is what overlayfs calls a directory that replaces those below it. Source: OCI Image Specification, layer.md.
-"""
+against DIFF_ID and extracted below TARGET by a confined process; the reply is one line of JSON on standard output. ATTRIBUTE is
+the extended attribute by which overlayfs marks a directory that replaces those below it. Source: OCI Image Specification,
+layer.md."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from agent.trees.tree import Tree
 def unpack(
     tree: Tree, source: BinaryIO, keep: BinaryIO | None, digest: str, diff_id: str, attribute: str, bounds: Bounds
 ) -> confine.Reply:
-    """The work itself; what the worker may not do (devices, trusted attributes) is in the reply, for `finish`."""
+    """The work itself; the reply has what the worker may not do (devices, trusted attributes), for `finish`."""
     compressed = Source(source, keep)
     plain = Decompressed(compressed, bounds.bytes)
     rootless = attribute.startswith("user.")
@@ -48,7 +48,7 @@ def unpack(
 
 
 def finish(target: str, reply: confine.Reply, attribute: str) -> None:
-    """What only the host's root can do for a layer: devices, and directories that replace those below.
+    """Do the work for a layer that only the host's root can do: devices, and directories that replace those below.
 
     Raises TreeError, OSError."""
     with Tree.at(target) as tree:

@@ -1,8 +1,8 @@
-"""Lists a tree with a digest of each file: `python -m agent.trees.listing ROOT LIMITS` reads what is wanted on standard input.
+"""Lists a tree with a digest of each file: `python -m agent.trees.listing ROOT LIMITS` reads the request from standard input.
 
 The request is JSON, [[PATH, DEPTH]…]: of each path, links on its way followed inside ROOT, itself and all below it; links that
 lie less than DEPTH deep below it are followed too. The reply is {"entries": {path: [kind, mode, uid, gid, size, content]}}:
-kinds are f, d, l and o, the content a file's SHA-256 or what a link says.
+kinds are f, d, l and o, the content a file's SHA-256 or a link's target.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class TreeListing:
         return walk(self.tree, where)
 
     def _way(self, path: str) -> str | None:
-        """Note each step to *path*, and where it leads, relative to the root; None if there is nothing."""
+        """Where *path* leads, relative to the root, None if nowhere; each step on the way becomes an entry."""
 
         def look(step: str) -> Step | None:
             try:
@@ -109,7 +109,7 @@ class TreeListing:
 
 
 def _capabilities(fd: int) -> str:
-    """What a program may do beyond its user: the one attribute that images carry."""
+    """The file capabilities of a program, the one attribute that images carry, as hexadecimal digits."""
     try:
         return f" {os.getxattr(fd, 'security.capability').hex()}"
     except OSError:

@@ -1,4 +1,4 @@
-"""A tree, or a part of it, as a tar stream: files out of containers, exports, layers of what a container wrote.
+"""A tree, or a part of it, as a tar stream: files out of containers, exports, writable layers.
 
 Source: POSIX.1-2008 pax; OCI Image Specification, layer.md (whiteouts); Documentation/filesystems/overlayfs.rst.
 """
@@ -17,7 +17,7 @@ from agent.trees.streams import CHUNK
 from agent.trees.tree import Tree, working_in
 
 _NOTES = ("trusted.overlay.", "user.overlay.")
-"""What overlayfs writes down for itself."""
+"""The extended attributes of overlayfs itself."""
 _TYPES = {
     stat.S_IFREG: tarfile.REGTYPE,
     stat.S_IFDIR: tarfile.DIRTYPE,
@@ -29,7 +29,7 @@ _TYPES = {
 
 
 class WalkEntry(NamedTuple):
-    """One entry of a walk: *directory* is open on what holds it, *path* counts from the walk's start."""
+    """One entry of a walk: *directory* is its open directory, *path* is relative to the walk's start."""
 
     path: str
     name: str
@@ -38,9 +38,9 @@ class WalkEntry(NamedTuple):
 
 
 def walk(tree: Tree, start: str = "") -> Iterator[WalkEntry]:
-    """All below the directory *start*, each directory before what is in it, names in order; links are not followed.
+    """All entries below the directory *start*, each directory before its entries, in order of names; links are not followed.
 
-    What vanishes meanwhile is left out. Raises OSError: ENAMETOOLONG for a path that no system call takes."""
+    Files that vanish meanwhile are left out. Raises OSError: ENAMETOOLONG for a path that no system call takes."""
     pending = [""]
     while pending:
         below = pending.pop()
@@ -132,7 +132,7 @@ class Packer:
             os.close(fd)
 
     def _content(self, fd: int, size: int) -> None:
-        """Exactly *size* bytes, as the header says: a file that shrinks meanwhile is filled up with zeros."""
+        """Exactly *size* bytes, as in the header: a file that shrinks meanwhile is padded with zeros."""
         padding = -size % tarfile.BLOCKSIZE
         while size > 0:
             data = os.read(fd, min(size, CHUNK)) or b"\0" * min(size, CHUNK)
@@ -150,7 +150,7 @@ class Packer:
         return info
 
     def _attributes(self, seen: WalkEntry, fd: int) -> dict[str, str]:
-        """Extended attributes as pax records. Of what can only be named they are looked for in its directory."""
+        """Extended attributes as pax records. Those of links and the like are read by name in their directory."""
         out: dict[str, str] = {}
         follow = fd >= 0
         target: int | str = fd if follow else seen.name
@@ -170,7 +170,8 @@ class Packer:
 
 
 def pack_layer(tree: Tree, packer: Packer, opaque: str) -> None:
-    """All of the tree as a layer: deletions become whiteouts; *opaque* is overlayfs' attribute of what replaces a directory."""
+    """All of the tree as a layer: deletions become whiteouts; *opaque* is overlayfs' attribute of directories that replace
+    others."""
     for seen in walk(tree):
         if is_whiteout(seen.status):
             above = seen.path[: -len(seen.name)]
@@ -285,7 +286,7 @@ def copy_file(seen: WalkEntry, parent: int, name: str) -> None:
 
 
 def dress_directory(seen: WalkEntry, parent: int, name: str) -> None:
-    """Give the directory *name* in *parent* what the directory *seen* has: owner, mode, attributes and times."""
+    """Give the directory *name* in *parent* the owner, mode, attributes and times of the directory *seen*."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     source = os.open(seen.name, flags, dir_fd=seen.directory)
     try:

@@ -1,4 +1,4 @@
-"""What a container wrote, or all that it holds, as a tar on standard output; or what it changed, as JSON.
+"""The writable layer of a container, or all its files, as a tar on standard output; or its changes, as JSON.
 
     python -m agent.trees.packing layer UPPER ATTRIBUTE        its writable layer, deletions as whiteouts
     python -m agent.trees.packing blob UPPER ATTRIBUTE         the same; the reply has "digest" and "size" of the archive
@@ -91,7 +91,7 @@ def main(verb: str, root: str, more: str) -> int:
         "export": lambda: export(Tree(trees[0]), out, int(more)),
         "changes": lambda: changed(Tree(trees[0]), Tree(trees[1])),
     }
-    # trusted.overlay.* is read by CAP_SYS_ADMIN of the host's own user namespace alone; what calls are left cannot use it
+    # reading trusted.overlay.* takes CAP_SYS_ADMIN of the host's own user namespace; the allowed calls cannot use it otherwise
     noted = verb in ("layer", "blob") and more.startswith("trusted.")
     capabilities: Sequence[str] = (*sandbox.READER, "SYS_ADMIN") if noted else sandbox.READER
     reply = confine.run(works[verb], trees, calls=sandbox.READ_CALLS, capabilities=capabilities, user=not noted)

@@ -10,7 +10,7 @@ class Policy(NamedTuple):
     "", left to the caller as devices are; *owners* are kept; *attributes* are kept."""
 
     what: str = "archive"
-    """What messages call the archive."""
+    """The name of the archive in messages."""
     whiteouts: bool = False
     opaque: str = ""
     owners: bool = True
@@ -20,8 +20,8 @@ class Policy(NamedTuple):
     modes: int = 0o7777
     """The bits of a mode that are kept."""
     keep_directories: bool = False
-    """On: a directory that is there is not replaced by something else."""
+    """On: an existing directory is not replaced by another kind of file."""
     owner: tuple[int, int] | None = None
     """The owner of each file, (user, group), in place of the archive's."""
     keep_others: bool = False
-    """On: what is there and is no directory is not replaced by one."""
+    """On: an existing file of another kind is not replaced by a directory."""

@@ -1,4 +1,4 @@
-"""Starts the workers of this room from an event loop, feeds them, and hears what they say."""
+"""Starts the workers of this package from an event loop, feeds them, and reads their replies."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def environment() -> dict[str, str]:
 
 
 def command(module: str, arguments: Sequence[str]) -> list[str]:
-    """What starts `agent.trees.MODULE`, in the directory PROGRAMS."""
+    """The command line of `agent.trees.MODULE`, for the directory PROGRAMS."""
     return [sys.executable, "-E", "-s", "-m", f"agent.trees.{module}", *arguments]
 
 
@@ -65,9 +65,9 @@ async def fed(
     stall_s: float = STALL_S,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Reply:
-    """What the worker replies that reads *source* as its standard input; *progress* hears of bytes taken from it.
+    """The reply of a worker that reads *source* as its standard input; *progress* is called with numbers of bytes read.
 
-    No byte for *stall_s* seconds, from the source or into the worker, ends both, and is a reply with "error"."""
+    If no byte moves for *stall_s* seconds, from the source or into the worker, both are ended, and the reply has "error"."""
     async with started(module, arguments, stdin=PIPE) as child:
         assert child.stdin
         chunks = aiter(source)
@@ -86,20 +86,20 @@ async def fed(
                 progress(len(chunk))
             child.stdin.close()
         except (BrokenPipeError, ConnectionResetError):
-            pass  # the worker ended early and says why
+            pass  # the worker ended early; its reply has the reason
         except TimeoutError:
             return {"error": f"{waiting} for {stall_s:g} s", "status": 400}
         return await _reply(child, stall_s)
 
 
 async def asked(module: str, arguments: Sequence[str], *, stall_s: float = STALL_S) -> Reply:
-    """What the worker replies."""
+    """The reply of a worker."""
     async with started(module, arguments) as child:
         return await _reply(child, stall_s)
 
 
 async def written(module: str, arguments: Sequence[str], file: int, *, stall_s: float = STALL_S) -> Reply:
-    """What the worker replies that writes to the open *file*; the reply is on its other output."""
+    """The reply of a worker that writes to the open *file*; the reply is on its other output."""
     child = await asyncio.create_subprocess_exec(
         *command(module, arguments),
         stdin=DEVNULL,
@@ -147,8 +147,8 @@ def parsed(line: bytes) -> Reply:
 
 
 async def output(module: str, arguments: Sequence[str], fail: Callable[[Reply], Exception]) -> AsyncIterator[bytes]:
-    """What the worker writes to its standard output; its reply is then the line on the other one. Raises what *fail* makes of
-    a reply with "error"."""
+    """The standard output of a worker, whose reply is on the other output. Raises the exception that *fail* makes of a reply
+    with "error"."""
     async with started(module, arguments, stderr=PIPE) as child:
         assert child.stdout and child.stderr
         while data := await child.stdout.read(1 << 18):

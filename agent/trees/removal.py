@@ -13,7 +13,7 @@ OPEN_AT_MOST = 32
 
 
 def remove_tree(path: Path) -> None:
-    """Remove *path* and all below; nothing there is fine. What is mounted below stays, and so do the directories to it.
+    """Remove *path* and all below, if it exists. Mounts below stay, and the directories that lead to them.
 
     Raises OSError."""
     try:
@@ -45,7 +45,7 @@ def remove(parent: int, name: str) -> None:
 
 
 def _empty(directory: int, top: int, device: int, depth: int) -> bool:
-    """Remove what is in *directory*; True if something was moved up to *top*, which has to be looked at once more."""
+    """Remove the entries of *directory*. Returns True if some were moved up to *top*, which must be read again."""
     moved = False
     with os.scandir(directory) as entries:
         names = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
@@ -65,7 +65,7 @@ def _empty(directory: int, top: int, device: int, depth: int) -> bool:
             continue
         try:
             if os.fstat(inner).st_dev != device:
-                continue  # a mount of somebody's
+                continue  # a mount
             moved |= _empty(inner, top, device, depth + 1)
         finally:
             os.close(inner)
@@ -83,7 +83,7 @@ def _remove_empty(name: str, parent: int) -> None:
 
 
 def _open(name: str, parent: int) -> int:
-    """A descriptor of the directory *name*, which a user who is not the host's root may first have to be allowed to read."""
+    """A descriptor of the directory *name*, after making it readable for a user who is not the host's root."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         return os.open(name, flags, dir_fd=parent)

@@ -1,8 +1,8 @@
-"""Confines a worker before it touches what is foreign: an empty root, namespaces, few capabilities, seccomp, Landlock, limits.
+"""Confines a worker before it touches foreign files: an empty root, namespaces, few capabilities, seccomp, Landlock, limits.
 
-What a worker may use afterwards are the descriptors that it was given. Its root is an empty, read-only directory; the tree that
+Afterwards the worker can use only the descriptors that it was given. Its root is an empty, read-only directory; the tree that
 it works on is a mount of its own, cloned from the host's and in no namespace, without devices, programs or set-user-ID. So even
-code of an attacker's, run in there, finds nothing but this tree: no other file, process, network or device.
+an attacker's code, run in there, reaches nothing but this tree: no other file, process, network or device.
 
 Source: open_tree(2), mount_setattr(2), pivot_root(2), user_namespaces(7), capabilities(7), seccomp(2), landlock(7).
 """
@@ -74,9 +74,9 @@ CAPABILITIES = {
     "SYS_ADMIN": 21,
 }
 OWNERS = ("CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "SETFCAP")
-"""What it takes to write files with owners, modes and capabilities of others."""
+"""The capabilities to write files with owners, modes and capabilities of others."""
 READER = ("DAC_OVERRIDE", "DAC_READ_SEARCH")
-"""What it takes to read all files of a tree."""
+"""The capabilities to read all files of a tree."""
 
 _RUNNING = (
     "read readv pread64 write writev pwrite64 close fstat newfstatat fstatfs statx lseek brk mmap munmap mremap mprotect "
@@ -84,7 +84,7 @@ _RUNNING = (
     "futex getrandom clock_gettime clock_nanosleep gettimeofday poll ppoll fcntl dup restart_syscall rseq sched_yield "
     "prlimit64 getrlimit"
 ).split()
-"""What a running interpreter needs."""
+"""The system calls of a running interpreter."""
 _LOOKING = (
     "openat openat2 getdents64 readlinkat faccessat faccessat2 getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr "
     "fchdir"
@@ -101,7 +101,7 @@ POWERS = tuple(
     "delete_module reboot swapon swapoff sethostname setdomainname perf_event_open userfaultfd io_uring_setup "
     "open_by_handle_at acct quotactl quotactl_fd syslog iopl ioperm settimeofday clock_settime adjtimex".split()
 )
-"""What root's rights could be used for that has nothing to do with files."""
+"""System calls that use root's rights for other things than files."""
 
 
 def clone_tree(fd: int, *, read_only: bool, nested: bool, programs: bool = False, devices: bool = False) -> int:
@@ -126,8 +126,8 @@ def clone_tree(fd: int, *, read_only: bool, nested: bool, programs: bool = False
 
 def confined(work: Callable[[], int], *, first_id: int, user: bool) -> int:
     """Run *work* in a child that has namespaces of its own, and return its exit status. *first_id* is the host's ID that is 0
-    in there, with 65,536 IDs from it on; 0 keeps all IDs as they are. Without *user* it stays in this user namespace,
-    as it does where none can be had.
+    in there, with 65,536 IDs from it on; 0 keeps all IDs as they are. Without *user*, or
+    if no user namespace can be made, it stays in this one.
 
     The child is the first process of its PID namespace, and dies with this one."""
     flags = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET
@@ -145,7 +145,7 @@ def confined(work: Callable[[], int], *, first_id: int, user: bool) -> int:
         if os.read(start, 1) != b"+":
             os._exit(70)  # the parent is gone
         try:
-            if first_id:  # until now it is still the user who started it, with all rights
+            if first_id:  # until now it has the user and all rights of its parent
                 become(0)
             os._exit(work())
         finally:
@@ -171,7 +171,7 @@ def _map_ids(pid: int, first_id: int) -> None:
     for kind in ("uid", "gid"):
         if first_id:
             text = f"0 {first_id} {IDS}\n"
-        else:  # all that this process has itself, each as it is
+        else:  # all IDs of this process, each mapped to itself
             with open(f"/proc/self/{kind}_map") as own:
                 rows = [line.split() for line in own]
             text = "".join(f"{inside} {inside} {count}\n" for inside, _, count in rows)
@@ -263,7 +263,7 @@ def drop_capabilities(keep: Sequence[str]) -> None:
 
 
 def restrict_files(trees: Sequence[int]) -> None:
-    """Landlock: of all files only those below the directories *trees*. Nothing where the kernel has none of it."""
+    """Landlock: allow only files below the directories *trees*. Nothing happens if the kernel lacks Landlock."""
     version = int(libc.syscall(SYS_LANDLOCK_CREATE_RULESET, None, 0, 1))
     if version < 1:
         return
@@ -282,7 +282,7 @@ def restrict_files(trees: Sequence[int]) -> None:
 
 
 def load_seccomp() -> ctypes.CDLL | None:
-    """libseccomp, which runc and crun need too; None if it is not installed. To be called while files can be opened."""
+    """libseccomp, which runc and crun need too; None if it is not installed. Call it while files can be opened."""
     try:
         library = ctypes.CDLL("libseccomp.so.2", use_errno=True)
     except OSError:
@@ -302,7 +302,7 @@ def allow_calls(library: ctypes.CDLL | None, names: Sequence[str]) -> None:
 
 
 def refuse_calls(library: ctypes.CDLL | None, names: Sequence[str]) -> None:
-    """The system calls *names* fail with EPERM, for programs whose calls are not ours to list. Raises OSError likewise."""
+    """Make the system calls *names* fail with EPERM, for programs whose calls we cannot list. Raises OSError likewise."""
     _filter(library, names, ERRNO_EPERM, otherwise=SECCOMP_RET_ALLOW)
 
 

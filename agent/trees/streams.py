@@ -23,7 +23,7 @@ WINDOW = 1 << 27
 
 
 class _Decompressor(Protocol):
-    """What bz2 and lzma call a decompressor."""
+    """The decompressors of bz2 and lzma."""
 
     @property
     def eof(self) -> bool: ...
@@ -145,7 +145,7 @@ class Decompressed:
         return data
 
     def drain(self) -> None:
-        """Read what is left on both sides: padding counts in digests."""
+        """Read the rest on both sides: padding counts in digests."""
         while self.read(CHUNK):
             pass
         while self._source.read(CHUNK):

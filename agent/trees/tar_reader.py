@@ -16,7 +16,7 @@ from agent.trees.streams import CHUNK
 
 
 class Readable(Protocol):
-    """What an archive is read from."""
+    """The source of an archive."""
 
     def read(self, size: int = ..., /) -> bytes:
         """At most *size* bytes, b"" at the end."""

@@ -1,4 +1,4 @@
-"""Files of one tree into another, as COPY and ADD want it: `python -m agent.trees.transfer SOURCE TARGET LIMITS`.
+"""Copies files of one tree into another, for COPY and ADD: `python -m agent.trees.transfer SOURCE TARGET LIMITS`.
 
 The order comes on standard input, as JSON: {"owner": [uid, gid] or null, "mode": TEXT, "jobs": […]}, each job one of
 
@@ -6,9 +6,9 @@ The order comes on standard input, as JSON: {"owner": [uid, gid] or null, "mode"
     {"do": "write", "goal": PATH, "into": BOOL, "name": NAME, "text": TEXT}
     {"do": "copy", "source": PATH, "goal": PATH, "into": BOOL, "without": [PATH…], "above": [[PATH, MODE]…], "unpack": PATH}
 
-"unpack" names the directory into which an archive goes, "" if none is unpacked. SOURCE is "" if nothing is copied. Who
-owns the files keeps them where "owner" is null, and new directories are root's then. With --archive as SOURCE the reply says
-whether the file TARGET is an archive. Source: Dockerfile reference, COPY and ADD.
+"unpack" names the directory into which an archive goes, "" if none is unpacked. SOURCE is "" if nothing is copied. If "owner"
+is null, files keep their owners, and new directories are root's. With --archive as SOURCE the reply tells whether the file
+TARGET is an archive. Source: Dockerfile reference, COPY and ADD.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ class Transfer:
         self.mode: str = order["mode"]
         self.devices: dict[str, Any] = {}
         self._late: list[tuple[str, os.stat_result]] = []
-        """Directories, whose times are set when nothing more comes into them."""
+        """Directories, whose times are set after all entries are made."""
 
     def run(self, jobs: list[dict[str, Any]]) -> confine.Reply:
-        """Do all *jobs*; the reply says what went wrong, and with which."""
+        """Do all *jobs*. The reply has the first error, and its job."""
         for job in jobs:
             try:
                 {"mkdir": self._mkdir, "write": self._write, "copy": self._copy}[job["do"]](job)
@@ -115,7 +115,7 @@ class Transfer:
             raise TreeError(f"cannot copy to directory: {quoted(path)}") from None
         return parent, name
 
-    # --- what comes there --------------------------------------------------------------------------------------
+    # --- the copied entries --------------------------------------------------------------------------------------
 
     def _write(self, job: dict[str, Any]) -> None:
         goal = self._final(job["goal"], job["into"], job["name"])
@@ -144,7 +144,7 @@ class Transfer:
         self._one(seen, goal, {})
 
     def _directory(self, source: str, goal: str, without: list[str]) -> None:
-        """All that is in the directory *source* into the directory *goal*, which is made like it where it is missing."""
+        """Copy the entries of the directory *source* into the directory *goal*, made like it if it is missing."""
         assert self.source
         fd = self.source.open(source or ".", os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -183,7 +183,7 @@ class Transfer:
         return os.stat_result((mode, *status[1:4], uid, gid, *status[6:10]), times)
 
     def _one(self, seen: WalkEntry, goal: str, first: dict[tuple[int, int], str]) -> None:
-        """One entry, without what is in it where it is a directory."""
+        """Copy one entry; of a directory not its entries."""
         before, status = seen.status, self._altered(seen.status)
         seen = seen._replace(status=status)
         key = (before.st_dev, before.st_ino)

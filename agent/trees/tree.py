@@ -108,7 +108,7 @@ class Tree:
             os.close(self._parents.popitem()[1])
 
     def lstat(self, path: str) -> os.stat_result:
-        """What *path* itself is; a link as its last part is not followed."""
+        """The status of *path* itself; a link as its last part is not followed."""
         fd = self.open(path, os.O_PATH | os.O_NOFOLLOW)
         try:
             return os.fstat(fd)
@@ -176,8 +176,8 @@ class Tree:
     def make(self, path: str, *, directory: bool, mode: int = 0o755) -> None:
         """Make *path*, a directory or an empty file, and the directories above it, where they are missing.
 
-        Links are followed as in a process whose root the tree is, those that lead to nothing too: then what they name is
-        made. Raises OSError: ELOOP, ENOTDIR, ENAMETOOLONG, EINVAL where something else than asked for is there."""
+        Links are followed as in a process whose root the tree is; the target of a dangling one is made. Raises OSError: ELOOP,
+        ENOTDIR, ENAMETOOLONG, EINVAL if another kind of file is there."""
         pending, links = list(reversed(parts_of(path))), 0
         above: list[int] = []  # descriptors from the tree's root down to here
         try:
@@ -204,7 +204,7 @@ class Tree:
                 os.close(fd)
 
     def _step(self, here: int, part: str, above: list[int], *, directory: bool, mode: int, path: str) -> str | None:
-        """Go from *here* to *part*, made where it is missing; returns the text of a link that it is."""
+        """Go from *here* to *part*, made if it is missing. Returns the target if it is a link."""
         if "\0" in part:
             raise OSError(errno.EINVAL, "a path cannot hold a zero byte", path)
         if not directory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -206,10 +207,20 @@ def bootstrap(name: str, include: tuple[str, ...], variant: str) -> None:
         command.append(f"--include={packages}")
     sources = _apt_sources(suite)
     environment = {**os.environ, "SOURCE_DATE_EPOCH": os.environ.get("SOURCE_DATE_EPOCH", "0")}
-    process = subprocess.Popen([*command, suite, "-", *sources], stdout=subprocess.PIPE, env=environment)
+    client = Client(start=True)
+    # a session of its own: where it fails it hangs up its whole process group, which would be ours too
+    process = subprocess.Popen(
+        [*command, suite, "-", *sources], stdout=subprocess.PIPE, env=environment, start_new_session=True
+    )
     assert process.stdout
     try:
-        ident = _import(Client(start=True), chunks(process.stdout), name, ('CMD ["/bin/bash"]',))
+        first = process.stdout.read(1 << 16)  # comes when all is installed: a server waits for no sender that long
+        ident = (
+            _import(client, itertools.chain((first,), chunks(process.stdout)), name, ('CMD ["/bin/bash"]',)) if first else ""
+        )
+    except BaseException:
+        process.terminate()
+        raise
     finally:
         process.stdout.close()
         code = process.wait()

@@ -1,28 +1,21 @@
 """Runs the git program for one repository folder, with our configuration only and within bounds of time and size.
 
-git speaks only https, http, ssh and file, and never prompts. Source: git(1), GIT_* environment variables; git-config(1),
-safe.directory.
+git speaks only https, http, ssh and file, and never prompts. The process itself is `agent/contract/git_program.py`'s. Source:
+git(1), GIT_* environment variables; git-config(1), safe.directory.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import os
 import re
-import resource
-import signal
 from collections.abc import Mapping
 from pathlib import Path
 
+from agent.contract import git_program
+from agent.contract.git_program import GitFailedError, GitLimits, GitMissingError, GitOutputError, GitTimeoutError
 from orchestrator.errors import PystackError
 
 FETCH_S = 300.0
 QUICK_S = 60.0
-MEMORY = 4 << 30
-"""Address space of a git process: an object can claim any size."""
-ENTRIES, LISTING = 100_000, 64 << 20
-"""Files and folders of a commit, and bytes of their list: a few trees that contain each other many times over are billions."""
 CONFIG = """[safe]
 \tdirectory = *
 [core]
@@ -78,102 +71,35 @@ async def run(
 
     *largest* limits each file that git writes, in bytes; 0 sets no limit. Raises GitError."""
     environment = _environment(folder) | dict(extra or {})
-
-    def limits() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        if largest:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
-
+    limits = GitLimits(timeout_s, file_bytes=largest)
     try:
-        process = await asyncio.create_subprocess_exec(
-            "git",
-            *words,
-            env=environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-            preexec_fn=limits,
-            cwd=environment.get("GIT_WORK_TREE", "/"),
-        )
-    except FileNotFoundError:
+        return await git_program.run(words, Path(environment.get("GIT_WORK_TREE", "/")), environment, limits)
+    except GitMissingError:
         raise GitError("git is not installed on the server: `apt-get install git`") from None
-    try:
-        async with asyncio.timeout(timeout_s):
-            out, err = await _outputs(process)
-    except (TimeoutError, asyncio.CancelledError, _TooMuchError) as error:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await _wait_ended(process)
-        if isinstance(error, asyncio.CancelledError):
-            raise
-        if isinstance(error, _TooMuchError):
-            most = f"{ENTRIES} files and folders, or {LISTING >> 20} MiB of their names"
-            raise GitError(f"the commit has more than {most}") from None
-        raise GitError(f"git {words[0]}: it did not end within {timeout_s:.0f} s") from None
-    if process.returncode:
-        raise _failure(words, process.returncode, err, largest)
-    return out.decode(errors="replace")
+    except GitTimeoutError as error:
+        raise GitError(f"git {error.command}: it did not end within {timeout_s:.0f} s") from None
+    except GitOutputError:
+        most = f"{limits.entries} files and folders, or {limits.output_bytes >> 20} MiB of their names"
+        raise GitError(f"the commit has more than {most}") from None
+    except GitFailedError as error:
+        raise _failure(error, largest) from None
 
 
 def _environment(folder: Path) -> dict[str, str]:
     config = folder.parent / "gitconfig"
     if not config.exists() or config.read_text() != CONFIG:
         config.write_text(CONFIG)
-    return {
-        "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
-        "HOME": "/nonexistent",
-        "LC_ALL": "C.UTF-8",
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_CONFIG_GLOBAL": str(config),
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_ALLOW_PROTOCOL": "https:http:ssh:file",
+    return git_program.environment("https:http:ssh:file", str(config)) | {
         "GIT_DIR": str(folder),
         "GIT_OPTIONAL_LOCKS": "0",
         "GIT_NO_LAZY_FETCH": "1",
-        "GIT_NO_REPLACE_OBJECTS": "1",
     }
 
 
-def _failure(words: tuple[str, ...], status: int, err: bytes, largest: int) -> GitError:
-    lines = [line for line in err.decode(errors="replace").splitlines() if line.strip()]
-    grew = any("File size limit" in line or "signal 25" in line or "File too large" in line for line in lines)
-    if largest and (status == -signal.SIGXFSZ or grew):
+def _failure(error: GitFailedError, largest: int) -> GitError:
+    if largest and error.is_too_large:
         return GitError(f"the repository is larger than {largest >> 20} MiB (--max-size)")
-    problems = [line for line in lines if _PROBLEM_LINE.search(line)] or lines[-3:]
+    problems = [line for line in error.lines if _PROBLEM_LINE.search(line)] or error.lines[-3:]
     plain = (printable(line.removeprefix("fatal: ").removeprefix("error: ")) for line in problems[:3])
     reason = "; ".join(dict.fromkeys(plain))
-    command = words[0] if words[0] != "-c" else words[2]
-    return GitError(f"git {command}: {reason or f'exit status {status}'}")
-
-
-class _TooMuchError(Exception):
-    """Standard output is longer than LISTING, or has more than ENTRIES files."""
-
-
-async def _wait_ended(process: asyncio.subprocess.Process) -> None:
-    """Read and drop the output of *process* until it ends: asyncio does not notice the end of a process with unread output."""
-    for stream in (process.stdout, process.stderr):
-        while stream and await stream.read(1 << 16):
-            pass
-    await process.wait()
-
-
-async def _outputs(process: asyncio.subprocess.Process) -> tuple[bytes, bytes]:
-    """All of standard output, and the last 64 KiB of standard error. Raises _TooMuchError."""
-    assert process.stdout and process.stderr
-
-    async def read(stream: asyncio.StreamReader, most: int, *, cut: bool) -> bytes:
-        found, files = bytearray(), 0
-        while data := await stream.read(1 << 16):
-            found += data
-            files += data.count(0)
-            if len(found) > most or files > ENTRIES:
-                if not cut:
-                    raise _TooMuchError
-                del found[:-most]
-        return bytes(found)
-
-    out, err = await asyncio.gather(read(process.stdout, LISTING, cut=False), read(process.stderr, 1 << 16, cut=True))
-    await process.wait()
-    return out, err
+    return GitError(f"git {error.command}: {reason or f'exit status {error.status}'}")

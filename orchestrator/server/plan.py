@@ -45,10 +45,7 @@ class Planner:
         only = chosen_services(stack, options)
         if only and (wrong := missing_owners(stack, only, current.tasks, self._statuses.by_task)):
             raise RefusedError("\n".join(wrong), 409)
-        trust = await self.trust.trusted(stack, only)
         desired = await self.desired(stack, options)
-        tasks = tuple(msgspec.structs.replace(t, trust=trust.get(t.service)) for t in desired.tasks)
-        desired = msgspec.structs.replace(desired, tasks=tasks)
         force = frozenset(s.name for s in stack.services if options.force_recreate and (not named or s.name in named))
         if options.force_deps:
             force |= (only or frozenset(s.name for s in stack.services)) - named
@@ -69,8 +66,10 @@ class Planner:
         return msgspec.structs.replace(made, warnings=(*made.warnings, *await self.trust.moved(stack)))
 
     async def desired(self, stack: Stack, options: UpOptions) -> State:
-        """The tasks, networks and volumes that *stack* asks for, placed and addressed. Raises PystackError."""
-        return expand(
+        """The tasks, networks and volumes that *stack* asks for, placed and addressed, with what their images are held to.
+        Raises PystackError."""
+        trust = await self.trust.trusted(stack, chosen_services(stack, options))
+        made = expand(
             stack,
             self._state.of_stack(stack.name),
             existing=Existing(
@@ -82,6 +81,8 @@ class Planner:
             scale=options.scale,
             context=msgspec.structs.replace(self._inputs.placement(stack.name), moves=options.moves),
         )
+        tasks = tuple(msgspec.structs.replace(t, trust=trust.get(t.service)) for t in made.tasks)
+        return msgspec.structs.replace(made, tasks=tasks)
 
     async def why(self, stack: str, service: str, task: str) -> Why:
         """Every node's verdict on *task* of *stack*, or on one more task of *service* if there is no such task.

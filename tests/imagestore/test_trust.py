@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import json
+from pathlib import Path
 
 import pytest
 
-from agent.contract.trust import ImagePolicy, ImageProof, Locked, SigningRule, parse_age
+from agent.contract.trust import ImagePolicy, ImageProof, ImageTrust, Locked, SigningRule, Verdict, WantedImage, parse_age
 from agent.images.reference import parse
 from agent.images.signatures import key_problem, problem, verify
-from agent.images.trust import ImageDetails, is_root, problems
+from agent.images.store import ImageStore
+from agent.images.trust import KEPT, ImageDetails, Trust, is_root, problems, verified
+from agent.paths import Paths
+from agent.settings import Settings
+from tests.images import layout, tar_of
 from tests.signing import Key, digest_of, new_key, payload, public, sign
 
 NAME, DIGEST = "registry.example/team/app:1", "sha256:" + "a" * 64
@@ -116,6 +122,46 @@ def test_a_lock_names_the_content_of_each_platform() -> None:
     assert "stack.lock has" in problems(details(digest=OTHER), ImagePolicy(), (), lock, NOW)[0]
     assert "no entry" in problems(details(name="other:1"), ImagePolicy(), (), lock, NOW)[0]
     assert problems(details(digest=OTHER), ImagePolicy(), (), None, NOW) == []
+
+
+def test_only_what_a_key_of_ours_signed_is_kept_and_carried() -> None:
+    key, stranger = new_key(), new_key()
+    mine = [proof(key, name=f"registry.example/{n}") for n in range(20)]
+    kept = verified([*[proof(stranger, name=f"registry.example/{n}") for n in range(50)], *mine, *mine], [public(key)])
+    assert kept == mine[:KEPT]
+    assert verified(mine, []) == []
+
+
+def store_of(folder: Path, name: str) -> tuple[ImageStore, str]:
+    """A node's store with one image of that name, and its manifest's digest."""
+    store = ImageStore(Paths(root=folder, run=folder / "run", tag="abcd"))
+    blobs = {path: data for path, data in layout([tar_of({"a": b"x"})]).items() if path.startswith("blobs/")}
+    for data in blobs.values():
+        store.put_blob(data)
+    digest = next(digest_of(data) for data in blobs.values() if b"schemaVersion" in data)
+    store.tag(parse(name), digest)
+    return store, digest
+
+
+def test_a_signature_that_came_along_is_enough_and_is_remembered(tmp_path: Path) -> None:
+    key, name = new_key(), "127.0.0.1:1/team/app:1"  # nobody listens there
+    store, digest = store_of(tmp_path, name)
+    policy = ImagePolicy(signed=(SigningRule(keys=(public(key),)),))
+
+    def verdict(*proofs: ImageProof) -> Verdict:
+        trust = ImageTrust(policy=policy, proofs=tuple((digest, p) for p in proofs))
+        return asyncio.run(Trust(store, Settings()).verdicts([WantedImage(name=name)], trust))[0]
+
+    unknown = verdict(proof(new_key(), digest, "127.0.0.1:1/team/app"))
+    assert "the policy asks for a signature: it is not signed" in unknown.problems
+    assert any("could not be asked for signatures" in p for p in unknown.problems)
+    assert unknown.proofs == ()
+    mine = proof(key, digest, "127.0.0.1:1/team/app")
+    assert verdict(mine) == Verdict(name=name, digest=digest, proofs=(mine,))
+    assert verdict().problems == ()  # after a restart without a registry, and without the control plane
+    blob = store.blob(digest)
+    blob.write_bytes(blob.read_bytes().replace(b'"schemaVersion": 2', b'"schemaVersion":  2'))
+    assert "was altered on this node" in verdict(mine).problems[0]
 
 
 def test_who_is_root() -> None:

@@ -262,3 +262,20 @@ def test_a_policy_of_a_node_is_kept_there_whoever_asks(lab: Pystack, stack: Stac
         refused(stack, "it is not signed")
     finally:
         configure(lab, nodes=("n1",))
+
+
+def test_a_run_of_a_schedule_is_held_to_the_lock_too(lab: Pystack, stack: Stack, repository: str) -> None:
+    pushed(lab, repository, "first")
+    stack.write(f"""
+x-policy: {{locked: true}}
+services:
+  job: {{image: "{HOST}/{repository}:1", command: "true", x-schedule: "@yearly"}}
+""")
+    stack.run("lock")
+    stack.up()
+    lab("image", "rm", "-f", f"{HOST}/{repository}:1", check=False)
+    pushed(lab, repository, "second")
+    lab("image", "pull", f"{HOST}/{repository}:1")
+    done = lab("cron", "run", "-f", str(stack.file), "-p", stack.name, "job", check=False)
+    assert done.returncode == 1
+    assert "stack.lock has" in done.stdout + done.stderr

@@ -27,7 +27,7 @@ STACK = """
 services:
   web:
     image: busybox
-    command: [httpd, -f, -p, "80", -h, /]
+    command: [sh, -c, "mkdir /www; echo page > /www/index.html; exec httpd -f -p 80 -h /www"]
     ports: ["18080:80"]
     stop_signal: SIGKILL
     deploy: {replicas: 3, placement: {max_replicas_per_node: 1}}
@@ -36,7 +36,7 @@ LOAD = """
 wrong=0; asked=0
 while [ ! -e "$0/enough" ]; do
     for node in 1 2 3; do
-        busybox wget -T 5 -qO /dev/null http://10.99.0.$node:18080/etc/passwd || wrong=$((wrong + 1)); asked=$((asked + 1))
+        busybox wget -T 5 -qO /dev/null http://10.99.0.$node:18080/ || wrong=$((wrong + 1)); asked=$((asked + 1))
     done
 done
 echo "$asked $wrong" > "$0/counted"

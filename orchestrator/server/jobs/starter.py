@@ -9,8 +9,7 @@ import msgspec
 from agent.contract.container import Container, Healthcheck
 from agent.contract.network import Network
 from agent.contract.task import BOOT_WAIT_S, Task
-from agent.contract.trust import ImageTrust
-from orchestrator.errors import PystackError, RefusedError
+from orchestrator.errors import PystackError
 from orchestrator.placement.assign import place_oneoff
 from orchestrator.planning.expand import address_oneoff
 from orchestrator.planning.state import State
@@ -42,30 +41,25 @@ class RunStarter:
     def __init__(self, dispatcher: Dispatcher, images: Images, inputs: Inputs, book: RunBook) -> None:
         self._dispatcher, self._state = dispatcher, dispatcher.state
         self._images, self._inputs, self._book = images, inputs, book
+        self._trust = TrustCheck(dispatcher.cluster, images)
 
     async def begin(self, stack: Stack, runs: Sequence[JobRun], now: float) -> dict[str, str]:
         """Give *runs*, which are pending, their tasks. Returns those that could not begin, by ID, with the reason."""
         failed: dict[str, str] = {}
         services = {s.name: s for s in stack.services}
         await self._bring(stack, {r.service for r in runs})
-        trust: dict[str, ImageTrust] = {}
-        for name in {r.service for r in runs}:
-            try:
-                trust |= await TrustCheck(self._dispatcher.cluster, self._images).trusted(stack, {name})
-            except RefusedError as error:  # an image that may not be run keeps its own service from running, and no other
-                failed |= {r.id: str(error) for r in runs if r.service == name}
-        runs = [r for r in runs if r.id not in failed]
         async with self._state.allocation(stack.name):
             ids = await self._images.ids(stack)
             current, networks = self._state.of_stack(stack.name), dict(self._state.networks)
             begun: list[Prepared] = []
             for run in runs:
                 try:
+                    trust = (await self._trust.trusted(stack, {run.service})).get(run.service)
                     made = self._place(stack, services[run.service], run, current, networks, ids)
                 except PystackError as error:
                     failed[run.id] = str(error)
                     continue
-                made.tasks = [msgspec.structs.replace(t, trust=trust.get(t.service)) for t in made.tasks]
+                made.tasks = [msgspec.structs.replace(t, trust=trust) for t in made.tasks]
                 current = msgspec.structs.replace(current, tasks=(*current.tasks, *made.tasks))
                 networks |= {n.name: n for n in made.networks}
                 begun.append(made)
