@@ -74,8 +74,7 @@ class UpdateExecutor:
         desired = await self._planner.desired(self._stack, msgspec.structs.replace(self._options, scale=scale))
         wanted = [t for t in desired.tasks if t.service == service and t.index > max(o.index for o in there)]
         known_tasks = self._state.tasks
-        trust = there[0].trust if there else None
-        surge = [msgspec.structs.replace(t, share=share, trust=trust) for t in wanted if t.name not in known_tasks]
+        surge = [msgspec.structs.replace(t, share=share) for t in wanted if t.name not in known_tasks]
         # networks that more nodes carry because of the surge; a node that has an address on one already keeps it
         known = self._state.networks
         carried = [
