@@ -167,7 +167,8 @@ def runc_config(rootfs: str, netns: str, command: list[str]) -> dict[str, object
         subprocess.run(["runc", "spec"], cwd=name, check=True)
         config: dict[str, object] = json.loads((Path(name) / "config.json").read_text())
     process, linux = config["process"], config["linux"]
-    assert isinstance(process, dict) and isinstance(linux, dict)
+    assert isinstance(process, dict)
+    assert isinstance(linux, dict)
     process |= {"terminal": False, "args": command}
     config["root"] = {"path": rootfs, "readonly": False}
     for namespace in linux["namespaces"]:

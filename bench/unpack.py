@@ -24,12 +24,14 @@ def layer(files: int, bytes_each: int) -> bytes:
     """A gzip layer of *files* files, 100 a directory, half of each random: as programs and libraries compress."""
     dice = random.Random(7)
     out = io.BytesIO()
-    with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=1, mtime=0) as packed:
-        with tarfile.open(fileobj=packed, mode="w") as archive:
-            for number in range(files):
-                info = tarfile.TarInfo(f"srv/{number // 100}/{number}")
-                info.size = bytes_each
-                archive.addfile(info, io.BytesIO(dice.randbytes(bytes_each // 2) + b"x" * (bytes_each - bytes_each // 2)))
+    with (
+        gzip.GzipFile(fileobj=out, mode="wb", compresslevel=1, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w") as archive,
+    ):
+        for number in range(files):
+            info = tarfile.TarInfo(f"srv/{number // 100}/{number}")
+            info.size = bytes_each
+            archive.addfile(info, io.BytesIO(dice.randbytes(bytes_each // 2) + b"x" * (bytes_each - bytes_each // 2)))
     return out.getvalue()
 
 

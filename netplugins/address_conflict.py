@@ -130,7 +130,7 @@ def _answer(frame: bytes, claim: AddressProbe) -> str:
         and len(frame) >= 78
         and frame[20] == socket.IPPROTO_ICMPV6
         and frame[54] == ND_NEIGHBOR_ADVERT
+        and ipaddress.IPv6Address(frame[62:78]) == ipaddress.IPv6Address(claim.address)
     ):
-        if ipaddress.IPv6Address(frame[62:78]) == ipaddress.IPv6Address(claim.address):
-            return frame[6:12].hex(":")
+        return frame[6:12].hex(":")
     return ""

@@ -265,7 +265,7 @@ def main(arguments: list[str]) -> int:
         print(__doc__)
         return 2
     module, _, name = arguments[0].partition(":")
-    sys.path.insert(0, os.getcwd())
+    sys.path.insert(0, str(Path.cwd()))
     make = getattr(importlib.import_module(module), name)
     failed = 0
     for result in run(make, dict(a.split("=", 1) for a in arguments[1:])):

@@ -27,7 +27,7 @@ LAYERS = ("link", "vxlan", "tunnel", "address", "container-link", "bandwidth", "
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """*check* is the layer, *target* the thing that was checked, *detail* its state. Where it is not *ok*, *fix* says what to
-    do, and *item* is the name of the described object that differs, "" if there is none."""
+    do, and *item* is the name of the described object that differs, "" if there is none. *repaired*: it was not."""
 
     check: str
     target: str
@@ -35,6 +35,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
     fix: str = ""
     item: str = ""
+    repaired: bool = False
 
 
 def examine(objects: Iterable[KernelObject], far: Collection[FdbEntry], labels: Mapping[str, str]) -> list[Finding]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -24,7 +24,7 @@ class ParentDriver:
     """The common part of macvlan and ipvlan: links on a parent; its links begin with *prefix*."""
 
     name: str
-    modes: dict[str, int]
+    modes: Mapping[str, int]
 
     def __init__(self, prefix: str = "ps") -> None:
         self.prefix = prefix
@@ -106,7 +106,7 @@ class MacvlanDriver(ParentDriver):
     """Driver `macvlan`: each container has its own MAC."""
 
     name = "macvlan"
-    modes = {"bridge": MACVLAN_MODES["bridge"], **MACVLAN_MODES}
+    modes: Mapping[str, int] = {"bridge": MACVLAN_MODES["bridge"], **MACVLAN_MODES}
 
     def _mac(self, endpoint: Endpoint, mode: str) -> str:
         if mode == "passthru":  # it would become the parent's own

@@ -35,7 +35,7 @@ def address_of(key: str) -> str:
 
 def has_program() -> bool:
     """Whether wireguard-go can create devices on this host."""
-    return shutil.which(_PROGRAM) is not None and os.path.exists("/dev/net/tun")
+    return shutil.which(_PROGRAM) is not None and Path("/dev/net/tun").exists()
 
 
 def start_program(name: str) -> None:

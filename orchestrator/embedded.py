@@ -24,8 +24,10 @@ from agent.daemon import BACKLOG, Agent, bind, prepared, run, stop_event
 from agent.errors import AgentError
 from agent.paths import Paths
 from orchestrator.errors import PystackError
-from orchestrator.gitops.api import extension
+from orchestrator.gitops import api as gitops_api
 from orchestrator.gitops.gitops import Gitops
+from orchestrator.ingress import api as ingress_api
+from orchestrator.ingress.controller import Ingress
 from orchestrator.server.api.app import OWN_ENGINE, make_app
 from orchestrator.server.api.standby import StandbyState, make_standby_app
 from orchestrator.server.plane import ControlPlane
@@ -171,10 +173,13 @@ async def _lead(
         reschedule_after_s=agent.engine.settings.reschedule_after_s,
     )
     gitops = Gitops(plane, paths.root / "gitops", paths.run / "gitops")
+    ingress = Ingress(plane)
+    extensions = [gitops_api.extension(gitops), ingress_api.extension(ingress)]
     try:
         await plane.start()
+        await ingress.start()
         await gitops.start()
-        application = make_app(plane, stop, [extension(gitops)])
+        application = make_app(plane, stop, extensions)
         agent.mount_into(application, OWN_ENGINE)  # requests for this node need no proxy
         runners = [await _listen(paths.control_socket, application), await _listen(paths.cluster_socket, swarm.make_app(plane))]
         agent.open_to_docker_group(paths.cluster_socket)
@@ -189,8 +194,9 @@ async def _lead(
         log.warning("%s", error)
     finally:
         if state and plane.loaded:
-            state.last_plane, state.extensions, state.since = plane, [extension(gitops)], time.monotonic()
+            state.last_plane, state.extensions, state.since = plane, extensions, time.monotonic()
         unlink(paths.cluster_socket)
+        await ingress.close()
         await gitops.close()
         await plane.close()
 

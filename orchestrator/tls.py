@@ -20,6 +20,7 @@ PORT = 2376
 
 
 def certificates() -> Path:
+    """The folder of the client's key and certificates: PYSTACK_CERT_PATH, or ~/.pystack."""
     return Path(os.environ.get("PYSTACK_CERT_PATH", "") or Path.home() / ".pystack")
 
 

@@ -72,19 +72,19 @@ class Built:
         return self.said.count("Using cache")
 
     def document(self) -> dict[str, Any]:
-        with self._archive() as archive:
+        with self.archive() as archive:
             file = archive.extractfile(f"blobs/sha256/{self.ident[7:]}")
             assert file
             document: dict[str, Any] = json.load(file)
             return document
 
-    def _archive(self) -> tarfile.TarFile:
+    def archive(self) -> tarfile.TarFile:
         return tarfile.open(fileobj=io.BytesIO(self.node.ask("GET", f"/images/{self.ident}/get")[1]))
 
     def files(self) -> dict[str, Seen]:
         """All of the image, its layers one over the other."""
         found: dict[str, Seen] = {}
-        with self._archive() as archive:
+        with self.archive() as archive:
             file = archive.extractfile("manifest.json")
             assert file
             for name in json.load(file)[0]["Layers"]:

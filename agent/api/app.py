@@ -14,6 +14,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from agent.api import (
     audit,
+    container_http,
     dial,
     doctor,
     doors,
@@ -106,7 +107,7 @@ class OneLine(logging.Filter):
         return not isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError)
 
 
-OURS = (manifest, shipping, trust, audit, dial, doctor, volume_migration, manifest_source, membership)
+OURS = (container_http, manifest, shipping, trust, audit, dial, doctor, volume_migration, manifest_source, membership)
 
 
 def _dockers() -> Iterator[tuple[str, str, Handler]]:

@@ -125,11 +125,12 @@ class RequestClient(Client):
         self._logins = logins
 
     async def credentials(self, host: str) -> Credentials | None:
-        """What X-Registry-Config says of *host*."""
+        """The credentials for *host* in X-Registry-Config."""
         return self._logins.get(HUB_KEY if host == "docker.io" else host) or self._logins.get(host)
 
 
 async def build(request: web.Request) -> web.StreamResponse:
+    """POST /build: the classic builder, or BuildKit's for version 2. Streams the progress as JSON lines."""
     if request.query.get("version") == "2":
         from agent.api import buildkit
 

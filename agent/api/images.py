@@ -376,7 +376,9 @@ async def _fetched(engine: Engine, name: str, stream: ProgressStream, credential
                 stream.tell({"status": f"Pulling from {one.repository}", "id": one.tag or one.digest})
             stream.tell(event)
 
+        held = engine.images.names.get(one.name, "")
         image = await engine.pulls.pull(text, tell, credentials)
+        displaced(engine, held)
         word = "Image is up to date for" if image.digest == before else "Downloaded newer image for"
         stream.tell({"status": f"Status: {word} {text}"})
 

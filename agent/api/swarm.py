@@ -16,5 +16,5 @@ async def none(request: web.Request) -> web.StreamResponse:
         raise NoSwarmError("This node is not part of a swarm")
     raise NoSwarmError(
         "This node is not a swarm manager. pystack's control plane has services, nodes, secrets and configs: "
-        "`pystack node ls`, `pystack secret ls`"
+        "`pystack node ls`, `pystack secret ls`; for Docker's clients, at swarm.sock beside the server's own socket"
     )

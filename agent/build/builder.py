@@ -1,4 +1,4 @@
-"""What all builds of a node share: the cache of steps, cache mounts, and work in progress that several of them wait for.
+"""The state that all builds of a node share: the cache of steps, cache mounts, and steps that several builds wait for.
 
 build/cache/          results of steps
 build/mounts/<hex>/   RUN --mount=type=cache
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 MOUNT_NAME = 40
 UNUSED_S = 60 * 86_400.0
-"""What no build has used for so long is forgotten, as dockerd's own rule has it; the next prune of images frees its layers."""
+"""Results unused for so long are forgotten, by the same rule as dockerd's; the next prune of images frees their layers."""
 
 
 class CacheMounts:
-    """Folders that RUN steps of many builds share, by their IDs."""
+    """The folders of `RUN --mount=type=cache`, shared by builds, by their IDs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -51,10 +51,11 @@ class CacheMounts:
         self.used: Counter[Path] = Counter()
 
     def name(self, ident: str) -> str:
+        """The name of the folder of *ident*."""
         return hashlib.sha256(ident.encode("utf-8", "surrogateescape")).hexdigest()[:MOUNT_NAME]
 
     def place(self, ident: str, *, private: bool) -> tuple[Path, bool]:
-        """The folder of *ident*, and whether it is new. A *private* one is nobody else's as long as it is in use."""
+        """The folder of *ident*, and whether it is new. A *private* one is not shared while it is in use."""
         number = 0
         while True:
             folder = self.folder / (self.name(ident) + (f".{number}" if number else ""))
@@ -67,10 +68,13 @@ class CacheMounts:
         return folder / "data", fresh
 
     def lock(self, ident: str) -> asyncio.Lock:
+        """The lock of *ident*, for steps that use it one at a time."""
         return self.locks.setdefault(ident, asyncio.Lock())
 
 
 class Builder:
+    """Runs the builds of the node."""
+
     def __init__(self, engine: EngineContext) -> None:
         self.engine = engine
         self.root = engine.paths.root / "build"
@@ -88,14 +92,15 @@ class Builder:
         self._active = 0
         self._flights: dict[str, asyncio.Future[Entry]] = {}
         self.torn = False
-        """Whether a build was cut off by the end of an agent before this."""
+        """Whether an earlier agent ended during a build."""
 
     def held(self) -> set[str]:
+        """The names of layers and archives that builds and the cache need: a prune of images keeps them."""
         entries = self.cache.entries.values()
         return self.transient | {e.layer for e in entries} | {e.digest[7:27] for e in entries if e.digest}
 
     async def recover(self) -> None:
-        """End and take away what builds of an agent before this one left behind."""
+        """Kill and remove what builds of an earlier agent left behind."""
         for job in list(self.jobs.iterdir()):
             self.torn = True
             slots = job / "slots"
@@ -118,7 +123,7 @@ class Builder:
         client: Client,
         finish: Callable[[Job, State], Awaitable[R]],
     ) -> R:
-        """Build what *options* says, and what *finish* makes of it. *report* hears of each step. Raises AgentError."""
+        """Build with *options*, and return the result of *finish*. *report* gets each step. Raises AgentError."""
         folder = self.jobs / secrets.token_hex(8)
         folder.mkdir(mode=0o700)
         self._active += 1
@@ -144,8 +149,8 @@ class Builder:
                 self.contexts.drop(UNUSED_S, time.time())
 
     async def result(self, key: str, note: str, make: Callable[[], Awaitable[str]], *, cached: bool) -> tuple[Entry, bool]:
-        """What the step *key* comes to, and whether it was known: from the cache, from somebody who is at it, or by *make*,
-        which gives the name of a layer."""
+        """The result of the step *key*, and whether it was known: from the cache, from another build that is making it, or by
+        *make*, which returns the name of a layer."""
         while cached:
             if entry := self.cache.find(key):
                 return entry, True
@@ -170,8 +175,8 @@ class Builder:
                 del self._flights[key]
 
     async def prune(self, *, older_s: float = 0.0, keep_bytes: int = 0, everything: bool = True) -> tuple[list[str], int]:
-        """Take away what builds keep, as Cache.doomed has it; the keys, and the bytes that this freed. Builds that run lose
-        nothing that they use."""
+        """Remove what Cache.doomed selects; returns the keys and the number of bytes freed. Nothing that a running build uses
+        is removed."""
         busy = set(self.transient)
         shared = {
             name for image in self.engine.images.everything() for name in (d.removeprefix("sha256:")[:20] for d in image.layers)

@@ -53,7 +53,7 @@ class Cache:
     """The results of steps, one JSON file each below *folder*."""
 
     def __init__(self, folder: Path, there: Callable[[str], bool]) -> None:
-        """*there* says whether a layer's folder is."""
+        """*there* tells whether the folder of a layer exists."""
         self.folder, self._there = folder, there
         self.entries: dict[str, Entry] = {}
         folder.mkdir(parents=True, exist_ok=True)

@@ -16,26 +16,26 @@ if TYPE_CHECKING:
 
 
 class Client:
-    """A client that has sent all that it has, in the request. Others are asked for it as the build needs it."""
+    """A client that sends everything with its request. A subclass fetches files and secrets as the build needs them."""
 
     lends = False
-    """Whether the context comes when it is asked for."""
+    """Whether the context is fetched on demand."""
 
     async def definition(self, inputs: Inputs) -> None:
-        """Bring the Dockerfile beside the context, and what rules say what the context leaves out."""
+        """Fetch the Dockerfile and the ignore rules of the context."""
 
     async def context(self, inputs: Inputs, wanted: Sequence[str]) -> None:
-        """Bring the context, or no more of it than *wanted*, where that is said."""
+        """Fetch the context; if *wanted* is not empty, only these paths of it."""
 
     async def named(self, inputs: Inputs, name: str, folder: str) -> Origin:
-        """Bring the further context *name*, a folder of the client's. Raises BadRequestError where there is none."""
+        """Fetch the named context *name*, a folder of the client. Raises BadRequestError if there is none."""
         raise BadRequestError(f"context {quoted(name)}: the client lends no folder {quoted(folder)}")
 
     async def keep(self, inputs: Inputs) -> None:
-        """The build has ended: what can be of use to the next one is put aside."""
+        """The build has ended: keep what can be useful for the next one."""
 
     async def secret(self, ident: str) -> bytes | None:
-        """What the secret *ident* contains; None where there is none."""
+        """The content of the secret *ident*, None if there is none."""
         del ident
         return None
 

@@ -52,8 +52,8 @@ _CONFIG = (
 
 
 class Origin(msgspec.Struct, kw_only=True):
-    """*root* is a folder, *listing* what is in it as far as it was looked at. *owners*: whose files these are counts, and
-    stays. *ignored* are left out."""
+    """The folder *root*, with *listing*, its entries as far as they were read. *owners*: the owners of files matter and are
+    kept. Paths that *ignored* matches are left out."""
 
     root: Path
     listing: Listing

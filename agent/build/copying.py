@@ -1,5 +1,4 @@
-"""COPY, ADD and WORKDIR: what comes from where, and a worker that brings it. Source: Dockerfile reference, COPY, ADD,
-WORKDIR."""
+"""COPY, ADD and WORKDIR: choosing the files, and copying them in a worker. Source: Dockerfile reference, COPY, ADD, WORKDIR."""
 
 from __future__ import annotations
 
@@ -37,8 +36,7 @@ _NUMERIC = re.compile(r"[0-9]{1,10}(?::[0-9]{1,10})?\Z")
 
 
 class Part(msgspec.Struct, kw_only=True):
-    """Jobs of `agent.trees.transfer` that take from one *root*, None where they need none; *content* is what they are made
-    of."""
+    """Jobs of `agent.trees.transfer` that read one *root*, None if they need none; *content* is a key of what they copy."""
 
     root: Path | None
     jobs: list[dict[str, Any]]
@@ -46,6 +44,8 @@ class Part(msgspec.Struct, kw_only=True):
 
 
 class Copying:
+    """The COPY, ADD and WORKDIR steps of *job*."""
+
     def __init__(self, job: Job) -> None:
         self.job = job
         self._fetched: dict[tuple[str, str, bool], asyncio.Task[Origin]] = {}
@@ -53,6 +53,7 @@ class Copying:
     # --- COPY and ADD ------------------------------------------------------------------------------------------
 
     async def copy(self, number: int, state: State, step: instructions.Copy, say: Channel) -> State:
+        """The state of stage *number* after the COPY or ADD *step*. Raises AgentError, WordError."""
         expand = self.job.expansion(state)
         sources = [expand.word(s) for s in step.sources]
         goal = config.absolute(state.document, expand.word(step.goal))
@@ -74,13 +75,13 @@ class Copying:
     async def _parts(
         self, number: int, step: instructions.Copy, sources: Sequence[str], goal: str, excludes: Sequence[str]
     ) -> list[Part]:
-        """What *sources* are, each kind from its own place."""
-        local, parts = list(sources), []
+        """The parts to copy for *sources*: files, URLs and repositories."""
+        local: list[str] = list(sources)
+        parts: list[Part] = []
         if step.add:
             local = [s for s in sources if not contexts.is_url(s) and not contexts.repository(s)]
-            for source in sources:
-                if source not in local:
-                    parts.append(await self._remote(step, source, goal, excludes, many=len(sources) > 1))
+            many = len(sources) > 1
+            parts = [await self._remote(step, s, goal, excludes, many=many) for s in sources if s not in local]
         if local:
             origin = await self.job.inputs.looked_into(await self.job.origin(number, step.origin), local)
             parts.append(self._part(step, origin, local, goal, excludes, unpack=step.add and step.unpack is not False))
@@ -156,7 +157,7 @@ class Copying:
     # --- folders as a whole ------------------------------------------------------------------------------------
 
     async def whole(self, state: State, origin: Origin, stage: plan.Stage) -> State:
-        """A folder as the files that a stage begins with."""
+        """The state of a stage that begins with the files of the folder *origin*."""
         picks = choose(origin.listing, ["."], "/", ignored=origin.ignored)
         part = Part(
             root=origin.root, jobs=[_job(p, "", [0, 0]) for p in picks], content=digest(origin.listing, picks, owners=False)
@@ -170,6 +171,7 @@ class Copying:
         )
 
     async def workdir(self, number: int, state: State, step: instructions.Workdir, say: Channel) -> State:
+        """The state of stage *number* after the WORKDIR *step*. Raises AgentError, WordError."""
         expand = self.job.expansion(state)
         path = config.absolute(state.document, expand.word(step.path)).rstrip("/") or "/"
         user = state.document["config"].get("User") or ""
@@ -197,8 +199,8 @@ class Copying:
         known_users: Sequence[Layer],
         lenient: bool = False,
     ) -> str:
-        """Bring *parts* onto the layers *lower*; the name of the layer that this gives. *known_users* has /etc/passwd;
-        *lenient* takes an *owner* that it does not know for root."""
+        """Copy *parts* onto the layers *lower*, and return the name of the new layer. *known_users* are the layers with
+        /etc/passwd; *lenient*: an unknown *owner* is root."""
         job = self.job
         layers = job.builder.layers
         folder = job.folder / f"copy-{secrets.token_hex(8)}"
@@ -244,7 +246,7 @@ class Copying:
         return found.uid, found.gid
 
     async def _transfer(self, part: Part, target: Path, owner: tuple[int, int] | None, mode: str) -> None:
-        """Each run of jobs of the same owner by one worker."""
+        """Run the jobs of each owner in one worker."""
         bounds, stall_s = self.job.engine.images.bounds, self.job.limits.stall_s
         whose: dict[str, list[dict[str, Any]]] = {}
         for job in part.jobs:
@@ -262,7 +264,7 @@ class Copying:
                 raise of_worker(reply)
 
     async def filled(self, goal: Path, origin: Origin | State, source: str) -> None:
-        """All that is at *source* of *origin* into the folder *goal*."""
+        """Copy the content of *source* in *origin* into the folder *goal*."""
         found = await self.job.inputs.looked_into(origin, [source or "/"])
         picks = choose(found.listing, [source or "."], "/", ignored=found.ignored)
         part = Part(root=found.root, jobs=[_job(p, "", None if found.owners else [0, 0]) for p in picks], content="")
@@ -283,23 +285,21 @@ def _job(pick: Pick, unpack: str, owner: list[int] | None) -> dict[str, Any]:
 
 
 def _text(doc: Heredoc, expand: Any) -> str:
-    """The content of a heredoc; line by line, since its quotes are no quotes of ours."""
+    """The content of a heredoc, whose quotes are plain characters."""
     if not doc.expand:
         return doc.plain
     return _expanded(doc.plain, expand)
 
 
 def _expanded(text: str, expand: Any) -> str:
-    """Variables in running text: quotes stand for themselves there."""
+    """*text* with its variables expanded; quotes are plain characters in it."""
     guarded = re.sub(r"([\"'])", "\0\\1", text)
-    out: list[str] = []
-    for piece in re.split(r"(\0[\"'])", guarded):
-        out.append(piece[1] if piece.startswith("\0") else expand(piece))
-    return "".join(out)
+    pieces = re.split(r"(\0[\"'])", guarded)
+    return "".join(piece[1] if piece.startswith("\0") else expand(piece) for piece in pieces)
 
 
 def _check_mode(text: str) -> None:
-    """Raises BadRequestError."""
+    """Raises BadRequestError if *text* is not a valid mode."""
     try:
         modes.changed(text, 0o644, directory=False)
     except ValueError as error:

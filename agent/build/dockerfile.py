@@ -222,7 +222,7 @@ def _cut(text: str, line: int, column: int, error: object, escape: str) -> Instr
 
 
 def _flags(text: str, escape: str) -> tuple[list[tuple[str, str | None]], str]:
-    """The words that begin with `--`, and what is behind them. Quotes hold a value together and stay out of it."""
+    """The flags at the beginning, which start with `--`, and the rest. Quotes group a value and are not part of it."""
     found: list[tuple[str, str | None]] = []
     while text.startswith("--"):
         word, at = "", 0

@@ -1,4 +1,4 @@
-"""What a build is given: its context, its Dockerfile, further contexts, images, and layers of its own stages to look into."""
+"""The inputs of a build: context, Dockerfile, named contexts, images, and the layers of its stages that it reads."""
 
 from __future__ import annotations
 
@@ -36,9 +36,8 @@ if TYPE_CHECKING:
 
 
 class Inputs:
-    """Of one build, below its *folder*. *secrets* are those that are there, by their IDs, *agents* SSH
-    agents; *beside* says that the Dockerfile is
-    no file of the context, but came along with it."""
+    """The inputs of one build, below its *folder*. *secrets* are the ones fetched so far, by their IDs, *agents* the SSH
+    agents; *beside*: the Dockerfile came along with the context and is no file of it."""
 
     def __init__(
         self,
@@ -54,7 +53,7 @@ class Inputs:
         self.secrets: dict[str, bytes] = {}
         self.agents: set[str] = set()
         self.text: bytes | None = None
-        """The Dockerfile, where it is no file at all."""
+        """The Dockerfile, if it is no file of a folder."""
         self.is_whole = not client.lends
         self._all = asyncio.Lock()
         self.context = Origin(root=folder / "context", listing=Listing({}))
@@ -67,14 +66,14 @@ class Inputs:
         self._extras: dict[str, Entry] = {}
 
     async def close(self) -> None:
-        """Nothing is fetched any more."""
+        """Stop fetching."""
         for task in (*self._named.values(), *self._images.values()):
             task.cancel()
         await asyncio.gather(*self._named.values(), *self._images.values(), return_exceptions=True)
 
     async def bring(self, body: AsyncIterator[bytes]) -> None:
-        """The context, from the client or from where *remote* says; what came along beside it is put aside. Of a client that
-        lends, the Dockerfile alone."""
+        """Fetch the context, from the client or from the option *remote*, and separate what came along with it. From a client
+        that lends, fetch the Dockerfile only."""
         if self.client.lends:
             await self.client.definition(self)
             return
@@ -98,7 +97,7 @@ class Inputs:
         self.context = Origin(root=root, listing=Listing(inside), ignored=rules)
 
     async def lent(self, plan: Plan) -> None:
-        """What *plan* needs of a client that lends: its context, and secrets that can be known already."""
+        """Fetch what *plan* needs from a client that lends: the context, and secrets with a known ID."""
         wanted = needed(plan)
         if wanted is not None:
             await self.client.context(self, wanted)
@@ -110,19 +109,19 @@ class Inputs:
                 self.agents.add(mount.name)
 
     async def whole(self) -> None:
-        """All of the context of a client that lends: an image's ONBUILD asks for what the file did not tell of."""
+        """Fetch the whole context from a client that lends: ONBUILD of an image uses paths beyond the Dockerfile's."""
         async with self._all:
             if self.client.lends and not self.is_whole:
                 await self.client.context(self, ())
 
     async def secret(self, ident: str) -> bytes | None:
-        """What the secret *ident* contains; None where there is none."""
+        """The content of the secret *ident*, None if there is none."""
         if ident not in self.secrets and (found := await self.client.secret(ident)) is not None:
             self.secrets[ident] = found
         return self.secrets.get(ident)
 
     def _put_aside(self, entries: Mapping[str, Entry]) -> None:
-        """What came beside the context: secrets, further contexts. Raises BadRequestError."""
+        """Take what came along with the context: secrets, named contexts. Raises BadRequestError."""
         for path, entry in entries.items():
             short = path.removeprefix(BUILD_EXTRAS).lstrip("/")
             if entry.kind == "l" and (short.count("/") == 0 or short.startswith("secrets/")):
@@ -132,7 +131,7 @@ class Inputs:
             self._extras[short] = entry
 
     async def _fetched(self, root: Path) -> Listing:
-        """A tar at a URL, or a Dockerfile by itself. Raises BadRequestError."""
+        """Fetch the context from a URL: a tar, or a single Dockerfile. Raises BadRequestError."""
         if not contexts.is_url(self.options.remote):
             raise BadRequestError(f"remote={quoted(self.options.remote)}: a URL or a repository is wanted here")
         name, _ = await contexts.fetched(self.options.remote, self.folder / "remote", self.limits)
@@ -145,7 +144,7 @@ class Inputs:
         return await contexts.listed(root, [""], self.limits, self.engine.images.bounds)
 
     def file(self) -> dockerfile.Dockerfile:
-        """Raises BadRequestError, DockerfileError."""
+        """The parsed Dockerfile. Raises BadRequestError, DockerfileError."""
         if self.text is not None:
             return self._read(self.text, self.options.dockerfile)
         root, name = (self.along, "Dockerfile") if self.beside else (self.context.root, self.options.dockerfile)
@@ -172,7 +171,7 @@ class Inputs:
         return found
 
     async def looked_into(self, origin: Origin | State, sources: Sequence[str]) -> Origin:
-        """*origin* as a folder, with a list of what *sources* can mean of it."""
+        """*origin* as a folder, with the entries that *sources* can match."""
         if isinstance(origin, Origin):
             return origin
         root = self.view(origin.layers)
@@ -240,7 +239,7 @@ class Inputs:
 
 
 def _told(event: Mapping[str, Any], progress: Progress) -> None:
-    """Hand on what a pull says of a layer."""
+    """Pass on an event of a pull, about one layer."""
     detail = event.get("progressDetail") or {}
     if event.get("id"):
         progress(f"{event['id']} {event.get('status', '')}", int(detail.get("current", 0)), int(detail.get("total", 0)))

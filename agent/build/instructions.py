@@ -170,7 +170,7 @@ class OnBuild(Step, frozen=True, kw_only=True):
 
 
 class Healthcheck(Step, frozen=True, kw_only=True):
-    """*test* as in an image's configuration; durations in nanoseconds, 0 if they are not said."""
+    """*test* as in the configuration of an image; durations in nanoseconds, 0 if not given."""
 
     test: tuple[str, ...]
     interval: int = 0
@@ -255,7 +255,7 @@ def _flags(at: Instruction) -> _Flags:
 
 
 def _json(rest: str) -> tuple[str, ...] | None:
-    """A JSON list of texts; None for what is none."""
+    """The strings of a JSON list, None if *rest* is no such list."""
     if not rest.startswith("["):
         return None
     try:
@@ -451,7 +451,7 @@ def _on_build(at: Instruction, flags: _Flags, escape: str) -> Step:
     if at.inner.word not in READERS:
         raise _InvalidError(f"unknown instruction: {quoted(at.inner.word)}")
     text = at.rest + "".join(f"\n{doc.content}{doc.name}" for doc in at.inner.heredocs)
-    READERS[at.inner.word](at.inner, _flags(at.inner), escape)  # what is wrong with it is said now
+    READERS[at.inner.word](at.inner, _flags(at.inner), escape)  # its faults are reported now, not in the image that inherits it
     return OnBuild(at=at, text=text)
 
 

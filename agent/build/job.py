@@ -1,4 +1,4 @@
-"""One build: its context is brought, its file planned, its stages run side by side, its image written.
+"""One build: fetch the context, plan the Dockerfile, run its stages concurrently, write the image.
 
 A stage is a chain of states: layers, configuration and arguments. A step gives the next state; those that touch files go by way
 of the builder's cache. Source: Dockerfile reference.
@@ -42,10 +42,12 @@ if TYPE_CHECKING:
     from agent.build.builder import Builder
 
 TRIGGERS = 200
-"""ONBUILD instructions of one image."""
+"""The most ONBUILD instructions of one image."""
 
 
 class Job:
+    """One build with *options*, in the temporary *folder*; *report* gets its progress, *client* provides its files."""
+
     def __init__(
         self,
         builder: Builder,
@@ -71,7 +73,7 @@ class Job:
     # --- the whole ---------------------------------------------------------------------------------------------
 
     async def run(self, body: AsyncIterator[bytes]) -> State:
-        """The last state of the target. Raises AgentError, OSError."""
+        """Build, with *body* as the context, and return the last state of the target. Raises AgentError, OSError."""
         await self.inputs.bring(body)
         self.plan = plan.make(
             self.inputs.file(),
@@ -102,7 +104,7 @@ class Job:
             return await writing.image(self.builder, state, self.options)
 
     async def close(self) -> None:
-        """Take away what it holds beside its folder."""
+        """Release its resources outside its folder."""
         await self.inputs.close()
         await self.running.close()
 
@@ -110,7 +112,7 @@ class Job:
         return f"linux/{self.architecture}"
 
     def _check(self) -> None:
-        """What can be known before the first step. Raises DockerfileError."""
+        """Check what can be checked before the first step. Raises DockerfileError."""
         if self.options.platform:
             self._check_platform(self.options.platform, None)
         for number in self.plan.needed:
@@ -140,7 +142,7 @@ class Job:
 
     @contextlib.contextmanager
     def located(self, step: steps.Step) -> Iterator[None]:
-        """Errors inside are told with the place of *step*."""
+        """Errors in the context get the position of *step*."""
         try:
             yield
         except (DockerfileError, RunError):
@@ -151,7 +153,7 @@ class Job:
     # --- stages ------------------------------------------------------------------------------------------------
 
     async def stage(self, number: int) -> State:
-        """The last state of a stage, which is begun where it was not yet."""
+        """The last state of stage *number*, which is started if it was not yet."""
         assert self._group
         if number not in self._stages:
             self._stages[number] = self._group.create_task(self._staged(number), name=f"stage {number}")
@@ -186,7 +188,7 @@ class Job:
         return state
 
     async def _begun(self, stage: plan.Stage) -> State:
-        """What FROM gives."""
+        """The state that FROM begins with."""
         if stage.base >= 0:
             return await self.stage(stage.base)
         if stage.image in self.options.contexts:
@@ -197,9 +199,11 @@ class Job:
         return self.of_image(await self.inputs.image(stage.image)) if stage.image else self.nothing()
 
     def nothing(self) -> State:
+        """The state of `FROM scratch`."""
         return State(key="scratch", layers=(), document=config.empty(self.architecture), shown="")
 
     def of_image(self, image: Image) -> State:
+        """The state that *image* is; its layers are kept as long as builds run."""
         document = msgspec.json.decode(self.engine.images.blob(image.id).read_bytes())
         document["config"] = document.get("config") or {}
         layers = tuple(image_layers(self.engine.images, image.digest, image.layers))
@@ -212,7 +216,7 @@ class Job:
         return State(key=key_of("layers", *image.layers), layers=layers, document=document, shown=image.id[7:19])
 
     async def _triggered(self, number: int, state: State, say: Channel) -> State:
-        """ONBUILD instructions of the image are carried out first."""
+        """The state after the ONBUILD instructions of the image."""
         triggers = state.document["config"].get("OnBuild") or ()
         if self.plan.stages[number].base >= 0 or not triggers:
             return state
@@ -235,10 +239,12 @@ class Job:
     # --- steps -------------------------------------------------------------------------------------------------
 
     def expansion(self, state: State) -> Expansion:
+        """Expands variables by the arguments and the environment of *state*."""
         values = {**state.arguments, **config.environment(state.document)}
         return Expansion(values, self.plan.file.escape)
 
     def cached(self, number: int) -> bool:
+        """Whether stage *number* may use results of the cache."""
         return not self.options.no_cache and self.plan.stages[number].name not in (
             n.lower() for n in self.options.no_cache_filter or ()
         )
@@ -287,7 +293,7 @@ class Job:
         *,
         by: str = "",
     ) -> State:
-        """The state with the layer that the step *key* gives, from the cache or by *make*."""
+        """*state* with the layer of the step *key*, from the cache or made by *make*."""
         if self.epoch is not None:
             key = key_of("until", self.epoch, key)
         entry, known = await self.builder.result(key, note, make, cached=self.cached(number))
@@ -302,7 +308,7 @@ class Job:
         return state.with_layer(layer, key_of("layer", entry.identity)).recorded(by or note, layer)
 
     def _is_final(self, number: int) -> bool:
-        """Whether what stage *number* writes is in the image."""
+        """Whether the files of stage *number* are part of the image."""
         at = self.plan.target
         while at != number and self.plan.stages[at].base >= 0:
             at = self.plan.stages[at].base
@@ -311,7 +317,7 @@ class Job:
     # --- where files come from ---------------------------------------------------------------------------------
 
     async def origin(self, number: int, name: str) -> Origin | State:
-        """What `--from=NAME` is in stage *number*: a folder, or a state whose layers are to be looked into."""
+        """The source that `--from=NAME` means in stage *number*: a folder, or a state."""
         if not name:
             return self.inputs.context
         if name in self.options.contexts:
@@ -324,7 +330,7 @@ class Job:
 
 
 def _limits(options: BuildOptions) -> Container:
-    """What all containers of the build are like."""
+    """The template of all containers of the build."""
     modes = ("", "default", "bridge", "host", "none")
     named = options.network not in modes and ":" not in options.network
     return Container(

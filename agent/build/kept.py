@@ -17,14 +17,14 @@ from agent.build.selection import Entry
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """*marks* say what a sender says of each path, *entries* what is there."""
+    """A kept context: the sender's mark of each path, and the entries on disk."""
 
     marks: dict[str, str] = {}
     entries: dict[str, Entry] = {}
 
 
 class KeptContexts:
-    """By a key that a client chooses, the same for the same folder."""
+    """Contexts of earlier builds, by a key that the client chooses: the same for the same folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -33,7 +33,7 @@ class KeptContexts:
         return self.folder / hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:40]
 
     def take(self, key: str, goal: Path) -> Kept:
-        """Move what is kept as *key* to *goal*; nothing where nothing is kept."""
+        """Move the context that is kept under *key* to *goal*; returns an empty one if there is none."""
         place = self._place(key)
         try:
             kept = msgspec.json.decode((place / "kept.json").read_bytes(), type=Kept)
@@ -44,7 +44,7 @@ class KeptContexts:
         return kept
 
     def put(self, key: str, tree: Path, kept: Kept) -> None:
-        """Keep *tree*, which nobody needs any more."""
+        """Keep *tree*, which is no longer in use, under *key*."""
         place = self._place(key)
         files.remove_tree(place)
         place.mkdir(parents=True, mode=0o700)
@@ -52,7 +52,7 @@ class KeptContexts:
         files.write_atomically(place / "kept.json", msgspec.json.encode(kept))
 
     def drop(self, older_s: float, now: float) -> None:
-        """Forget what was kept more than *older_s* seconds before *now*."""
+        """Remove contexts that were kept more than *older_s* seconds before *now*."""
         for place in list(self.folder.glob("*")):
             if now - os.stat(place).st_mtime >= older_s:
                 files.remove_tree(place)

@@ -25,14 +25,14 @@ from agent.trees import process
 
 
 class Layer:
-    """One layer of a state: of an image, or of a step, whose *entry* knows more."""
+    """One layer of a state: an image's, or a step's, which has an *entry* of the cache."""
 
     def __init__(self, *, entry: Entry | None = None, diff_id: str = "", blob: types.Descriptor | None = None) -> None:
         self._entry, self._diff_id, self._blob = entry, diff_id, blob
 
     @property
     def entry(self) -> Entry | None:
-        """What the cache knows of it; None for a layer of an image."""
+        """The entry of the cache, None for a layer of an image."""
         return self._entry
 
     @property
@@ -42,7 +42,7 @@ class Layer:
 
     @property
     def blob(self) -> types.Descriptor:
-        """Its archive, once that is made."""
+        """Its archive, once it exists."""
         if self._blob:
             return self._blob
         assert self._entry

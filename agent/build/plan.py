@@ -55,7 +55,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def total(self) -> int:
-        """Instructions that are told of."""
+        """The number of steps that the output counts."""
         return len(self.head) + sum(1 + len(self.stages[n].steps) for n in self.needed)
 
 
@@ -176,11 +176,12 @@ def _find(stages: list[Stage] | tuple[Stage, ...], name: str, before: int) -> in
 
 
 def origins(stage: Stage) -> list[tuple[Step, str]]:
-    """What the steps of *stage* take files from, by name, beside the context."""
+    """The stages, images and named contexts that the steps of *stage* take files from."""
     return [(step, name) for step in stage.steps for name in origins_of(step)]
 
 
 def origins_of(step: Step) -> list[str]:
+    """The names that *step* takes files from, besides the context."""
     if isinstance(step, Copy) and step.origin:
         return [step.origin]
     if isinstance(step, Run):

@@ -1,4 +1,4 @@
-"""What a build says, in the order of its file, while its stages run side by side."""
+"""The progress output of a build, in the order of its Dockerfile, while its stages run concurrently."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from agent.contract.printable import quoted
 
 Tell = Callable[[str], None]
 Progress = Callable[[str, int, int], None]
-"""Of a piece of work: what of it, how much is done, how much there is (0: unknown)."""
+"""Called for a piece of work with the part's name, how much of it is done, and its total (0: unknown)."""
 
 
 class Channel:
-    """What one stage says. Called, it says what a command wrote."""
+    """The output of one stage."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
 
     def __call__(self, text: str) -> None:
+        """Add *text*, which a command wrote."""
         self._tell(text)
 
     def argument(self, number: int, total: int, step: Step) -> None:
@@ -33,11 +34,11 @@ class Channel:
         self._tell(f"Step {number}/{total} : {shown(step)}\n")
 
     def triggers(self, count: int) -> None:
-        """ONBUILD instructions of an image begin."""
+        """The *count* ONBUILD instructions of an image begin."""
         self._tell(f"# Executing {count} build trigger{'s' if count > 1 else ''}\n")
 
     def cached(self) -> None:
-        """The step was known."""
+        """The result of the step came from the cache."""
         self._tell(" ---> Using cache\n")
 
     def running(self, short: str) -> None:
@@ -45,39 +46,43 @@ class Channel:
         self._tell(f" ---> Running in {short}\n")
 
     def removed(self, short: str) -> None:
-        """The container *short* is gone."""
+        """The container *short* was removed."""
         self._tell(f" ---> Removed intermediate container {short}\n")
 
     def reached(self, short: str) -> None:
-        """The step is done, and its state is called *short*."""
+        """The step is done; its state has the short identifier *short*."""
         self._tell(f" ---> {short}\n")
 
 
 class Report:
-    """In Docker's words. Stages say things through channels; what one says reaches *tell* when those above it have said all."""
+    """The classic output of `docker build`. Stages write through channels; the text of one reaches *tell* after all text of the
+    stages above it."""
 
     def __init__(self, tell: Tell, pulled: Callable[[dict[str, object]], None] = lambda _: None) -> None:
-        """*pulled* hears what a pull says, in Docker's events."""
+        """*pulled* is called with the events of a pull, in the form of Docker's API."""
         self._tell, self.pulled = tell, pulled
         self._order: list[int] = []
         self._kept: dict[int, list[str]] = {}
         self._ended: set[int] = set()
 
     def begin(self, stages: Sequence[int]) -> None:
+        """The build begins, with these *stages* in the order of the file."""
         self._order = list(stages)
         self._kept = {number: [] for number in stages}
 
     def warn(self, text: str) -> None:
-        """Something of no stage's."""
+        """A warning that belongs to no stage."""
         self._tell(f"[Warning] {text}\n")
 
     @contextlib.contextmanager
     def work(self, name: str) -> Iterator[Progress]:
-        """Something that is no step is done meanwhile, which Docker's words do not tell of."""
+        """Work other than a step, done in the context; the classic output does not show it."""
         del name
         yield lambda what, done, total: None
 
     def channel(self, stage: int) -> Channel:
+        """The channel of *stage*."""
+
         def say(text: str) -> None:
             if self._order and self._order[0] == stage:
                 self._tell(text)
@@ -87,7 +92,7 @@ class Report:
         return Channel(say)
 
     def end(self, stage: int) -> None:
-        """*stage* has nothing more to say."""
+        """*stage* has ended and writes nothing more."""
         self._ended.add(stage)
         while self._order and self._order[0] in self._ended:
             self._order.pop(0)
@@ -95,7 +100,7 @@ class Report:
                 self._flush(self._order[0])
 
     def failed(self, stage: int, why: str = "") -> None:
-        """What *stage* said is told now, whoever else has not ended."""
+        """*stage* has failed: its text is passed on at once, even if stages above it still run."""
         del why
         if self._order and self._order[0] != stage:
             self._flush(stage)
@@ -107,6 +112,6 @@ class Report:
 
 
 def shown(step: Step) -> str:
-    """An instruction in one line, as it is written."""
+    """An instruction in one line, as in the file."""
     text = step.at.shown
     return quoted(text) if len(text) < 100 else "".join(c if c.isprintable() else " " for c in text)

@@ -1,4 +1,4 @@
-"""RUN: a command in a container of its own, which is no container of the engine's list and leaves nothing but what it wrote.
+"""RUN: a command in a temporary container, which the engine does not list and of which only the written files remain.
 
 It has what every container of this node has: the default capabilities, seccomp, AppArmor, masked paths, control group. What it
 is mounted on does not come into the layer: the folders for that lie in a layer below its own. Steps of one build that follow
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 16
 MOST_SAID = 4 << 20
-"""Bytes that one step can say: a client that reads slowly, or not at all, costs no more of our memory."""
+"""Bytes of output of one step that are passed on: a client that reads slowly, or not at all, costs no more memory."""
 LEARN_S, LEARN_TIMES = 0.004, 50
 Say = Callable[[str], None]
 
 
 class Command(msgspec.Struct, kw_only=True):
-    """What to run, all of it decided: *mounts* are of folders that exist, *secrets* (path, content, mode, uid, gid)."""
+    """A command with everything resolved: *mounts* are of existing folders, *secrets* are (path, content, mode, uid, gid)."""
 
     words: Sequence[str]
     environment: dict[str, str]
@@ -57,25 +57,25 @@ class Command(msgspec.Struct, kw_only=True):
 
 
 class Slot:
-    """A place to run one step after the other: a record that only networks know."""
+    """A place that runs one step at a time: its record is known to the networks only."""
 
     def __init__(self, record: Record) -> None:
         self.record = record
 
 
 class Running:
-    """Of one build. *limits* is the container that all its steps are like: limits, hosts, the network that was asked for."""
+    """The RUN steps of one build. *limits* is the template of their containers: limits, hosts and the requested network."""
 
     def __init__(self, engine: EngineContext, layers: Layers, folder: Path, limits: Container, at_once: int) -> None:
         self.engine, self.layers, self.folder, self.limits = engine, layers, folder, limits
         self.epoch: int | None = None
-        """No file that a step writes is newer than that, in seconds since 1970."""
+        """The latest modification time of a file that a step writes, in seconds since 1970."""
         self._free: dict[str, list[Slot]] = {}
         self._slots: list[Slot] = []
         self._places = asyncio.Semaphore(at_once)
 
     async def close(self) -> None:
-        """Take away what the slots hold."""
+        """Release the resources of all slots."""
         for slot in self._slots:
             await self._clean(slot.record)
             await self.engine.networks.detach(slot.record)
@@ -83,7 +83,7 @@ class Running:
 
     @contextlib.asynccontextmanager
     async def slot(self, network: str) -> AsyncIterator[Slot]:
-        """A slot with *network* (none, host, or that of the build), when one of the places is free."""
+        """A slot with *network* (none, host, or the build's), as soon as one is free."""
         async with self._places:
             free = self._free.setdefault(network, [])
             slot = free.pop() if free else await self._open(network)
@@ -96,7 +96,7 @@ class Running:
         container = msgspec.structs.replace(self.limits, network_mode=mode)
         slot = Slot(Record(id=ident, name=f"build-{ident[:12]}", container=container, created=now()))
         self._slots.append(slot)
-        (self.folder / ident).mkdir(parents=True)  # from now on whoever comes after a crash knows of it
+        (self.folder / ident).mkdir(parents=True)  # from now on a recovery after a crash finds it
         if mode != "host" and not prepare.shares_network(slot.record):
             self.engine.networks.endpoints.reserve(slot.record)
             await self.engine.networks.open(slot.record)
@@ -104,7 +104,7 @@ class Running:
         return slot
 
     async def run(self, slot: Slot, lower: Sequence[Layer], command: Command, say: Say) -> str:
-        """Run *command* on the layers *lower*; the name of the layer that it wrote, "" for none. Raises RunError,
+        """Run *command* on the layers *lower*. Returns the name of the layer that it wrote, "" for none. Raises RunError,
         AgentError."""
         record, engine = slot.record, self.engine
         mountable("of this step", [*(layer.name() for layer in lower), "its own", "one more"])
@@ -146,7 +146,7 @@ class Running:
         )
 
     async def _lay_out(self, record: Record, rootfs: Path, lower: Sequence[Layer], command: Command) -> str:
-        """Write the bundle; returns the layer, called *.tmp, that has what is mounted on, "" where nothing was missing."""
+        """Write the bundle. Returns the layer, called *.tmp, with the mount points that were missing, "" if none was."""
         engine = self.engine
         first = fresh(self.folder / record.id / "stubs")
         below = self.layers.paths(lower)
@@ -165,7 +165,7 @@ class Running:
         return name
 
     def _check_targets(self, rootfs: Path, command: Command) -> None:
-        """Raises BadRequestError for a mount that would lie on what the kernel or the runtime shows there."""
+        """Raises BadRequestError for a mount over a path that the kernel or the runtime provides."""
         for target in (*(m.target for m in command.mounts), *(s[0] for s in command.secrets)):
             files.make_in_root(rootfs, os.path.dirname(target) or "/", directory=True)
             where = files.resolve_in_root(rootfs, os.path.dirname(target) or "/") / os.path.basename(target)
@@ -176,7 +176,7 @@ class Running:
                 raise BadRequestError(f"--mount target {target}: nothing can be mounted at {inside}")
 
     def _secrets(self, record: Record, command: Command) -> list[Mount]:
-        """Each in a file that is on no disk."""
+        """Write each secret to a file on a tmpfs."""
         if not command.secrets:
             return []
         folder = self.engine.paths.bundle(record.id) / mount_sources.SECRETS
@@ -191,8 +191,7 @@ class Running:
         return out
 
     async def _executed(self, record: Record, say: Say) -> int:
-        """The exit status of the container whose bundle is written; what it says is told. It is killed where this is
-        cancelled."""
+        """Run the container whose bundle is written, pass on its output, and return its exit status. Kills it if cancelled."""
         engine, bundle = self.engine, self.engine.paths.bundle(record.id)
         complaints = bundle / "runtime.log"
         complaints.unlink(missing_ok=True)
@@ -233,12 +232,12 @@ class Running:
 
     @staticmethod
     def _refused(reason: str, say: Say) -> int:
-        """What a shell would say of a program that cannot be run, as Docker has it."""
+        """Report a program that cannot be run, and return the exit status of a shell for it, as Docker does."""
         say(f"{reason}\n")
         return runtime.exec_status(reason)
 
     async def _learn(self, record: Record) -> None:
-        """crun's compiled filter is there while the container runs."""
+        """Keep the filter that crun has compiled; its file exists while the container runs."""
         folder = self.engine.runtime.root / record.id
         for _ in range(LEARN_TIMES):
             if (folder / "seccomp.bpf").exists():
@@ -254,7 +253,7 @@ class Running:
         await child.wait()
 
     async def _clean(self, record: Record) -> None:
-        """Take away what a step holds on the host, but for its network."""
+        """Release the resources of a step on the host, except its network."""
         await self.engine.runtime.delete(record.id, self.engine.cgroup_parent(record))
         bundle = self.engine.paths.bundle(record.id)
         for point in mounts.below(bundle):
@@ -265,7 +264,7 @@ class Running:
 
 
 async def _told(fd: int, say: Say) -> None:
-    """Hand on what comes from *fd*, in whole characters, until it ends; no more than MOST_SAID bytes of it."""
+    """Pass on the output from *fd*, in whole characters, until it ends; at most MOST_SAID bytes."""
     left = MOST_SAID
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     os.set_blocking(fd, False)
@@ -285,7 +284,7 @@ async def _told(fd: int, say: Say) -> None:
 
 
 def kill_group(group: str) -> None:
-    """SIGKILL for all that is in the control group *group* or below it."""
+    """Send SIGKILL to every process in the control group *group* or below it."""
     for hierarchy in cgroups.hierarchies():
         for path, _, _ in os.walk(hierarchy / group.lstrip("/")):
             with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""RUN as a step: what it depends on, what is mounted, what is run. Source: Dockerfile reference, RUN, "RUN --mount"."""
+"""RUN as a step: its dependencies, mounts and command. Source: Dockerfile reference, RUN, "RUN --mount"."""
 
 from __future__ import annotations
 
@@ -35,16 +35,18 @@ if TYPE_CHECKING:
     from agent.build.report import Channel
 
 SCRIPTS = "/run/pipes"
-"""Where a heredoc lies that names its own interpreter."""
+"""The path of a heredoc that names its own interpreter."""
 UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 class RunSteps:
+    """The RUN steps of *job*."""
+
     def __init__(self, job: Job) -> None:
         self.job = job
 
     def check(self, step: Run) -> None:
-        """What can be known before it runs. Raises DockerfileError."""
+        """Check what can be checked before the step runs. Raises DockerfileError."""
         options, file = self.job.options, self.job.plan.file
         if step.network == "host" and options.network != "host" and "network.host" not in options.entitlements:
             raise file.error(step.at, "network.host is not allowed: build with --network host, or allow network.host")
@@ -53,13 +55,14 @@ class RunSteps:
                 step.at, "security.insecure is not allowed: the build has to be privileged, or allow security.insecure"
             )
         for mount in step.mounts:
-            if mount.kind == "secret" and mount.required and "$" not in mount.id + mount.target:
-                if mount.name not in self.job.inputs.secrets:
-                    raise file.error(step.at, f"secret {quoted(mount.name)}: not found")
+            is_known = "$" not in mount.id + mount.target
+            if mount.kind == "secret" and mount.required and is_known and mount.name not in self.job.inputs.secrets:
+                raise file.error(step.at, f"secret {quoted(mount.name)}: not found")
             if mount.kind == "ssh" and mount.required and "$" not in mount.id and mount.name not in self.job.inputs.agents:
                 raise file.error(step.at, f"ssh: no agent {quoted(mount.name)} came with the build, and this mount is required")
 
     async def run(self, number: int, state: State, step: Run, say: Channel) -> State:
+        """The state of stage *number* after *step*. Raises AgentError, WordError."""
         job = self.job
         expand = job.expansion(state)
         asked = [_expanded(m, expand) for m in step.mounts]
@@ -91,7 +94,7 @@ class RunSteps:
         return await job.layer(number, state, key, by, make, say)
 
     def _words(self, state: State, step: Run) -> tuple[list[str], str]:
-        """The words to run, and the text of a script that is one of them."""
+        """The command line, and the text of the script that it runs, "" for none."""
         if not step.at.heredocs or not step.command.shell:
             return config.command(state.document, step.command), ""
         line, docs = step.command.words[0], step.at.heredocs
@@ -105,7 +108,7 @@ class RunSteps:
     # --- mounts ------------------------------------------------------------------------------------------------
 
     async def _whence(self, number: int, mount: RunMount) -> tuple[Any, str]:
-        """Where the files of a mount come from, and what they are, as far as a step depends on it."""
+        """The origin of the files of a mount, and a key for their content as far as the step depends on it."""
         if mount.kind == "cache":
             return (await self.job.origin(number, mount.origin) if mount.origin else None), ""
         if mount.kind != "bind":
@@ -180,7 +183,7 @@ class RunSteps:
     @staticmethod
     def _bind(mount: RunMount, found: tuple[Origin, str], folder: Path, target: str) -> Mount:
         root, where = found[0].root, found[1]
-        if mount.read_only is False:  # what is written there is lost
+        if mount.read_only is False:  # files written there are lost
             own = fresh(folder)
             point = folder / "point"
             point.mkdir()
@@ -220,7 +223,7 @@ class RunSteps:
     async def _agent(
         self, mount: RunMount, folder: Path, target: str, command: Command, held: contextlib.AsyncExitStack
     ) -> Mount | None:
-        """A socket at which the client's SSH agent answers."""
+        """A socket that leads to the client's SSH agent."""
         inputs = self.job.inputs
         if mount.name not in inputs.agents and not await inputs.client.has_agent(mount.name):
             if mount.required:
@@ -276,12 +279,12 @@ def _size(text: str) -> int:
 
 
 def _arguments(values: dict[str, str]) -> str:
-    """As the history of Docker's images has them."""
+    """The arguments in the form that the history of Docker's images has."""
     return f"|{len(values)} {' '.join(f'{k}={v}' for k, v in sorted(values.items()))} " if values else ""
 
 
 def _expanded(mount: RunMount, expand: Expansion) -> RunMount:
-    """Variables are put in; what is written then must be what it is to be. Raises BadRequestError."""
+    """*mount* with its variables expanded. Raises BadRequestError for values that are not valid."""
     names = ("target", "source", "id", "mode", "uid", "gid", "size", "env")
     made = msgspec.structs.replace(mount, **{name: expand.word(getattr(mount, name)) for name in names})
     if made.mode and not re.fullmatch(r"0?[0-7]{1,4}", made.mode):

@@ -1,4 +1,4 @@
-"""What COPY and ADD take of a tree, decided on a list of what is in it.
+"""The files that COPY and ADD take from a tree, chosen from a list of its entries.
 
 Pure. Source: Dockerfile reference, "COPY", "Pattern matching", "COPY --parents", "COPY --exclude"; Go's filepath.Match.
 """
@@ -20,8 +20,8 @@ from agent.trees.paths import Step, follow, parts_of
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
-    """What a listing says of one path. *kind* is f, d, l or o (a FIFO, a device); *content* a file's digest or a link's
-    target."""
+    """One path of a listing. *kind* is f, d, l or o (a FIFO, a device); *content* is the digest of a file or the target of a
+    link."""
 
     kind: str
     mode: int
@@ -32,8 +32,9 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Pick(msgspec.Struct, frozen=True):
-    """*source*, a path of the tree ("" its root), goes to *goal*, absolute: there, or *into* what is there. Of a directory all
-    that is in it goes, but for *without*, paths below it; *above* are directories to be made first, with their modes."""
+    """*source*, a path of the tree ("" is its root), is copied to the absolute path *goal*, or *into* that directory. A
+    directory is copied with its content except for *without*, paths below it; *above* are directories to create first, with
+    their modes."""
 
     source: str
     goal: str
@@ -43,7 +44,7 @@ class Pick(msgspec.Struct, frozen=True):
 
 
 class Listing:
-    """A tree by its paths, relative and without a slash before them."""
+    """The entries of a tree by their paths, which are relative, without a leading slash."""
 
     def __init__(self, entries: Mapping[str, Entry]) -> None:
         self.entries = dict(entries)
@@ -68,7 +69,7 @@ class Listing:
         return follow(path, look)
 
     def kind(self, path: str) -> str:
-        """The kind of what is at *path*, as in `Entry`; the root is a directory."""
+        """The kind of the entry *path*, as in `Entry`; the root is a directory."""
         return self.entries[path].kind if path else "d"
 
 

@@ -12,8 +12,8 @@ from agent.build.layers import Layer
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """*key* is what the files are, in a word; *document* the configuration; *arguments* values of ARGs. *shown* is what the
-    state is called in messages, where it is an image."""
+    """*key* identifies the files, *document* is the configuration, *arguments* has the values of ARGs. *shown* is the name in
+    messages of a state that is an image."""
 
     key: str
     layers: tuple[Layer, ...]
@@ -22,13 +22,15 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     shown: str = ""
 
     def changed(self, **fields: Any) -> State:
+        """A copy with other *fields*; it is no image."""
         return msgspec.structs.replace(self, shown="", **fields)
 
     def with_layer(self, layer: Layer, key: str) -> State:
+        """The state with *layer* on top, and the new *key*."""
         return self.changed(layers=(*self.layers, layer), key=key)
 
     def recorded(self, by: str, layer: Layer | None = None) -> State:
-        """With *by* as the last of what made it; when is said in the end, by whoever writes the image."""
+        """The state with *by* as the last entry of its history; its time is set when the image is written."""
         document = self.document
         if layer is None:
             return self.changed(document=config.recorded(document, by, created="", empty_layer=True))
@@ -37,5 +39,5 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def short(self) -> str:
-        """Twelve digits, as an image's identity begins."""
+        """Twelve digits, like the beginning of an image's ID."""
         return self.shown or key_of(self.key, self.document)[:12]

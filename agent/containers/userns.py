@@ -45,7 +45,9 @@ def create(user: Path, net: Path, first: int) -> None:
     with subprocess.Popen(
         ["unshare", "--user", "--net", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
-        assert process.stdin and process.stdout and process.stderr
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
         try:
             process.stdin.write(b"\n")
             process.stdin.flush()

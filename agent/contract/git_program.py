@@ -146,7 +146,8 @@ async def _kill(process: asyncio.subprocess.Process) -> None:
 
 async def _outputs(process: asyncio.subprocess.Process, words: tuple[str, ...], limits: GitLimits) -> tuple[bytes, bytes]:
     """All of standard output, and the end of standard error. Raises GitOutputError."""
-    assert process.stdout and process.stderr
+    assert process.stdout
+    assert process.stderr
 
     async def read(stream: asyncio.StreamReader, most: int, *, cut: bool) -> bytes:
         found, entries = bytearray(), 0

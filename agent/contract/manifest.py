@@ -66,7 +66,7 @@ class Delta(WireStruct, frozen=True, kw_only=True):
 
     base: str
     put: Manifest
-    drop: dict[str, tuple[str, ...]] = {}
+    drop: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
 
 
 def entry_key(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
 from agent.contract.wire import WireStruct
 
 VOLUME_DRIVERS: dict[str, frozenset[str]] = {
@@ -87,4 +89,4 @@ class TreeChecksum(WireStruct, frozen=True, kw_only=True):
     digest: str
     files: int
     bytes: int
-    entries: dict[str, str] = {}
+    entries: dict[str, str] = msgspec.field(default_factory=dict)

@@ -62,7 +62,7 @@ async def repair(engine: Engine, findings: Iterable[Finding]) -> list[Finding]:
     after = await diagnose(engine)
     still = {(f.check, f.target) for f in after if not f.ok}
     mended = [
-        Finding(check=f.check, target=f.target, ok=True, detail=f"put right: {f.detail}")
+        Finding(check=f.check, target=f.target, ok=True, detail=f"put right: {f.detail}", repaired=True)
         for f in bad
         if (f.check, f.target) not in still
     ]

@@ -14,6 +14,7 @@ from agent.engine.context import EngineContext
 from agent.engine.records import Record
 from agent.errors import BadRequestError
 from agent.images.types import Config, RunConfig
+from netplugins.linux import sysctl
 
 ETC = "etc"
 """The folder of a bundle for the files in /etc that a container may write to: a file system of its own, or it could fill the
@@ -158,7 +159,23 @@ def sysctls(record: Record) -> dict[str, str]:
     """The container's own, and those of its interfaces by their names in there."""
     names = {e.network: e.interface for e in record.endpoints}
     own = {k.replace("IFNAME", names.get(a.network, "")): v for a in record.container.attachments for k, v in a.sysctls}
-    return {**own, **dict(record.container.sysctls)}
+    asked = dict(record.container.sysctls)
+    if record.container.network_mode == "host":
+        asked = {k: v for k, v in asked.items() if k not in HOST_SYSCTLS}
+    return {**own, **asked}
+
+
+HOST_SYSCTLS = frozenset({"net.ipv4.tcp_migrate_req"})
+"""What a container on the host's own network may switch on there: nobody loses by it. With this one, connections that wait in
+the queue of one of several listeners at a port are given to another when it closes. Source: Linux, ip-sysctl.rst."""
+
+
+def switch_on_host_sysctls(record: Record) -> None:
+    """Switch on those of HOST_SYSCTLS that a container on the host's network asks for."""
+    if record.container.network_mode == "host":
+        for name, value in record.container.sysctls:
+            if name in HOST_SYSCTLS and value == "1":
+                sysctl.write(name.replace(".", "/"), value)
 
 
 async def write_bundle(context: EngineContext, record: Record, config: Config, rootfs: Path, user: Path | None) -> None:

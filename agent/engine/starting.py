@@ -38,6 +38,7 @@ async def start(context: EngineContext, record: Record) -> None:
     elif networked:
         await gather_all(context.networks.attach(record), _create(context, record))
     else:
+        prepare.switch_on_host_sysctls(record)
         await _create(context, record)
     for one in context.containers.attaching.pop(record.id, ()):
         one.ready.set()

@@ -45,7 +45,8 @@ class Supervisor:
     async def _follow(self, record: Record) -> None:
         helpers = self._begin_helpers(record)
         try:
-            assert record.monitor and record.process
+            assert record.monitor
+            assert record.process
             await runtime.ended(record.monitor)
             await runtime.ended(record.process)
         finally:

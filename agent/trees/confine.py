@@ -65,7 +65,7 @@ def run(
     library = sandbox.load_seccomp()
     report = os.memfd_create("reply")
 
-    def child() -> int:
+    def child(parent: int) -> int:
         try:
             sandbox.enter_empty_root()
             if bounds.place:
@@ -79,7 +79,7 @@ def run(
                 sandbox.become(NOBODY)
             sandbox.drop_capabilities(capabilities)
             sandbox.restrict_files(trees)
-            sandbox.die_with_parent()
+            sandbox.die_with_parent(parent)
             sandbox.allow_calls(library, calls)
             reply = work()
         except BaseException as error:  # of any kind: nothing may format a traceback in here

@@ -127,11 +127,11 @@ class Packer:
                     return
             info.pax_headers = self._attributes(seen, fd)
             self._write(info)
-            self._content(fd, info.size)
+            self.content(fd, info.size)
         finally:
             os.close(fd)
 
-    def _content(self, fd: int, size: int) -> None:
+    def content(self, fd: int, size: int) -> None:
         """Exactly *size* bytes, as in the header: a file that shrinks meanwhile is padded with zeros."""
         padding = -size % tarfile.BLOCKSIZE
         while size > 0:

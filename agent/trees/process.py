@@ -77,7 +77,7 @@ async def fed(
                 waiting = "no byte came"
                 async with asyncio.timeout(stall_s):
                     chunk = await anext(chunks, None)
-                if chunk is None:
+                if chunk is None or child.stdin.is_closing():  # it has ended early: uvloop would raise RuntimeError
                     break
                 waiting = "nothing could be written"
                 child.stdin.write(chunk)
@@ -150,7 +150,8 @@ async def output(module: str, arguments: Sequence[str], fail: Callable[[Reply], 
     """The standard output of a worker, whose reply is on the other output. Raises the exception that *fail* makes of a reply
     with "error"."""
     async with started(module, arguments, stderr=PIPE) as child:
-        assert child.stdout and child.stderr
+        assert child.stdout
+        assert child.stderr
         while data := await child.stdout.read(1 << 18):
             yield data
         lines = (await child.stderr.read()).splitlines()

@@ -13,6 +13,7 @@ import ctypes
 import errno
 import os
 import resource
+import select
 import signal
 import struct
 from collections.abc import Callable, Sequence
@@ -124,12 +125,13 @@ def clone_tree(fd: int, *, read_only: bool, nested: bool, programs: bool = False
     return tree
 
 
-def confined(work: Callable[[], int], *, first_id: int, user: bool) -> int:
+def confined(work: Callable[[int], int], *, first_id: int, user: bool) -> int:
     """Run *work* in a child that has namespaces of its own, and return its exit status. *first_id* is the host's ID that is 0
     in there, with 65,536 IDs from it on; 0 keeps all IDs as they are. Without *user*, or
     if no user namespace can be made, it stays in this one.
 
-    The child is the first process of its PID namespace, and dies with this one."""
+    The child is the first process of its PID namespace. *work* is given the descriptor for `die_with_parent`, which it is to
+    call."""
     flags = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET
     start, started = os.pipe2(os.O_CLOEXEC)
     pid = -1
@@ -147,7 +149,7 @@ def confined(work: Callable[[], int], *, first_id: int, user: bool) -> int:
         try:
             if first_id:  # until now it has the user and all rights of its parent
                 become(0)
-            os._exit(work())
+            os._exit(work(start))
         finally:
             os._exit(70)
     os.close(start)
@@ -321,7 +323,11 @@ def _filter(library: ctypes.CDLL | None, names: Sequence[str], action: int, *, o
         library.seccomp_release(context)
 
 
-def die_with_parent() -> None:
-    """SIGKILL for this process when the one that started it ends. Credentials must not change afterwards."""
+def die_with_parent(parent: int = -1) -> None:
+    """SIGKILL for this process when the one that started it ends. Credentials must not change afterwards.
+
+    *parent* is a pipe whose other end only that one holds: if it has ended already, so does this process."""
     check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "PDEATHSIG")
+    if parent >= 0 and select.select([parent], [], [], 0)[0]:
+        os._exit(70)
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)

@@ -215,10 +215,8 @@ class Tree:
             except FileExistsError:
                 pass
         else:
-            try:
+            with contextlib.suppress(FileExistsError):
                 os.mkdir(part, mode, dir_fd=here)
-            except FileExistsError:
-                pass
         seen = os.stat(part, dir_fd=here, follow_symlinks=False)
         if stat.S_ISLNK(seen.st_mode):
             return os.readlink(part, dir_fd=here)

@@ -7,12 +7,16 @@ from typing import Any
 
 
 class Handler(BaseHTTPRequestHandler):
+    """The two requests that a client of one model makes."""
+
     model = "example/echo"
 
     def do_GET(self) -> None:
+        """The list of models."""
         self.answer({"object": "list", "data": [{"id": self.model, "object": "model"}]})
 
     def do_POST(self) -> None:
+        """A chat: the answer repeats the last message."""
         asked = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
         said = asked["messages"][-1]["content"]
         self.answer(
@@ -24,6 +28,7 @@ class Handler(BaseHTTPRequestHandler):
         )
 
     def answer(self, document: dict[str, Any]) -> None:
+        """Send *document* as JSON."""
         body = json.dumps(document).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")

@@ -14,15 +14,19 @@ from netplugins.driver import Bridge, Endpoint, HostCapabilities, KernelObject, 
 
 
 class AirgapDriver:
+    """Driver `airgap`."""
+
     name = "airgap"
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix  # all links of this instance begin with it
 
     def missing(self, network: Network, host: HostCapabilities) -> Sequence[str]:
+        """What the host lacks for it."""
         return () if "bridge" in host.features else ("the kernel has no bridge (CONFIG_BRIDGE)",)
 
     def desired_state(self, network: Network, endpoints: Sequence[Endpoint], host: HostCapabilities) -> NetworkState:
+        """A bridge without an address, and a veth pair for each endpoint."""
         lengths = {(net := ipaddress.ip_network(s.cidr)).version: net.prefixlen for s in network.subnets}
         objects: set[KernelObject] = {Bridge(network.link, address_mac("", network.name), host.mtu, ())}
         for endpoint in endpoints:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -11,10 +12,8 @@ ROOT = Path("/proc/sys")
 
 def write(name: str, value: str) -> None:
     """Set the sysctl *name* (`net/ipv4/ip_forward`). A kernel without it, as one without IPv6, is no error."""
-    try:
+    with contextlib.suppress(FileNotFoundError):
         (ROOT / name).write_text(value)
-    except FileNotFoundError:
-        pass
 
 
 def is_off(name: str) -> bool:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+from pathlib import Path
 from typing import Any
 
 from netplugins.linux import netns
@@ -31,7 +32,7 @@ IDLE_S = 10
 def host_upstreams() -> tuple[str, ...]:
     """The nameservers of the host's resolv.conf(5)."""
     try:
-        with open("/etc/resolv.conf") as file:
+        with Path("/etc/resolv.conf").open() as file:
             words = [line.split() for line in file]
     except OSError:
         return ()
@@ -47,6 +48,9 @@ class AnswerCache:
         self._answers: dict[bytes, list[bytes]] = {}
         self._about: tuple[object, object] = (None, None)
         self._turn = 0
+
+    def __len__(self) -> int:
+        return len(self._answers)
 
     def bind(self, names: Names, view: View) -> None:
         """Use the cache for answers from *names* and *view*; those from others are deleted."""
@@ -198,13 +202,14 @@ class Resolver:
         self.names = Names({})
         self.ttl = 0
         self._listeners: dict[str, Listener] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        """Questions that are being answered."""
 
     def spawn(self, work: object) -> None:
         """Run the coroutine *work*, and keep it until it ends."""
         task = asyncio.ensure_future(work)  # type: ignore[call-overload]
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     async def update(self, views: dict[str, View], names: Names, ttl: int) -> dict[str, str]:
         """Serve exactly *views* over *names*. Returns those that failed: container → why."""
@@ -229,7 +234,7 @@ class Resolver:
 
     async def ask_upstream(self, packet: bytes, question: message.Question, view: View, *, tcp: bool) -> bytes:
         """The answer of the view's upstreams to *packet*; SERVFAIL where none answers."""
-        if len(self._tasks) > PENDING_LIMIT:
+        if len(self.tasks) > PENDING_LIMIT:
             return message.answer(packet, question, [], code=message.REFUSED, tcp=tcp)
         single_label = "." not in question.name
         if single_label and question.kind in (message.A, message.AAAA):

@@ -63,6 +63,7 @@ COMMANDS = {
     "rebalance": "rebalance",
     "schema": "schema",
     "gitops": "gitops",
+    "ingress": "ingress",
     "convert": "convert",
     "compose": "compose",
     "check": "check",

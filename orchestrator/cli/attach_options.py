@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 
@@ -14,5 +16,5 @@ class Attach(NamedTuple):
     code_from: str = ""
     shown: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
-    style: dict[str, Any] = {}
+    style: Mapping[str, Any] = MappingProxyType({})
     stop_s: float | None = None

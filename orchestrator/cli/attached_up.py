@@ -5,17 +5,18 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from orchestrator.cli.logs import LogOptions, follow_stack
-from orchestrator.cli.tasks import of_stack
+from orchestrator.cli.selection import of_stack
 from orchestrator.errors import PystackError
 
 if TYPE_CHECKING:
     from orchestrator.cli.attach_options import Attach
     from orchestrator.cli.client import Client
+    from orchestrator.server.api.stacks import TaskRow
     from orchestrator.server.events import TaskEvent
 
 
@@ -38,7 +39,7 @@ def run_attached(
     talker = threading.Thread(target=follow_stack, args=(client, name, attach.shown, options), daemon=True)
     if attach.shown:
         talker.start()
-    ended: queue.Queue[tuple[dict[str, Any], int]] = queue.Queue()
+    ended: queue.Queue[tuple[TaskRow, int]] = queue.Queue()
     for row in rows:
         threading.Thread(target=_await, args=(client, row, ended), daemon=True).start()
     codes: dict[str, int] = {}
@@ -71,7 +72,7 @@ def run_attached(
     return next((codes[r["task"]] for r in rows if r["service"] == attach.code_from), 0)
 
 
-def _await(client: Client, row: dict[str, Any], ended: queue.Queue[tuple[dict[str, Any], int]]) -> None:
+def _await(client: Client, row: TaskRow, ended: queue.Queue[tuple[TaskRow, int]]) -> None:
     try:
         code = int(client.at(row["node"]).engine("POST", f"/containers/{row['id']}/wait")["StatusCode"])
     except PystackError:

@@ -42,13 +42,12 @@ def build(
     """Build the images of services that have `build:`."""
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress
-    from orchestrator.errors import PystackError
+    from orchestrator.errors import require_services
     from orchestrator.stackfile.graph import needed
 
     loaded = stack.load(named=services)
     client = Client(start=True)
-    if unknown := set(services) - {s.name for s in loaded.stack.services}:
-        raise PystackError(f"no such service: {', '.join(sorted(unknown))}")
+    require_services(services, loaded.stack.name, (s.name for s in loaded.stack.services))
     if with_dependencies and services:
         services = tuple(needed(loaded.stack.services, services))
     extra = dict(arg.partition("=")[::2] for arg in build_arg)
@@ -168,9 +167,8 @@ def _dockerfile(service: Service, build_options: Build) -> tuple[str, dict[str, 
     if not path.is_file():
         raise PystackError(f"{where}: {path} does not exist")
     if path.resolve().is_relative_to(Path(build_options.context).resolve()):
-        return os.path.relpath(path, build_options.context) if os.path.isabs(
-            build_options.dockerfile
-        ) else build_options.dockerfile, {}
+        absolute = Path(build_options.dockerfile).is_absolute()
+        return os.path.relpath(path, build_options.context) if absolute else build_options.dockerfile, {}
     ignore = path.with_name(f"{path.name}.dockerignore")
     return beside, {beside: path.read_bytes(), **({f"{beside}.dockerignore": ignore.read_bytes()} if ignore.is_file() else {})}
 

@@ -66,7 +66,7 @@ def kind_of(context: click.Context, parameter: click.Parameter) -> str:
 
 def names(kind: str, project: str = "") -> list[str]:
     """The names of that kind that there are now; none where no server answers in time."""
-    from orchestrator.cli.client import control_socket, dial
+    from orchestrator.cli.endpoint import control_socket, dial
     from orchestrator.cli.http import Connection
 
     path = PATHS.get(kind) or f"/v1/stacks/{project or _project()}/tasks"

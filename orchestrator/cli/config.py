@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.options import StackOptions, stack_options
-from orchestrator.errors import PystackError
+from orchestrator.errors import require_services
 
 if TYPE_CHECKING:
     from orchestrator.stackfile.load import Loaded
@@ -83,8 +83,7 @@ def config(
     if quiet:
         return
     bodies = loaded.document.get("services", {})
-    if unknown := set(only) - bodies.keys():
-        raise PystackError(f"there is no service {', '.join(sorted(unknown))} in the file")
+    require_services(only, loaded.stack.name, bodies)
     if services:
         _lines(bodies if no_interpolate else (s.name for s in loaded.services))
     elif volumes:
@@ -184,15 +183,16 @@ def _part(document: dict[str, Any], only: tuple[str, ...]) -> dict[str, Any]:
 
 def _variables(stack: StackOptions, shape: str, only: tuple[str, ...], *, values: bool) -> None:
     """What the file can name, with values; or what it does name, with defaults, for *only* some services."""
-    from orchestrator.stackfile import naming, sources
+    from orchestrator.stackfile import naming
     from orchestrator.stackfile.interpolate import NamedVariable, named
+    from orchestrator.stackfile.variables import variables_of
 
     options = stack.options()
     start = Path(options.project_directory or ".").resolve()
     if values:
-        near = sources.variables_of(start, options.env_files, os.environ)
+        near = variables_of(start, options.env_files, os.environ)
         directory = naming.stack_files(options.files, near, start)[0].parent
-        for key, value in sorted(sources.variables_of(directory, options.env_files, os.environ, start).items()):
+        for key, value in sorted(variables_of(directory, options.env_files, os.environ, start).items()):
             click.echo(f"{key}={value}")
         return
     document = stack.load(interpolate=False, consistency=False, quiet=True).document

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import sys
 import tarfile
 from collections.abc import Callable, Sequence
@@ -116,5 +117,5 @@ def _is_folder(client: Client, container: str, path: str) -> bool:
         raise
     found = json.loads(base64.b64decode(head or ""))
     if found["linkTarget"]:
-        return _is_folder(client, container, os.path.join(os.path.dirname(path), found["linkTarget"]))
+        return _is_folder(client, container, posixpath.join(posixpath.dirname(path), found["linkTarget"]))
     return bool(found["mode"] & 1 << 31)

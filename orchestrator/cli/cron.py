@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from orchestrator.cli.options import StackOptions, format_option, stack_options
+
+if TYPE_CHECKING:
+    from orchestrator.server.api.jobs import RunRow, ScheduleRow
 
 output_option = click.option("--output", "with_output", is_flag=True, help="With the end of what each task said.")
 
@@ -31,7 +34,7 @@ def ls(stack: StackOptions, everything: bool, shape: str) -> None:
     from orchestrator.cli.output import show
 
     query = {} if everything else {"stack": stack.name()}
-    rows = Client().json("GET", "/v1/schedules", query=query)
+    rows: list[ScheduleRow] = Client().json("GET", "/v1/schedules", query=query)
     if shape == "table":
         for row in rows:
             row["next"] = "paused" if row["paused"] else row["next"][:19]
@@ -75,7 +78,7 @@ def _history(stack: StackOptions, services: tuple[str, ...], triggers: tuple[str
     from orchestrator.cli.output import CONTROL, show
 
     client, name = Client(), stack.name()
-    rows: list[dict[str, Any]] = []
+    rows: list[RunRow] = []
     for service in services or ("",):
         rows += client.json("GET", f"/v1/stacks/{name}/runs", query={"service": service} if service else {})
     rows = [r for r in rows if not triggers or r["trigger"] in triggers]
@@ -85,20 +88,24 @@ def _history(stack: StackOptions, services: tuple[str, ...], triggers: tuple[str
         for row in rows:
             click.echo(f"{row['service']} {row['run']}: {row['state']}{': ' + row['reason'] if row['reason'] else ''}")
             for task in row["tasks"]:
-                for line in task.get("output", ()):
+                for line in task["output"]:
                     click.echo(f"    {task['name']} | {CONTROL.sub('', line)}")
         return None
-    for row in rows:
-        row["begun"], row["ended"], row["scheduled"] = (row[k][:23] for k in ("begun", "ended", "scheduled"))
-        row["exit_codes"] = [t.get("exit_code", "") for t in row["tasks"]]
-    show(rows, ("service", "run", "trigger", "scheduled", "begun", "ended", "state", "exit_codes", "reason"), shape)
+    shown = [{**row, **_cells(row)} for row in rows]
+    show(shown, ("service", "run", "trigger", "scheduled", "begun", "ended", "state", "exit_codes", "reason"), shape)
     return None
+
+
+def _cells(row: RunRow) -> dict[str, object]:
+    """What a table shows otherwise."""
+    times = {"begun": row["begun"][:23], "ended": row["ended"][:23], "scheduled": row["scheduled"][:23]}
+    return {**times, "exit_codes": ["" if t["exit_code"] is None else t["exit_code"] for t in row["tasks"]]}
 
 
 def _switch(stack: StackOptions, service: str, verb: str) -> None:
     from orchestrator.cli.client import Client
 
-    row = Client().json("POST", f"/v1/stacks/{stack.name()}/schedules/{service}/{verb}")
+    row: ScheduleRow = Client().json("POST", f"/v1/stacks/{stack.name()}/schedules/{service}/{verb}")
     click.echo(f"{service}: {'paused' if row['paused'] else 'runs next at ' + (row['next'] or 'no time')}")
 
 

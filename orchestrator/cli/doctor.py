@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from orchestrator.cli.options import format_option
 from orchestrator.cli.output import show_document
+
+if TYPE_CHECKING:
+    from orchestrator.server.api.system import CheckRow
 
 
 @click.command()
@@ -31,11 +35,11 @@ def doctor(repair: bool, everything: bool, bare: bool, targets: tuple[str, ...],
         sys.exit(check_hosts(targets, everything=everything, shape=shape))
     if targets:
         raise click.UsageError(f"{targets[0]}: hosts are named with --host alone")
-    rows = Client(start=True).json("GET", "/v1/doctor", query={"repair": "1"} if repair else {})
+    rows: list[CheckRow] = Client(start=True).json("GET", "/v1/doctor", query={"repair": "1"} if repair else {})
     wrong = [r for r in rows if not r["ok"]]
-    if show_document([{k: r[k] for k in ("check", "target", "ok", "detail", "fix")} for r in rows], shape):
+    if show_document(rows, shape):
         sys.exit(1 if wrong else 0)
-    mended = [r for r in rows if r["ok"] and r["detail"].startswith("put right: ")]
+    mended = [r for r in rows if r["repaired"]]
     for row in [*wrong, *(rows[len(wrong) :] if everything else mended)]:
         click.secho(
             f"{'✓' if row['ok'] else '✗'} {row['check']}: {row['target']}: {row['detail']}", fg="green" if row["ok"] else "red"

@@ -45,7 +45,7 @@ def down(
             for event in client.events(f"/v1/stacks/{name}/stop", body={"services": services, "timeout_s": timeout}):
                 del event
     if services:
-        from orchestrator.cli.tasks import of_stack
+        from orchestrator.cli.selection import of_stack
 
         tasks = [row["task"] for row in of_stack(client, name, services)]
         for event in client.events(f"/v1/stacks/{name}/rm", body={"tasks": tasks}):
@@ -54,9 +54,11 @@ def down(
     shown = Progress(progress)
     images: list[str] = []
     if rmi:
+        from orchestrator.cli.rows import services as applied_services
+
         with contextlib.suppress(RefusedError):
-            known = client.json("GET", f"/v1/stacks/{name}")["stack"].get("services", [])
-            images = [s["container"]["image"] for s in known if rmi == "all" or "build" in s]
+            known = applied_services(client, name)
+            images = [s["container"]["image"] for s in known.values() if rmi == "all" or "build" in s]
     steps = 0
     failed: Sequence[Failure] = ()
     for event in client.events(f"/v1/stacks/{name}/down", body={"volumes": volumes}):

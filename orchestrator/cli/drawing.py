@@ -81,13 +81,10 @@ def drawing_of(stack: Stack, nodes: Mapping[str, Sequence[str]]) -> Drawing:
             if not dependency.implied:
                 target: tuple[Kind, str] = ("service", dependency.service)
                 edges.append(Edge(own, target, CONDITIONS.get(dependency.condition, dependency.condition)))
-        for attachment in service.container.attachments:
-            edges.append(Edge(own, have("network", attachment.network), dashed=True))
-        for mount in service.container.mounts:
-            if mount.kind == "volume" and mount.source:
-                edges.append(Edge(own, have("volume", mount.source), mount.target))
-        for node in nodes.get(service.name, ()):
-            edges.append(Edge(own, have("node", node), dashed=True))
+        edges += [Edge(own, have("network", a.network), dashed=True) for a in service.container.attachments]
+        volumes = (m for m in service.container.mounts if m.kind == "volume" and m.source)
+        edges += [Edge(own, have("volume", mount.source), mount.target) for mount in volumes]
+        edges += [Edge(own, have("node", node), dashed=True) for node in nodes.get(service.name, ())]
     return Drawing(stack.name, items, edges)
 
 

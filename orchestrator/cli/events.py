@@ -7,7 +7,7 @@ import json
 import click
 
 from orchestrator.cli.options import StackOptions, stack_options, stream_format_option
-from orchestrator.errors import PystackError
+from orchestrator.errors import require_services
 
 
 @click.command()
@@ -19,14 +19,13 @@ def events(stack: StackOptions, as_json: bool, shape: str, services: tuple[str, 
     """Changes of tasks, as they come: of a stack's where one is named, or of some of its services; else of all."""
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import CONTROL
+    from orchestrator.cli.rows import services as applied_services
 
     client = Client()
     named = services or any(stack.given[k] for k in ("file", "project_name", "project_directory"))
     name = stack.name() if named else ""
     if services:
-        known = {s["name"] for s in client.json("GET", f"/v1/stacks/{name}")["stack"].get("services", [])}
-        if strangers := set(services) - known:
-            raise PystackError(f"stack {name} has no service {', '.join(sorted(strangers))}")
+        require_services(services, name, applied_services(client, name))
     for event in client.lines("GET", "/v1/events"):
         if (name and event.get("stack") != name) or (services and event.get("service") not in services):
             continue

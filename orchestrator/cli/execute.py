@@ -47,7 +47,7 @@ def exec_(
     command: tuple[str, ...],
 ) -> None:
     """Run a command inside a task; its exit status is this one's."""
-    from orchestrator.cli.tasks import only
+    from orchestrator.cli.selection import only
 
     client = Client()
     row = only(client, stack, service, index)

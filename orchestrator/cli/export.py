@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def export(stack: StackOptions, output: str, index: int, service: str) -> None:
     """Write a task's file system as a tar: its image and what it wrote, without volumes."""
     from orchestrator.cli.client import Client
-    from orchestrator.cli.tasks import only
+    from orchestrator.cli.selection import only
 
     if output == "-" and sys.stdout.isatty():
         raise click.UsageError("a tar is nothing for a terminal: give a file with -o")
@@ -49,7 +49,7 @@ def commit(
 ) -> None:
     """Make an image, on the task's node, of what a task is now."""
     from orchestrator.cli.client import Client
-    from orchestrator.cli.tasks import only
+    from orchestrator.cli.selection import only
 
     client = Client()
     row = only(client, stack, service, index)
@@ -66,12 +66,11 @@ def commit(
 def push(stack: StackOptions, ignore_push_failures: bool, include_deps: bool, quiet: bool, services: tuple[str, ...]) -> None:
     """Send the images of services that have `build:` to their registries."""
     from orchestrator.cli.client import Client
-    from orchestrator.errors import PystackError
+    from orchestrator.errors import require_services
     from orchestrator.stackfile.graph import needed
 
     client, loaded = Client(start=True), stack.load(named=services)
-    if unknown := set(services) - {s.name for s in loaded.stack.services}:
-        raise PystackError(f"there is no service {', '.join(sorted(unknown))} in the file")
+    require_services(services, loaded.stack.name, (s.name for s in loaded.stack.services))
     if include_deps and services:
         services = tuple(needed(loaded.stack.services, services))
     push_images(client, loaded.stack, services, quiet=quiet, go_on=ignore_push_failures)

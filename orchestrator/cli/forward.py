@@ -21,7 +21,7 @@ from orchestrator.errors import PystackError
 @click.argument("ports", nargs=-1, required=True, metavar="[LOCAL:]PORT…")
 def port_forward(stack: StackOptions, index: int, address: str, service: str, ports: tuple[str, ...]) -> None:
     """Make ports of a task answer here, published or not, whichever node it is on; until interrupted."""
-    from orchestrator.cli.tasks import only
+    from orchestrator.cli.selection import only
 
     client = Client()
     row = only(client, stack, service, index)

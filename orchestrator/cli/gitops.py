@@ -6,13 +6,16 @@ import base64
 import re
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestrator.cli.client import Client
 from orchestrator.cli.options import format_option
 from orchestrator.errors import PystackError
+
+if TYPE_CHECKING:
+    from orchestrator.gitops.api import Difference, RepoRow
 
 COLUMNS = ("name", "state", "commit", "subject", "checked", "url")
 
@@ -134,7 +137,7 @@ def _known(url: str) -> str:
         return ""
 
 
-def _print_repo(row: dict[str, Any]) -> None:
+def _print_repo(row: RepoRow) -> None:
     """What is to be known of a repository; a failed state is the command's failure."""
     if row["problem"]:
         raise PystackError(f"{row['name']} cannot be followed since {row['since']}: {row['problem']}")
@@ -153,7 +156,7 @@ def ls(shape: str) -> None:
     """The repositories, and how their newest commits fare."""
     from orchestrator.cli.output import show
 
-    rows = Client(start=True).json("GET", "/v1/gitops")
+    rows: list[RepoRow] = Client(start=True).json("GET", "/v1/gitops")
     if shape == "table":
         for row in rows:
             row["commit"] = row["commit"][:12]
@@ -165,14 +168,17 @@ def ls(shape: str) -> None:
 @click.argument("name")
 def status(shape: str, name: str) -> None:
     """One repository: its newest commit, what differs, and what became of those before."""
-    from orchestrator.cli.output import show_document
+    import msgspec
 
-    row = Client(start=True).json("GET", f"/v1/gitops/{name}")
+    from orchestrator.cli.output import show_document
+    from orchestrator.gitops.model import SyncOutcome
+
+    row: RepoRow = Client(start=True).json("GET", f"/v1/gitops/{name}")
     if show_document(row, shape):
         return
-    for outcome in row["history"][:-1][-9:]:
-        commit = outcome["commit"]
-        click.echo(f"{outcome['at']}  {commit['id'][:12]}  {outcome['phase']:11}  {commit['author']}  {commit['subject']}")
+    for outcome in msgspec.convert(row["history"], tuple[SyncOutcome, ...])[:-1][-9:]:
+        commit = outcome.commit
+        click.echo(f"{outcome.at}  {commit.id[:12]}  {outcome.phase:11}  {commit.author}  {commit.subject}")
     _print_repo(row)
 
 
@@ -193,7 +199,7 @@ _verb("resume", "resume", "Follow it again.")
 @click.argument("name")
 def diff(name: str) -> None:
     """What the newest commit would change; changes nothing."""
-    found = Client(start=True).json("GET", f"/v1/gitops/{name}/diff")
+    found: Difference = Client(start=True).json("GET", f"/v1/gitops/{name}/diff")
     click.echo(f"{found['commit'][:12]} {found['subject']}")
     for line in found["plan"] or ["nothing to do"]:
         click.echo(f"  {line}")

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
 import click
 
 from orchestrator.cli.options import StackOptions, format_option, stack_options
+
+if TYPE_CHECKING:
+    from orchestrator.server.api.stacks import RevisionRow
 
 
 @click.command()
@@ -15,11 +21,11 @@ def history(stack: StackOptions, shape: str) -> None:
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import show
 
-    rows = Client().json("GET", f"/v1/stacks/{stack.name()}/history")
+    rows: list[RevisionRow] = Client().json("GET", f"/v1/stacks/{stack.name()}/history")
+    shown: Sequence[Mapping[str, object]] = rows
     if shape == "table":
-        for row in rows:
-            row["revision"] = f"{row['revision']}{' *' if row['current'] else ''}"
-    show(rows, ("revision", "updated", "user", "message", "services"), shape)
+        shown = [{**row, "revision": f"{row['revision']}{' *' if row['current'] else ''}"} for row in rows]
+    show(shown, ("revision", "updated", "user", "message", "services"), shape)
 
 
 @click.command()

@@ -16,17 +16,18 @@ def images(stack: StackOptions, shape: str, quiet: bool, services: tuple[str, ..
     """Images that the stack's services use."""
     from orchestrator.cli.client import Client, name_in_path
     from orchestrator.cli.output import bytes_text, show
+    from orchestrator.cli.rows import services as applied_services
     from orchestrator.errors import RefusedError
 
-    client, known = Client(), []
+    client, known = Client(), {}
     try:
-        known = client.json("GET", f"/v1/stacks/{stack.name()}")["stack"].get("services", [])
+        known = applied_services(client, stack.name())
     except RefusedError as error:
         if error.status != 404:
             raise
         stack.check_services(services)
     rows = []
-    for service in known:
+    for service in known.values():
         name = service["container"]["image"]
         try:
             found = client.engine("GET", f"/images/{name_in_path(name)}/json")

@@ -136,7 +136,7 @@ class _Source:
 def follow_stack(client: Client, name: str, services: tuple[str, ...], options: LogOptions) -> None:
     """Output of a stack's tasks: what there is, in the order of time; and, to follow, what comes until all have ended, of
     tasks that begin meanwhile too. As lines, or, in the shape json, as objects with task, time, stream and line."""
-    from orchestrator.cli.tasks import of_stack
+    from orchestrator.cli.selection import of_stack
 
     printer = (
         _JsonPrinter()
@@ -149,13 +149,13 @@ def follow_stack(client: Client, name: str, services: tuple[str, ...], options: 
         threading.Thread(target=_watch_new_containers, args=(client, name, services, arrived), daemon=True).start()
         query |= {"follow": 1, "marks": 1}
 
-    def source(row: dict[str, Any], container: str) -> _Source:
-        return _Source(row["task"], read(client.at(row["node"]), container, **query))
+    def source(task: str, node: str, container: str) -> _Source:
+        return _Source(task, read(client.at(node), container, **query))
 
     rows = of_stack(client, name, services, options.replica)
     for row in rows:
         printer.expect(row["task"])
-    sources = [source(row, row["id"]) for row in rows]
+    sources = [source(row["task"], row["node"], row["id"]) for row in rows]
     for line in heapq.merge(*(s.past() for s in sources), key=lambda line: line.order):
         printer.line(line.task, line.stamp, line.text, line.stream)
     if options.follow:
@@ -165,7 +165,7 @@ def follow_stack(client: Client, name: str, services: tuple[str, ...], options: 
             arrived,
             [one for one in sources if not one.ended],
             known={row["id"] for row in rows},
-            begun=lambda event: source(event, event["container"]),
+            begun=lambda event: source(event["task"], event["node"], event["container"]),
         )
     printer.finish()
 

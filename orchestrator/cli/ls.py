@@ -17,10 +17,11 @@ def ls(shape: str, everything: bool, quiet: bool, filters: tuple[str, ...]) -> N
     """All stacks."""
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import show
+    from orchestrator.cli.rows import stacks
 
     del everything
     parts = name_parts_of(filters)
-    rows = [r for r in Client().json("GET", "/v1/stacks") if all(part in r["stack"] for part in parts)]
+    rows = [row for row in stacks(Client()) if all(part in row["stack"] for part in parts)]
     if quiet:
         for row in rows:
             click.echo(row["stack"])

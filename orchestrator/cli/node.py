@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestrator.cli.options import format_option, transport_option
+
+if TYPE_CHECKING:
+    from orchestrator.server.api.nodes import NodeRow
 
 
 def labels(_: Any, __: Any, values: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -56,7 +59,7 @@ def add(
             "transport": transport or "ssh",
         }
         try:
-            row = client.json("POST", "/v1/nodes", body=body)
+            row: NodeRow = client.json("POST", "/v1/nodes", body=body)
         except PystackError as error:
             return str(error)
         click.echo(f"{row['name']} ({target}): {row['platform']}, {row['capacity']['cpus']:g} cores")
@@ -73,17 +76,26 @@ def add(
 def ls(shape: str) -> None:
     """All nodes."""
     from orchestrator.cli.client import Client
-    from orchestrator.cli.output import bytes_text, show
+    from orchestrator.cli.output import show
+    from orchestrator.cli.rows import nodes
 
-    rows = Client().json("GET", "/v1/nodes")
-    if shape == "table":
-        for row in rows:
-            row["cpus"] = f"{row['reserved']['cpus']:g}/{row['capacity']['cpus']:g}"
-            row["memory"] = f"{bytes_text(row['reserved']['memory'])}/{bytes_text(row['capacity']['memory'])}"
-            row["state"] += f": {row['error']}" if row["error"] else ""
-            row["labels"] = [f"{k}={v}" for k, v in row["labels"].items()] + row["taints"]
+    rows = nodes(Client())
     columns = ("name", "address", "state", "availability", "labels", "cpus", "memory", "tasks", "version")
-    show(rows, columns, shape)
+    show([_cells(row) for row in rows] if shape == "table" else rows, columns, shape)
+
+
+def _cells(row: NodeRow) -> dict[str, object]:
+    """*row* for a table."""
+    from orchestrator.cli.output import bytes_text
+
+    used, there = row["reserved"], row["capacity"]
+    return {
+        **row,
+        "cpus": f"{used['cpus']:g}/{there['cpus']:g}",
+        "memory": f"{bytes_text(used['memory'])}/{bytes_text(there['memory'])}",
+        "state": f"{row['state']}: {row['error']}" if row["error"] else row["state"],
+        "labels": [f"{k}={v}" for k, v in row["labels"].items()] + row["taints"],
+    }
 
 
 @node.command()

@@ -80,7 +80,9 @@ def volume() -> None:
 
 def _nodes(client: Client) -> list[tuple[str, Client]]:
     """Each node that answers, by name."""
-    return [(r["name"], client.at(r["name"])) for r in client.json("GET", "/v1/nodes") if r["state"] == "ready"]
+    from orchestrator.cli.rows import ready_nodes
+
+    return list(ready_nodes(client).items())
 
 
 def _holders(client: Client, name: str) -> list[tuple[str, Client, Any]]:

@@ -70,11 +70,12 @@ class StackOptions:
         return loaded
 
     def check_services(self, services: Sequence[str]) -> None:
-        """Raises PystackError for those of *services* that the file does not have."""
-        from orchestrator.errors import PystackError
+        """Raises NoSuchServiceError for those of *services* that the file does not have."""
+        from orchestrator.errors import require_services
 
-        if services and (strangers := set(services) - {s.name for s in self.load(quiet=True, named=services).stack.services}):
-            raise PystackError(f"no such service: {', '.join(sorted(strangers))}")
+        if services:
+            stack = self.load(quiet=True, named=services).stack
+            require_services(services, stack.name, (s.name for s in stack.services))
 
     def name(self) -> str:
         """The project's name, without a file where -p says it."""
@@ -90,7 +91,7 @@ class StackOptions:
 
         start = Path(self.given["project_directory"] or ".").resolve()
         if not self.files and ((start / ".env").is_file() or self.given["env_file"]):
-            from orchestrator.stackfile.sources import variables_of
+            from orchestrator.stackfile.variables import variables_of
 
             paths = naming.stack_files((), variables_of(start, self.given["env_file"], os.environ), start)
         else:
@@ -215,3 +216,14 @@ class Timestamp(click.ParamType):  # type: ignore[type-arg]
             return str(datetime.datetime.fromisoformat(value.replace("Z", "+00:00")).astimezone().timestamp())
         except ValueError:
             self.fail(f"{value!r}: write how long ago (10m, 1h30m), a time (2026-11-26T14:00:00), or seconds since the epoch")
+
+
+def scales(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, int]:
+    """Callback of click: SERVICE=NUMBER options as a dict. Raises BadParameter for another form."""
+    out = {}
+    for value in values:
+        name, sep, count = value.partition("=")
+        if not sep or not count.isdigit():
+            raise click.BadParameter(f"{value!r}: write SERVICE=NUMBER")
+        out[name] = int(count)
+    return out

@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, assert_never
 
 import click
@@ -16,7 +16,7 @@ import click
 from orchestrator.cli.options import global_option
 
 if TYPE_CHECKING:
-    from orchestrator.cli.compose.progress import Words
+    from orchestrator.cli.compose_progress import Words
     from orchestrator.server.events import Event, Failure, PullEvent, TaskEvent
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x9b]")
@@ -24,7 +24,7 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x9b]")
 COLOURS = {"create": "green", "update": "yellow", "replace": "yellow", "remove": "red"}
 
 
-def table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """Aligned columns under upper-case heads."""
     cells = [[_cell(row.get(column)) for column in columns] for row in rows]
     heads = [column.upper().replace("_", " ") for column in columns]
@@ -56,7 +56,7 @@ def _cell(value: Any) -> str:
     return CONTROL.sub("", str(value))
 
 
-def show(rows: Sequence[dict[str, Any]], columns: Sequence[str], shape: str) -> None:
+def show(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], shape: str) -> None:
     """Print *rows* in the *shape* that `--format` names: one JSON list, a table of *columns*, or a line a row by a template."""
     if shape == "table":
         table(rows, columns)
@@ -69,14 +69,14 @@ def show(rows: Sequence[dict[str, Any]], columns: Sequence[str], shape: str) -> 
             click.echo(CONTROL.sub("", line))
 
 
-def show_document(document: dict[str, Any] | list[dict[str, Any]], shape: str) -> bool:
+def show_document(document: Mapping[str, Any] | Sequence[Mapping[str, Any]], shape: str) -> bool:
     """Print *document* as JSON or by the template that *shape* is; False, with nothing printed, where it is table."""
     if shape == "table":
         return False
     if shape == "json":
         click.echo(json.dumps(document, indent=2))
     else:
-        show(document if isinstance(document, list) else [document], (), shape)
+        show([document] if isinstance(document, Mapping) else document, (), shape)
     return True
 
 
@@ -98,7 +98,7 @@ class Progress:
         self.mode = mode if mode in ("plain", "json", "quiet", "tty") else "tty" if sys.stderr.isatty() else "plain"
         self._words: Words | None = None
         if click.get_current_context().meta.get("compose"):
-            from orchestrator.cli.compose.progress import Words
+            from orchestrator.cli.compose_progress import Words
 
             self._words = Words()
         self._states: dict[str, str] = {}

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from orchestrator.cli.options import StackOptions, stack_options
-from orchestrator.cli.up import enforce_lock, inline_project_files, scales
+from orchestrator.cli.options import StackOptions, scales, stack_options
+from orchestrator.cli.project_files import enforce_lock, inline_project_files
+from orchestrator.cli.show_plan import show
 
 
 @click.command()
@@ -76,49 +77,6 @@ def _end(changes: bool, exit_code: bool) -> None:
         raise SystemExit(2)
 
 
-def show(result: dict[str, Any], *, shape: str = "text", ref: str = "") -> bool:
-    """Print a plan; whether there is something to do."""
-    from orchestrator.cli.output import COLOURS
-
-    steps = [_whole(step) for step in result.get("steps", [])]
-    todo = [step for step in steps if step["action"] != "none"]
-    if shape == "json":
-        words = ("create", "update", "replace", "remove")
-        summary = {word: sum(s["action"] == word for s in steps) for word in words}
-        click.echo(json.dumps({"revision": result["revision"], "stack": result["stack"], "steps": steps, "summary": summary}))
-        return bool(todo)
-    if shape == "markdown":
-        click.echo(_markdown(result["stack"], ref, todo, result.get("warnings", [])))
-        return bool(todo)
-    for step in todo:
-        at = f" on {step['node']}" if step["node"] else ""
-        click.secho(f"{step['action']} {step['kind']} {step['name']}{at}: {step['reason']}", fg=COLOURS.get(step["action"]))
-        for change in step["changes"]:
-            if change["from"] != change["to"]:  # both masked: the reason says it all
-                click.echo(f"    {change['path']}: {_text(change['from'])} → {_text(change['to'])}")
-    for warning in result.get("warnings", []):
-        click.echo(f"warning: {warning}", err=True)
-    click.echo(_summary(todo))
-    return bool(todo)
-
-
-def _summary(todo: list[dict[str, Any]]) -> str:
-    counts = {w: sum(s["action"] == w for s in todo) for w in ("create", "update", "replace", "remove")}
-    return ", ".join(f"{n} to {w}" for w, n in counts.items() if n) or "nothing to do"
-
-
-def _markdown(stack: str, ref: str, todo: list[dict[str, Any]], warnings: list[str]) -> str:
-    """A heading, the sum, and a table of the steps with what changes."""
-    lines = [f"### Plan for stack `{stack}`{f' from `{ref}`' if ref else ''}", "", f"**{_summary(todo)}**"]
-    if todo:
-        lines += ["", "| | what | on | why |", "|---|---|---|---|"]
-    for step in todo:
-        changes = [f"`{c['path']}`: {_text(c['from'])} → {_text(c['to'])}" for c in step["changes"] if c["from"] != c["to"]]
-        why = "<br>".join([step["reason"], *changes]).replace("|", "\\|").replace("\n", " ")
-        lines.append(f"| {step['action']} | {step['kind']} `{step['name']}` | {step['node']} | {why} |")
-    return "\n".join([*lines, *(f"\n> warning: {w}" for w in warnings)])
-
-
 def _save(path: str, saved: dict[str, Any]) -> None:
     """For its owner's eyes alone: what configs and secrets contain is in it."""
     import os
@@ -138,14 +96,3 @@ def apply(planfile: str) -> None:
     from orchestrator.cli.output import Progress, consume_events
 
     consume_events(Client(start=True).events("/v1/apply", body=Path(planfile).read_bytes()), Progress())
-
-
-def _whole(step: dict[str, Any]) -> dict[str, Any]:
-    """A step with every key of the contract."""
-    changes = [{"path": c["path"], "from": c.get("before"), "to": c.get("after")} for c in step.get("changes", [])]
-    return {"node": "", **step, "changes": changes}
-
-
-def _text(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) < 100 else text[:97] + "…"

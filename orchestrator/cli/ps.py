@@ -34,10 +34,11 @@ def ps(
     """The tasks of the stack."""
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import CONTROL, show
+    from orchestrator.cli.rows import tasks
 
     del no_trunc
     name, status = stack.name(), status + states_of(filters)
-    rows = Client().json("GET", f"/v1/stacks/{name}/tasks", query={"oneoff": int(everything)})
+    rows = tasks(Client(), name, oneoff=everything)
     if not orphans:
         mine = {s.name for s in stack.load(quiet=True).stack.services}
         rows = [row for row in rows if row["service"] in mine]

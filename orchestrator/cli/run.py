@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.options import StackOptions, stack_options
-from orchestrator.errors import PystackError, RefusedError
+from orchestrator.errors import PystackError, RefusedError, require_services
 
 if TYPE_CHECKING:
     from agent.contract.container import Container, Mount, Port
@@ -148,18 +148,17 @@ def run(
 
 
 def _service(loaded: Loaded, name: str) -> Service:
-    """The service *name* of the stack. Raises PystackError if it does not exist."""
-    if found := next((s for s in loaded.stack.services if s.name == name), None):
-        return found
-    there = ", ".join(s.name for s in loaded.stack.services)
-    raise PystackError(f"stack {loaded.stack.name} has no service {name}; there is: {there}")
+    """The service *name* of the stack. Raises NoSuchServiceError."""
+    services = {s.name: s for s in loaded.stack.services}
+    require_services([name], loaded.stack.name, services)
+    return services[name]
 
 
 def _prepare(
     client: Client, loaded: Loaded, shown: Progress, service: str, needs: tuple[str, ...], *, pull: str | None, **options: Any
 ) -> None:
     """Bring up what *service* *needs*, as its conditions ask; then its image, networks and volumes, but none of its tasks."""
-    from orchestrator.cli.up import apply
+    from orchestrator.cli.apply import apply
 
     known = {s.name for s in loaded.stack.services}
     if there := tuple(name for name in needs if name in known):
@@ -240,7 +239,7 @@ def _mounts(own: Sequence[Mount], texts: Sequence[str]) -> tuple[Mount, ...]:
     try:
         more = [split_mount(text, lambda path: str(Path(path).expanduser().resolve()))[0] for text in texts]
     except ValueError as error:
-        raise click.UsageError(f"--volume: {str(error).replace(chr(10), ': ')}") from None
+        raise click.UsageError(f"--volume: {error}") from None
     return (*(m for m in own if m.target not in {n.target for n in more}), *more)
 
 
@@ -255,4 +254,4 @@ def _ports(texts: Sequence[str]) -> tuple[Port, ...]:
             for p in read_ports(text)
         )
     except ValueError as error:
-        raise click.UsageError(f"--publish: {str(error).replace(chr(10), ': ')}") from None
+        raise click.UsageError(f"--publish: {error}") from None

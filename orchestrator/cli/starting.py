@@ -9,7 +9,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from orchestrator.cli.client import dial
+from orchestrator.cli.endpoint import dial
 from orchestrator.errors import PystackError, UnreachableError
 
 

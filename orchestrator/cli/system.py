@@ -29,19 +29,20 @@ def info() -> None:
 def dial_stdio(docker: bool) -> None:
     """Connect standard input and output to the server: the far end of PYSTACK_HOST=ssh://…"""
     import os
+    from pathlib import Path
 
-    from orchestrator.cli.client import REMOTE, control_socket
+    from orchestrator.cli.endpoint import REMOTE, control_socket
     from orchestrator.cli.remote import dial_stdio as pump
     from orchestrator.cli.starting import start_server
 
     if docker:
         own = os.environ.get("PYSTACK_DOCKER_SOCKET", "")
-        pump(own or os.path.join(os.path.dirname(control_socket()), "docker.sock"), hello=b"")
+        pump(own or str(Path(control_socket()).with_name("docker.sock")), hello=b"")
         return
     path = control_socket()
     if path.startswith(REMOTE):
         raise UnreachableError("PYSTACK_HOST of that host leads on to another one: name that one yourself")
-    if not os.path.exists(path):
+    if not Path(path).exists():
         start_server(path)
     pump(path)
 

@@ -12,55 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.options import StackOptions, format_option, long_stack_options, stack_options
+from orchestrator.cli.selection import chosen, only
 from orchestrator.errors import PystackError
 
 if TYPE_CHECKING:
     from orchestrator.cli.client import Client
-
-Row = dict[str, Any]
-
-
-def chosen(client: Client, stack: StackOptions, services: tuple[str, ...] = (), index: int = 0) -> list[Row]:
-    """The tasks of *services*, or of the whole stack, as rows of the API; *index* picks one replica. Raises PystackError."""
-    return of_stack(client, stack.name(), services, index)
-
-
-def of_stack(client: Client, name: str, services: tuple[str, ...] = (), index: int = 0) -> list[Row]:
-    """The stack's tasks that have a container; those whose node does not answer are named on stderr and left out.
-
-    Raises PystackError for a service that the stack does not have."""
-    rows: list[Row] = client.json("GET", f"/v1/stacks/{name}/tasks")
-    unknown = set(services) - {row["service"] for row in rows}
-    unknown -= _services_without_tasks(client, name) if unknown else set()
-    if unknown:
-        there = ", ".join(dict.fromkeys(row["service"] for row in rows)) or "nothing"
-        raise PystackError(f"stack {name} has no task of {', '.join(sorted(unknown))}; there is: {there}")
-    rows = [row for row in rows if (not services or row["service"] in services) and (not index or row["index"] == index)]
-    for row in rows:
-        if row["state"] == "unknown":
-            click.echo(f"{row['task']} is left out: {row['error']}", err=True)
-    return [row for row in rows if row["id"] and row["state"] != "unknown"]
-
-
-def _services_without_tasks(client: Client, name: str) -> set[str]:
-    from orchestrator.errors import RefusedError
-
-    try:
-        return {s["name"] for s in client.json("GET", f"/v1/stacks/{name}")["stack"].get("services", [])}
-    except RefusedError:
-        return set()
-
-
-def only(client: Client, stack: StackOptions, service: str, index: int) -> Row:
-    """The row of one replica of *service*; one that `run` made if no replica runs. Raises PystackError if there is none."""
-    rows = chosen(client, stack, (service,), index)
-    if not any(row["state"] in ("running", "paused") for row in rows):  # one that `run` made serves too
-        name = stack.name()
-        everything: list[Row] = client.json("GET", f"/v1/stacks/{name}/tasks", query={"oneoff": 1})
-        rows = [r for r in everything if r["oneoff"] and r["service"] == service and r["state"] == "running"] or rows
-    if not rows:
-        raise PystackError(f"service {service} has no container number {index}: `pystack ps` lists what there is")
-    return rows[0]
+    from orchestrator.server.api.stacks import TaskRow
 
 
 def _each(stack: StackOptions, services: tuple[str, ...], verb: str, states: tuple[str, ...], **query: Any) -> None:
@@ -93,12 +50,13 @@ def kill(stack: StackOptions, number: str, remove_orphans: bool, services: tuple
 
 def _remove_orphans(stack: StackOptions) -> None:
     from orchestrator.cli.client import Client
+    from orchestrator.cli.rows import tasks
 
     client, loaded = Client(), stack.load(quiet=True)
     mine = {s.name for s in loaded.stack.services}
-    tasks = [r["task"] for r in client.json("GET", f"/v1/stacks/{loaded.stack.name}/tasks") if r["service"] not in mine]
-    if tasks:
-        for event in client.events(f"/v1/stacks/{loaded.stack.name}/rm", body={"tasks": tasks}):
+    orphans = [row["task"] for row in tasks(client, loaded.stack.name) if row["service"] not in mine]
+    if orphans:
+        for event in client.events(f"/v1/stacks/{loaded.stack.name}/rm", body={"tasks": orphans}):
             del event
 
 
@@ -133,7 +91,7 @@ def wait(stack: StackOptions, down_project: bool, services: tuple[str, ...]) -> 
     if not rows:
         raise PystackError(f"there is no container of {', '.join(services)} to wait for")
 
-    def end_of(row: Row) -> int:
+    def end_of(row: TaskRow) -> int:
         return int(client.at(row["node"]).engine("POST", f"/containers/{row['id']}/wait")["StatusCode"])
 
     with ThreadPoolExecutor(max(1, len(rows))) as pool:
@@ -175,7 +133,7 @@ def rm(stack: StackOptions, stop: bool, force: bool, volumes: bool, everything: 
         client.at(node).engine("DELETE", f"/volumes/{volume}")
 
 
-def _anonymous(client: Client, row: Row) -> list[str]:
+def _anonymous(client: Client, row: TaskRow) -> list[str]:
     """Names of the volumes that were made for this container alone: 64 hex digits, as in Docker."""
     mounts = client.at(row["node"]).engine("GET", f"/containers/{row['id']}/json")["Mounts"]
     return [m["Name"] for m in mounts if m["Type"] == "volume" and re.fullmatch("[0-9a-f]{64}", m["Name"])]
@@ -199,7 +157,7 @@ def top(stack: StackOptions, shape: str, services: tuple[str, ...]) -> None:
     show(rows, titles, shape)
 
 
-def usage_row(name: str, document: Row) -> Row:
+def usage_row(name: str, document: dict[str, Any]) -> dict[str, Any]:
     """One line of `stats` from the API's document: CPU in percent of one core, sizes in bytes."""
     now, before = document["cpu_stats"], document["precpu_stats"]
     used = now["cpu_usage"]["total_usage"] - before["cpu_usage"]["total_usage"]
@@ -238,7 +196,7 @@ def show_usage(targets: list[tuple[str, Client, str]], shape: str, *, once: bool
 
     from orchestrator.cli.output import bytes_text, show
 
-    def ask(target: tuple[str, Client, str]) -> Row:
+    def ask(target: tuple[str, Client, str]) -> dict[str, Any]:
         name, client, container = target
         return usage_row(name, client.engine("GET", f"/containers/{container}/stats", query={"stream": 0}))
 
@@ -299,7 +257,9 @@ def port(stack: StackOptions, protocol: str, index: int, shape: str, service: st
         click.echo(f"{row['host_ip']}:{row['host_port']}")
 
 
-def published(client: Client, stack: StackOptions, service: str, index: int, private_port: int, protocol: str) -> list[Row]:
+def published(
+    client: Client, stack: StackOptions, service: str, index: int, private_port: int, protocol: str
+) -> list[dict[str, Any]]:
     """Where a port of a task is published: host_ip and host_port. Raises PystackError where it is not."""
     row = only(client, stack, service, index)
     found = client.at(row["node"]).engine("GET", f"/containers/{row['id']}/json")["NetworkSettings"]["Ports"]

@@ -2,145 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.cli.apply import apply
 from orchestrator.cli.attach_options import Attach
-from orchestrator.cli.options import StackOptions, global_option, stack_options
+from orchestrator.cli.options import StackOptions, global_option, scales, stack_options
+from orchestrator.cli.project_files import enforce_lock
+from orchestrator.cli.show_plan import show_plan
 
 if TYPE_CHECKING:
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress
-    from orchestrator.server.events import Event, TaskEvent
-    from orchestrator.stackfile.load import Loaded
-    from orchestrator.stackfile.model import Stack
-
-
-def scales(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, int]:
-    """Callback of click: SERVICE=NUMBER options as a dict. Raises BadParameter for another form."""
-    out = {}
-    for value in values:
-        name, sep, count = value.partition("=")
-        if not sep or not count.isdigit():
-            raise click.BadParameter(f"{value!r}: write SERVICE=NUMBER")
-        out[name] = int(count)
-    return out
-
-
-def apply(
-    client: Client,
-    loaded: Loaded,
-    shown: Progress,
-    *,
-    build: bool = False,
-    no_build: bool = False,
-    enough: Callable[[TaskEvent], bool] = lambda _: False,
-    **options: Any,
-) -> TaskEvent | None:
-    """Build what must be built, and let the server make the stack true; *options* are UpOptions. Returns early, with the event
-    that was *enough*, None where none was."""
-    import getpass
-
-    import msgspec
-
-    from orchestrator.cli.build import build_services
-    from orchestrator.cli.output import consume_events
     from orchestrator.server.events import TaskEvent
-    from orchestrator.stackfile.graph import needed
-
-    chosen = options.get("services", ())
-    if loaded.providers:
-        from orchestrator.cli.providers import start_providers
-
-        loaded = start_providers(loaded, chosen)
-        others = {p.service.name for p in loaded.providers}
-        options["services"] = tuple(s for s in chosen if s not in others)
-        if chosen and not options["services"]:
-            return None
-    wanted = options.get("services", ())
-    if wanted and not options.get("no_deps"):
-        wanted = tuple(needed(loaded.stack.services, wanted))
-    if not no_build:
-        build_services(client, loaded.stack, wanted, always=build, progress=shown)
-    if global_option("all_resources"):
-        used = {m.source for s in loaded.stack.services for m in s.container.mounts}
-        for volume in loaded.stack.volumes:
-            if volume.name not in used and not volume.external:
-                labels = {**dict(volume.labels), "com.docker.compose.project": loaded.stack.name}
-                client.engine(
-                    "POST",
-                    "/volumes/create",
-                    body={"Name": volume.name, "Driver": volume.driver, "Labels": labels, "DriverOpts": dict(volume.options)},
-                )
-    body = msgspec.json.encode(
-        {"stack": inline_project_files(client, loaded), "options": {"user": getpass.getuser(), **options}}
-    )
-    last: TaskEvent | None = None
-
-    def events() -> Iterator[Event]:
-        nonlocal last
-        for event in client.events("/v1/up", body=body):
-            yield event
-            if isinstance(event, TaskEvent) and enough(event):
-                last = event
-                return
-
-    with _left_running(client, "" if options.get("attached") else loaded.stack.name):
-        consume_events(events(), shown)
-    return last
-
-
-@contextlib.contextmanager
-def _left_running(client: Client, stack: str) -> Iterator[None]:
-    """Ctrl-C meanwhile asks what becomes of the rollout of *stack*, "" for none."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if stack:
-            from orchestrator.cli.rollout import interrupted
-
-            interrupted(client, stack)
-        raise
-
-
-def inline_project_files(client: Client, loaded: Loaded) -> Stack:
-    """The stack for the server, with the project's small files that it mounts where there are other nodes than this host."""
-    from orchestrator.stackfile.inline_files import has_inlinable_mounts, inline_bind_mounts
-
-    if not has_inlinable_mounts(loaded.stack, loaded.directory) or len(client.json("GET", "/v1/nodes")) < 2:
-        return loaded.stack
-    stack, said = inline_bind_mounts(loaded.stack, loaded.directory)
-    for line in said:
-        click.echo(line, err=True)
-    return stack
-
-
-def show_plan(client: Client, loaded: Loaded, **options: Any) -> None:
-    """What `apply` would do; nothing is asked of providers."""
-    import msgspec
-
-    from orchestrator.cli.plan import show
-
-    show(
-        client.json(
-            "POST", "/v1/plan", body=msgspec.json.encode({"stack": inline_project_files(client, loaded), "options": options})
-        )
-    )
-
-
-def enforce_lock(loaded: Loaded) -> Loaded:
-    """*loaded*, whose images must be as its lock says. Raises PystackError where it has none."""
-    import msgspec
-
-    from orchestrator.errors import PystackError
-    from orchestrator.stackfile.lock import path_in
-
-    if loaded.stack.lock is None:
-        raise PystackError(f"{path_in(loaded.directory)} does not exist: `pystack lock` writes it")
-    return msgspec.structs.replace(loaded, stack=msgspec.structs.replace(loaded.stack, lock_enforced=True))
+    from orchestrator.stackfile.load import Loaded
 
 
 build_option = click.option("--build", is_flag=True, help="Build images even where they are there.")
@@ -304,18 +180,17 @@ def bring_up(
     **given: Any,
 ) -> None:
     """`up`, with the options of the command in *given*; *mentioned* are services that other options name, which must exist.
-    Raises SystemExit, UsageError."""
+    Raises SystemExit, UsageError, NoSuchServiceError."""
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress
+    from orchestrator.errors import require_services
 
     check_recreate(given["force_recreate"], given["no_recreate"])
     loaded = stack.load(strict=given["strict"], named=services)
     if given.get("locked"):
         loaded = enforce_lock(loaded)
-    known = {s.name for s in loaded.stack.services}
     named = {*mentioned, *((*attach.hidden, *attach.shown, attach.code_from) if attach else ())} - {""}
-    if strangers := sorted(named - known):
-        raise click.UsageError(f"there is no service {', '.join(strangers)}")
+    require_services(named, loaded.stack.name, (s.name for s in loaded.stack.services))
     client = Client(start=True)
     options = {
         "services": services,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.options import StackOptions, format_option, stack_options
-from orchestrator.errors import PystackError
+from orchestrator.errors import require_services
 
 if TYPE_CHECKING:
     from orchestrator.cli.client import Client
@@ -33,18 +33,19 @@ def volumes(stack: StackOptions, shape: str, quiet: bool, services: tuple[str, .
 
 
 def volume_rows(client: Client, name: str, services: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The volumes of stack *name*, or those that *services* mount, with the nodes that have them. Raises PystackError."""
+    """The volumes of stack *name*, or those that *services* mount, with the nodes that have them. Raises NoSuchServiceError."""
+    from orchestrator.cli.rows import ready_nodes
+    from orchestrator.cli.rows import services as applied_services
+
     filters = json.dumps({"label": [f"com.docker.compose.project={name}"]})
-    nodes = [r["name"] for r in client.json("GET", "/v1/nodes") if r["state"] == "ready"]
     rows = [
         {"name": v["Name"], "driver": v["Driver"], "node": node, "mountpoint": v["Mountpoint"], "labels": v["Labels"] or {}}
-        for node in nodes
-        for v in client.at(node).engine("GET", "/volumes", query={"filters": filters})["Volumes"]
+        for node, there in ready_nodes(client).items()
+        for v in there.engine("GET", "/volumes", query={"filters": filters})["Volumes"]
     ]
     if services:
-        known = {s["name"]: s for s in client.json("GET", f"/v1/stacks/{name}")["stack"].get("services", [])}
-        if strangers := set(services) - known.keys():
-            raise PystackError(f"stack {name} has no service {', '.join(sorted(strangers))}")
+        known = applied_services(client, name)
+        require_services(services, name, known)
         used = {m.get("source") for s in services for m in known[s]["container"].get("mounts", [])}
         rows = [row for row in rows if row["name"] in used]
     return rows

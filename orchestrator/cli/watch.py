@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.options import StackOptions, stack_options
-from orchestrator.errors import PystackError
+from orchestrator.errors import PystackError, require_services
 
 if TYPE_CHECKING:
     from orchestrator.cli.client import Client
@@ -39,32 +39,17 @@ def follow_files(loaded: Loaded, services: tuple[str, ...], *, up: bool, quiet: 
     """`watch`: until interrupted. Raises PystackError."""
     from watchfiles import watch as follow
 
+    from orchestrator.cli.apply import apply
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress
-    from orchestrator.cli.up import apply
 
-    watched = [s for s in loaded.stack.services if s.watch and (not services or s.name in services)]
-    if strangers := sorted(set(services) - {s.name for s in watched}):
-        raise PystackError(f"{', '.join(strangers)}: there is no such service with develop.watch in the file")
-    if not watched:
-        raise PystackError("no service has develop.watch: say there what a change leads to")
-    for service in watched:
-        for rule in service.watch:
-            if not Path(rule.path).exists():
-                raise PystackError(f"{service.where}: {service.name}: develop.watch: {rule.path} does not exist")
-            if rule.action == "rebuild" and not service.build:
-                raise PystackError(f"{service.where}: {service.name}: develop.watch: rebuild needs build:")
+    watched = _watched(loaded, services)
     client, shown = Client(start=True), Progress("quiet" if quiet else "auto")
     if up:
         apply(client, loaded, shown)
     work = FileSyncer(client, loaded, shown)
     for service in watched:
-        for rule in service.watch:
-            if rule.initial_sync and "sync" in rule.action:
-                root = Path(rule.path)
-                there = sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]
-                if wanted := [p for p in there if concerns(service, rule, p)]:
-                    work.sync(service, rule, wanted)
+        work.initial(service)
     # a file is watched by its folder: editors put another one in its place
     roots = {r.path if Path(r.path).is_dir() else str(Path(r.path).parent) for s in watched for r in s.watch}
     click.echo(f"watching {', '.join(sorted(roots))}", err=True)
@@ -75,6 +60,23 @@ def follow_files(loaded: Loaded, services: tuple[str, ...], *, up: bool, quiet: 
                 work.changed(service, paths)
             except PystackError as error:  # the next change may mend it
                 click.secho(f"{service.name}: {error}", fg="red", err=True)
+
+
+def _watched(loaded: Loaded, services: tuple[str, ...]) -> list[Service]:
+    """The services with develop.watch, of *services* or of all. Raises PystackError for a rule that cannot work."""
+    require_services(services, loaded.stack.name, (s.name for s in loaded.stack.services))
+    watched = [s for s in loaded.stack.services if s.watch and (not services or s.name in services)]
+    if without := sorted(set(services) - {s.name for s in watched}):
+        raise PystackError(f"{', '.join(without)}: there is no develop.watch in the file")
+    if not watched:
+        raise PystackError("no service has develop.watch: say there what a change leads to")
+    for service in watched:
+        for rule in service.watch:
+            if not Path(rule.path).exists():
+                raise PystackError(f"{service.where}: {service.name}: develop.watch: {rule.path} does not exist")
+            if rule.action == "rebuild" and not service.build:
+                raise PystackError(f"{service.where}: {service.name}: develop.watch: rebuild needs build:")
+    return watched
 
 
 def _files(path: Path) -> list[Path]:
@@ -94,7 +96,7 @@ class FileSyncer:
         """Do what the rules of *service* say about *paths*: a rebuild takes all else along."""
         hits = [(rule, found) for rule in service.watch if (found := [p for p in paths if concerns(service, rule, p)])]
         if any(rule.action == "rebuild" for rule, _ in hits):
-            from orchestrator.cli.up import apply
+            from orchestrator.cli.apply import apply
 
             click.echo(f"{service.name}: rebuild", err=True)
             apply(self.client, self.loaded, self.shown, build=True, services=(service.name,), no_deps=True)
@@ -108,10 +110,19 @@ class FileSyncer:
             for event in self.client.events(f"/v1/stacks/{self.loaded.stack.name}/restart", body=body):
                 self.shown.event(event)
 
+    def initial(self, service: Service) -> None:
+        """Copy what the rules of *service* with initial_sync concern."""
+        for rule in service.watch:
+            if rule.initial_sync and "sync" in rule.action:
+                root = Path(rule.path)
+                there = sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]
+                if wanted := [p for p in there if concerns(service, rule, p)]:
+                    self.sync(service, rule, wanted)
+
     def sync(self, service: Service, rule: WatchRule, paths: list[Path]) -> None:
         """Copy *paths* into every task of *service*; those that are gone here go there too."""
         from orchestrator.cli import execute
-        from orchestrator.cli.tasks import of_stack
+        from orchestrator.cli.selection import of_stack
 
         there = [p for p in paths if p.exists()]
         gone = [inside(rule, p) for p in paths if not p.exists()]

@@ -18,9 +18,10 @@ from orchestrator.errors import PystackError
 def why(stack: StackOptions, shape: str, task: str) -> None:
     """Why a task is where it is: every node, and every reason."""
     from orchestrator.cli.client import Client
+    from orchestrator.cli.rows import tasks
 
     client, name = Client(), stack.name()
-    rows = client.json("GET", f"/v1/stacks/{name}/tasks")
+    rows = tasks(client, name)
     row = next((r for r in rows if task in (r["task"], r["task"].removeprefix(f"{name}-"))), None)
     row = row or next((r for r in rows if r["service"] == task), None)
     if row is None:

@@ -220,21 +220,25 @@ def _container(all_: Manifests, where: str, container: Body, pod: Body) -> Body:
         out["pull_policy"] = {"Always": "always", "Never": "never"}.get(policy, "missing")
     if environment:
         out["environment"] = environment
-    if ports := [p["containerPort"] for p in container.get("ports") or ()]:
-        out["expose"] = [str(p) for p in ports]
+    if ports := [str(p["containerPort"]) for p in container.get("ports") or ()]:
+        out["expose"] = ports
     if published := [f"{p['hostPort']}:{p['containerPort']}" for p in container.get("ports") or () if p.get("hostPort")]:
         out["ports"] = published
     _resources(out, container.get("resources") or {})
     _mounts(all_, where, out, container, pod)
     _security(document, where, out, {**(pod.get("securityContext") or {}), **(container.get("securityContext") or {})})
     _health(document, where, out, container)
-    for theirs, ours in (("postStart", "post_start"), ("preStop", "pre_stop")):
-        if hook := (container.get("lifecycle") or {}).get(theirs):
-            if "exec" in hook:
-                out[ours] = [{"command": [escape_dollars(w) for w in hook["exec"]["command"]]}]
-            else:
-                document.warn(f"{where}: {theirs} is not a command: it has no counterpart")
+    _hooks(document, where, out, container.get("lifecycle") or {})
     return out
+
+
+def _hooks(document: Document, where: str, out: Body, lifecycle: Body) -> None:
+    for theirs, ours in (("postStart", "post_start"), ("preStop", "pre_stop")):
+        hook = lifecycle.get(theirs)
+        if hook and "exec" in hook:
+            out[ours] = [{"command": [escape_dollars(w) for w in hook["exec"]["command"]]}]
+        elif hook:
+            document.warn(f"{where}: {theirs} is not a command: it has no counterpart")
 
 
 def _expanded(word: str, environment: Mapping[str, Any]) -> str:

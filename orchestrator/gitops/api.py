@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 import msgspec
 from aiohttp import web
 
-from agent.contract.wire import WireStruct
 from orchestrator.gitops.gitops import Gitops, NewRepo
 from orchestrator.gitops.model import SyncOutcome
 from orchestrator.gitops.reconciler import Reconciler
@@ -15,7 +16,7 @@ from orchestrator.server.api.responses import json_response
 GITOPS = web.AppKey("gitops", Gitops)
 
 
-class RepoRow(WireStruct, frozen=True, kw_only=True, omit_defaults=False):
+class RepoRow(TypedDict):
     """One row of `pystack gitops ls`. *state* is the phase of the newest commit, or paused, unreachable or drifted. *plan* and
     *drift* have one line a step; *stacks* maps the stacks of the last good commit to their revisions."""
 
@@ -38,7 +39,7 @@ class RepoRow(WireStruct, frozen=True, kw_only=True, omit_defaults=False):
     history: tuple[SyncOutcome, ...]
 
 
-class Difference(WireStruct, frozen=True, kw_only=True, omit_defaults=False):
+class Difference(TypedDict):
     """The steps that the newest commit would take, one line each."""
 
     commit: str

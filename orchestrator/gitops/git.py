@@ -106,8 +106,8 @@ class Mirror:
                 "-c", f"gpg.ssh.allowedSignersFile={file}", "verify-commit", commit.id, extra={"GNUPGHOME": str(ring)}
             )
         except GitError as error:
-            why = (str(error).partition(": ")[2].splitlines() or ["no signature"])[0]
-            raise GitError(f"commit {commit.short} is not signed by an allowed signer: {why}") from None
+            why = next(iter((error.reason or str(error)).splitlines()), "")
+            raise GitError(f"commit {commit.short} is not signed by an allowed signer", why) from None
         finally:
             file.unlink(missing_ok=True)
             shutil.rmtree(ring, ignore_errors=True)
@@ -134,7 +134,7 @@ class Mirror:
         async with asyncio.timeout(QUICK_S):
             _, err = await process.communicate()
         if process.returncode:
-            raise GitError(f"gpg: the keys of --signed-by cannot be read: {err.decode(errors='replace').strip()}")
+            raise GitError("gpg", f"the keys of --signed-by cannot be read: {err.decode(errors='replace').strip()}")
 
     async def checkout(self, commit: Commit, goal: Path, largest: int) -> None:
         """Write the files of *commit* below *goal*. *largest* limits their size in bytes.

@@ -55,7 +55,11 @@ _PROBLEM_LINE = re.compile(r"^(fatal|error|ssh|remote): |^Host key|denied|failed
 
 
 class GitError(PystackError):
-    """git failed: which command, and its own words for the reason."""
+    """git failed: which command, and *reason*, in its own words."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(f"{message}: {reason}" if reason else message)
+        self.reason = reason
 
 
 def printable(text: str) -> str:
@@ -77,7 +81,7 @@ async def run(
     except GitMissingError:
         raise GitError("git is not installed on the server: `apt-get install git`") from None
     except GitTimeoutError as error:
-        raise GitError(f"git {error.command}: it did not end within {timeout_s:.0f} s") from None
+        raise GitError(f"git {error.command}", f"it did not end within {timeout_s:.0f} s") from None
     except GitOutputError:
         most = f"{limits.entries} files and folders, or {limits.output_bytes >> 20} MiB of their names"
         raise GitError(f"the commit has more than {most}") from None
@@ -102,4 +106,4 @@ def _failure(error: GitFailedError, largest: int) -> GitError:
     problems = [line for line in error.lines if _PROBLEM_LINE.search(line)] or error.lines[-3:]
     plain = (printable(line.removeprefix("fatal: ").removeprefix("error: ")) for line in problems[:3])
     reason = "; ".join(dict.fromkeys(plain))
-    return GitError(f"git {error.command}: {reason or f'exit status {error.status}'}")
+    return GitError(f"git {error.command}", reason or f"exit status {error.status}")

@@ -63,7 +63,7 @@ class SyncOutcome(WireStruct, frozen=True, kw_only=True):
     at: str
     message: str = ""
     plan: tuple[str, ...] = ()
-    stacks: dict[str, int] = {}
+    stacks: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class SyncState(WireStruct, frozen=True, kw_only=True):

@@ -31,8 +31,6 @@ from orchestrator.store.interface import Put
 log = logging.getLogger(__name__)
 KEPT = 50
 """How many outcomes of a repository are kept."""
-BY_ITSELF = ("exited with", "failed:")
-"""How the reason of a step begins that only restarts a task which ended by itself: that is not drift."""
 TREES = "gitops-trees"
 """Folder on a tmpfs for the checkouts of repositories with encrypted files."""
 
@@ -262,7 +260,7 @@ class Reconciler:
                 continue
             options = self._options(good.commit)
             plan = await self.plane.planner.plan(record.stack, options)
-            steps = [s for s in plan.changes if not s.reason.startswith(BY_ITSELF)]
+            steps = [s for s in plan.changes if s.cause != "ended"]  # a task that failed by itself is no drift
             moved = name not in self.plane.state.stacks or self.plane.state.stacks[name].stack != record.stack
             if not steps and not moved:
                 continue

@@ -88,7 +88,7 @@ def remove(lab: str) -> None:
         for _ in range(100):
             for directory, _, _ in os.walk(top, topdown=False):
                 with contextlib.suppress(OSError):
-                    os.rmdir(directory)
+                    Path(directory).rmdir()
             if not top.exists():
                 break
             time.sleep(0.02)

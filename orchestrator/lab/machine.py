@@ -54,7 +54,7 @@ def _mount_filesystems(spec: dict[str, Any], mounted: list[cgroups.Hierarchy]) -
         _mount("cgroup2", "/sys/fs/cgroup", "cgroup2")
         cgroups.settle(Path("/sys/fs/cgroup"))
     _mount("tmpfs", "/run", "tmpfs", 0, "mode=755")
-    os.mkdir("/run/sshd", 0o755)  # sshd's empty folder for privilege separation
+    Path("/run/sshd").mkdir(0o755)  # sshd's empty folder for privilege separation
     resolv = Path(spec["directory"]) / "resolv.conf"
     resolv.write_text(f"nameserver {spec['nameserver']}\n")
     _mount(str(resolv), os.path.realpath("/etc/resolv.conf"), "none", MS_BIND)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -54,5 +53,5 @@ def _key(path: Path, comment: str) -> str:
         check=True,
         stdin=subprocess.DEVNULL,
     )
-    os.chmod(path, 0o600)
+    path.chmod(0o600)
     return path.with_suffix(".pub").read_text().strip().rsplit(" ", 1)[0]

@@ -73,40 +73,41 @@ class PlainColumn:
         """The values as a list of its own."""
         return [*self.values]
 
-    def _map(self, function: Callable[[Any, Any], Any], other: Any) -> PlainColumn:
+    def map(self, function: Callable[[Any, Any], Any], other: Any) -> PlainColumn:
+        """*function* of each value and *other*, a column or one value for all."""
         if isinstance(other, PlainColumn):
             return PlainColumn([*map(function, self.values, other.values)])
         return PlainColumn([function(value, other) for value in self.values])
 
     def __eq__(self, other: object) -> PlainColumn:  # type: ignore[override]
-        return self._map(operator.eq, other)
+        return self.map(operator.eq, other)
 
     def __ge__(self, other: Any) -> PlainColumn:
-        return self._map(operator.ge, other)
+        return self.map(operator.ge, other)
 
     def __gt__(self, other: Any) -> PlainColumn:
-        return self._map(operator.gt, other)
+        return self.map(operator.gt, other)
 
     def __lt__(self, other: Any) -> PlainColumn:
-        return self._map(operator.lt, other)
+        return self.map(operator.lt, other)
 
     def __and__(self, other: Any) -> PlainColumn:
-        return self._map(operator.and_, other)
+        return self.map(operator.and_, other)
 
     def __add__(self, other: Any) -> PlainColumn:
-        return self._map(operator.add, other)
+        return self.map(operator.add, other)
 
     def __rsub__(self, other: float) -> PlainColumn:
         return PlainColumn([other - value for value in self.values])
 
     def __mul__(self, other: Any) -> PlainColumn:
-        return self._map(operator.mul, other)
+        return self.map(operator.mul, other)
 
     def __floordiv__(self, other: Any) -> PlainColumn:
-        return self._map(operator.floordiv, other)
+        return self.map(operator.floordiv, other)
 
     def __lshift__(self, other: int) -> PlainColumn:
-        return self._map(operator.lshift, other)
+        return self.map(operator.lshift, other)
 
 
 class PlainColumns:
@@ -125,7 +126,7 @@ class PlainColumns:
         return PlainColumn(values)
 
     def minimum(self, one: PlainColumn, other: PlainColumn | int) -> PlainColumn:
-        return one._map(min, other)
+        return one.map(min, other)
 
     def sum_by(self, groups: Sequence[int], size: int, values: Iterable[int]) -> PlainColumn:
         sums = [0] * size

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -15,7 +15,7 @@ from agent.contract.status import TaskStatus
 from agent.contract.task import Task
 from orchestrator.planning import graph
 from orchestrator.planning.following import Following
-from orchestrator.planning.state import FieldChange, Plan, State, Step
+from orchestrator.planning.state import Cause, FieldChange, Plan, State, Step, Verb
 from orchestrator.stackfile.model import Stack, StackContent
 
 _SECRET = re.compile(r"pass|secret|token|key|credential", re.IGNORECASE)
@@ -71,7 +71,7 @@ def plan(
         *made.steps,
         *removed,
         *(
-            Step(action="remove", kind="network", name=n.name, reason="nothing in the file uses it")
+            Step(action="remove", kind="network", name=n.name, cause="unused", reason="nothing in the file uses it")
             for n in gone
             if n.name not in used
         ),
@@ -115,6 +115,7 @@ def _volume_steps(desired: State, current: State) -> list[Step]:
                 action="create" if new else "none",
                 kind="volume",
                 name=volume.name,
+                cause="absent" if new else "unchanged",
                 node=volume.node if bound else "",
                 reason="unchanged" if not new else "not there yet; its users stay where it is" if bound else "not there yet",
             )
@@ -169,6 +170,7 @@ def _removals(stack: Stack, desired: State, current: State, options: PlanOptions
     steps: list[Step] = []
     left: list[Task] = []
     warnings: list[str] = []
+    cause: Cause
     for task in current.tasks:
         if task.desired == "oneoff" or (task.run and task.service in mine):
             continue
@@ -177,23 +179,24 @@ def _removals(stack: Stack, desired: State, current: State, options: PlanOptions
             warnings.append(f"task {task.name} belongs to no service of the file: --remove-orphans takes it away")
             continue
         if task.service not in mine:
-            reason = "its service left the file"
+            cause, reason = "orphaned", "its service left the file"
         elif task.service in wanted and task.name not in names:
-            reason = "one replica fewer"
+            cause, reason = "scaled", "one replica fewer"
         else:
             continue
-        steps.append(Step(action="remove", kind="task", name=task.name, node=task.node, reason=reason))
+        steps.append(Step(action="remove", kind="task", name=task.name, node=task.node, cause=cause, reason=reason))
     return steps, left, warnings
 
 
 def _network_step(network: Network, old: Network | None) -> Step:
     if old is None:
-        return Step(action="create", kind="network", name=network.name, reason="not there yet")
+        return Step(action="create", kind="network", name=network.name, cause="absent", reason="not there yet")
     # who carries it and which services have an address on it follows from the tasks, and disturbs none of them
     beside = {"hosts": network.hosts, "vips": network.vips, "service_pools": network.service_pools}
     changes = differences(msgspec.structs.replace(old, **beside), network)
     if changes:
-        return Step(action="replace", kind="network", name=network.name, changes=changes, reason=summarize(changes))
+        reason = summarize(changes)
+        return Step(action="replace", kind="network", name=network.name, cause="changed", changes=changes, reason=reason)
     return Step(action="none", kind="network", name=network.name, reason="unchanged")
 
 
@@ -203,47 +206,51 @@ def _content_steps(new: Sequence[StackContent], old: Sequence[StackContent]) -> 
     steps = []
     for one in new:
         known = before.pop((one.kind, one.name), None)
-        action, reason = ("none", "unchanged") if known == one.digest else ("update", "its content changed")
         if known is None:
-            action, reason = "create", "not there yet"
-        steps.append(Step(action=action, kind=one.kind, name=one.name, reason=reason))  # type: ignore[arg-type]
-    return steps + [Step(action="remove", kind=kind, name=name, reason="nothing in the file uses it") for kind, name in before]
+            steps.append(Step(action="create", kind=one.kind, name=one.name, cause="absent", reason="not there yet"))
+        elif known == one.digest:
+            steps.append(Step(action="none", kind=one.kind, name=one.name, reason="unchanged"))
+        else:
+            steps.append(Step(action="update", kind=one.kind, name=one.name, cause="changed", reason="its content changed"))
+    for kind, name in before:
+        steps.append(Step(action="remove", kind=kind, name=name, cause="unused", reason="nothing in the file uses it"))
+    return steps
 
 
 def _task_step(task: Task, old: Task | None, status: TaskStatus | None, force: bool, starting: bool) -> tuple[Step, Task]:
     """The step for one task, and the task as it will be written."""
 
-    def step(action: Any, reason: str, changes: tuple[FieldChange, ...] = ()) -> Step:
-        return Step(action=action, kind="task", name=task.name, node=task.node, reason=reason, changes=changes)
+    def step(action: Verb, cause: Cause, reason: str, changes: tuple[FieldChange, ...] = ()) -> Step:
+        return Step(action=action, kind="task", name=task.name, node=task.node, cause=cause, reason=reason, changes=changes)
 
     again = msgspec.structs.replace(task, generation=(old.generation if old else 0) + 1)
     runs = status is not None and status.state in ("running", "paused")
     if old is None:
-        return step("create", "not there yet"), task
+        return step("create", "absent", "not there yet"), task
     if old.node != task.node:
-        return step("replace", f"moves from {old.node} to {task.node}"), task
+        return step("replace", "moved", f"moves from {old.node} to {task.node}"), task
     if digest(old.container) != digest(task.container) or old.container_name != task.container_name:
         changes = differences(old.container, task.container)
         if runs and old.desired == "running" and moved(old.container, task.container):
-            return step("update", _moves(old.container, task.container), changes), task
-        return step("replace", summarize(changes) or "its name changed", changes), task
+            return step("update", "changed", _moves(old.container, task.container), changes), task
+        return step("replace", "changed", summarize(changes) or "its name changed", changes), task
     if force:
         # another label is another digest, so that the node makes the container anew
         labels = dict(task.container.labels) | {"pystack.recreated": str(again.generation)}
         container = msgspec.structs.replace(task.container, labels=tuple(sorted(labels.items())))
-        return step("replace", "asked for"), msgspec.structs.replace(again, container=container)
+        return step("replace", "forced", "asked for"), msgspec.structs.replace(again, container=container)
     if old.desired == "waiting":
         if not starting:
-            return step("none", "unchanged"), old
-        return step("create", "was never started: an earlier `up` ended before its turn"), task
+            return step("none", "unchanged", "unchanged"), old
+        return step("create", "not started", "was never started: an earlier `up` ended before its turn"), task
     if old.desired == "stopped":
-        return step("update", "stopped by hand: starts again"), again
+        return step("update", "stopped", "stopped by hand: starts again"), again
     if status is not None and status.state in ("exited", "failed") and (status.exit_code or status.error):
         reason = f"failed: {status.reason}" if status.reason else f"exited with {status.exit_code}"
-        return step("update", f"{reason}: starts again"), again
+        return step("update", "ended", f"{reason}: starts again"), again
     if old.trust != task.trust:
-        return step("update", "what its images may be changed: it holds from its next start"), task
-    return step("none", "unchanged"), task
+        return step("update", "changed", "what its images may be changed: it holds from its next start"), task
+    return step("none", "unchanged", "unchanged"), task
 
 
 def _moves(old: Container, new: Container) -> str:

@@ -12,7 +12,7 @@ from agent.contract.network import Network
 from agent.contract.task import Task
 from agent.contract.volume import Volume
 from orchestrator.addressing.allocate import Addresses, free_vni, held, held_by_hosts, service_pools, subnets, vips
-from orchestrator.errors import PystackError
+from orchestrator.errors import PystackError, require_services
 from orchestrator.placement.assign import assign, is_eligible
 from orchestrator.placement.context import PlacementContext
 from orchestrator.placement.node import Node
@@ -49,11 +49,9 @@ def expand(
 
     *current* is the stack's state now, so that what exists keeps its addresses; *scale* the number of replicas of services
     where it differs from the file; *context* the nodes; *only* the services that the plan is for, None for all.
-    Raises UnschedulableError where a task fits nowhere, PystackError where pools are exhausted, or with every external network
-    and volume that is missing."""
-    for name in scale:
-        if name not in {s.name for s in stack.services}:
-            raise PystackError(f"--scale {name}: there is no such service in the stack")
+    Raises NoSuchServiceError, UnschedulableError where a task fits nowhere, PystackError where pools are exhausted, or with
+    every external network and volume that is missing."""
+    require_services(scale, stack.name, (s.name for s in stack.services))
     if problems := [s.problem for s in stack.services if s.problem and (only is None or s.name in only)]:
         raise PystackError("\n".join(problems))
     _check_externals(stack, {n.name for n in existing.networks}, existing.volumes, only)
@@ -298,7 +296,11 @@ def _shared(
     old = {h.name for h in network.vips}
     wanted = [s for s in count if modes[s] == "vip" or (modes[s] != "dnsrr" and (count[s] > 1 or s in old))]
     nodes = {t.node for t in (*users, *beside) if any(a.network == network.name for a in t.container.attachments)}
-    if any(ingress_network(t, {network.name: network}) == network.name and ingress_ports(t) for t in users):
+    entered = {s.name for s in stack.services if s.ingress}  # the proxy of any node has a way to them
+    if any(
+        ingress_network(t, {network.name: network}) == network.name and (ingress_ports(t) or t.service in entered)
+        for t in users
+    ):
         nodes = {n.name for n in context.nodes}
     hosts = tuple(addresses.host(network, node) for node in sorted(nodes)) if len(context.nodes) > 1 else ()
     kept = [h for h in network.vips if h.name in wanted]

@@ -44,7 +44,9 @@ class Following:
             follows = next(iter(shared), "")
         if not reason:
             return None
-        step = Step(action="update", kind="task", name=task.name, node=old.node, reason=reason, follows=follows)
+        step = Step(
+            action="update", kind="task", name=task.name, node=old.node, cause="followed", reason=reason, follows=follows
+        )
         return step, msgspec.structs.replace(old, generation=old.generation + 1)
 
 

@@ -14,6 +14,21 @@ from orchestrator.stackfile.model import StackContent
 
 Kind = Literal["service", "task", "network", "volume", "secret", "config"]
 Verb = Literal["create", "update", "replace", "remove", "none"]
+Cause = Literal[
+    "unchanged",
+    "absent",  # it does not exist yet
+    "changed",  # what the file says of it
+    "moved",  # to another node
+    "forced",  # the user asked for it
+    "not started",  # an earlier `up` ended first
+    "stopped",  # by a user
+    "ended",  # by itself, in failure
+    "followed",  # another service is restarted, or has a new container
+    "orphaned",  # its service left the file
+    "scaled",  # fewer replicas
+    "unused",
+]
+"""Why a step is there."""
 
 
 class State(WireStruct, frozen=True, kw_only=True):
@@ -34,12 +49,15 @@ class FieldChange(WireStruct, frozen=True, kw_only=True):
 
 
 class Step(WireStruct, frozen=True, kw_only=True):
-    """One change, or its absence, of one object: *action* on *name* of *kind*, on *node* if it belongs to one."""
+    """One change, or its absence, of one object: *action* on *name* of *kind*, on *node* if it belongs to one.
+
+    *reason* is for people, *cause* is the same for programs; plans of an older version have none."""
 
     action: Verb
     kind: Kind
     name: str
     reason: str
+    cause: Cause = "unchanged"
     node: str = ""
     changes: tuple[FieldChange, ...] = ()
     follows: str = ""

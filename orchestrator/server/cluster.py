@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -72,6 +72,8 @@ class Cluster:
         """The names of nodes whose records in the store could not be read: nobody knows how they are reached."""
         self.on_liveness: Callable[[str], None] = lambda _: None
         """Called with a node's name when it began to answer, or fell silent."""
+        self.followers: list[Callable[[], Awaitable[None]]] = []
+        """Awaited with each delivery: what else must know who answers for a service. They raise nothing."""
         self._socket = socket
         self._run = run
         self._manifest = manifest
@@ -245,9 +247,10 @@ class Cluster:
     async def deliver(self, nodes: Iterable[str] | None = None) -> None:
         """Send *nodes*, or all, the changes of their manifests, side by side. Nodes that do not answer get them later."""
         chosen = [self.members[n] for n in (self.members if nodes is None else nodes) if n in self.members]
-        if len(chosen) == 1:
+        if len(chosen) == 1 and not self.followers:
             return await chosen[0].deliver()
-        ends = await asyncio.gather(*(m.deliver() for m in chosen), return_exceptions=True)  # one that cannot keeps nobody back
+        work = (*(m.deliver() for m in chosen), *(follow() for follow in self.followers))
+        ends = await asyncio.gather(*work, return_exceptions=True)  # one that cannot keeps nobody back
         if failed := [end for end in ends if isinstance(end, BaseException)]:
             raise failed[0]
 

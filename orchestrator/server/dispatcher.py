@@ -53,14 +53,14 @@ class Dispatcher:
             state.networks,
             state.volumes,
             [*state.tasks.values(), *self._still_leaving()],
-            self._backends(),
+            self.backends(),
         )
         files = {f.digest: f for t in state.tasks.values() if t.node == node for f in t.container.files}
         key = self.cluster.members[node].node.info.seal_key
         contents = (self._contents.content_for_node(f, key) for f in files.values())
         return msgspec.structs.replace(manifest, contents=tuple(c for c in contents if c)) if files else manifest
 
-    def _backends(self) -> Sequence[Set[str]]:
+    def backends(self) -> Sequence[Set[str]]:
         """The names of the tasks that may take connections: those that surely do, those that run, those that ran when their
         node was last heard. Of each service the first that has any of its tasks counts."""
         tasks, statuses, silent = self.state.tasks, self.statuses.by_task, self.cluster.silent
@@ -168,7 +168,8 @@ class Dispatcher:
         """*task* began or ceased to serve: deliver to the nodes that balance connections over it."""
         networks = self.state.networks
         around = {h.name for a in task.container.attachments if a.network in networks for h in networks[a.network].hosts}
-        if not task.container.attachments or (len(self.cluster.members) < 2 and not ingress_ports(task)):
+        alone = len(self.cluster.members) < 2 and not ingress_ports(task)
+        if not self.cluster.followers and (alone or not task.container.attachments):
             return
         self._affected |= around or {task.node}
         if self._notifier is None or self._notifier.done():

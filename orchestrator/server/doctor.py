@@ -29,13 +29,14 @@ NEIGHBOURS = 5
 
 
 class Check(WireStruct, frozen=True, kw_only=True):
-    """A row of `pystack doctor`: *check* is the layer, *target* the node and the object on it."""
+    """One check: *check* is the layer, *target* the node and the object on it. *repaired*: it was not well before."""
 
     check: str
     target: str
     ok: bool
     detail: str
     fix: str = ""
+    repaired: bool = False
 
 
 class _Echo(msgspec.Struct):

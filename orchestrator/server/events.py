@@ -29,7 +29,7 @@ class Failure(WireStruct, frozen=True, kw_only=True):
 
 
 class StepEvent(WireStruct, frozen=True, kw_only=True, tag_field="event", tag="step"):
-    """One step of a plan that is carried out now; the fields are those of `Step`."""
+    """One step that is carried out now, of a plan or of another command; the fields are those of `Step`."""
 
     action: Verb
     kind: Kind

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence, Set
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import msgspec
@@ -43,12 +43,14 @@ class PlanExecutor:
         hooks: DeployHooks,
     ) -> None:
         self.planner = planner
-        self.cluster = dispatcher.cluster
+        self.cluster, self.statuses = dispatcher.cluster, dispatcher.statuses
         self._waiter, self._hooks = waiter, hooks
         self._dispatcher = dispatcher
         self._state = dispatcher.state
         self._contents = contents
         self._images = images
+        self.finishers: list[Callable[[Stack, UpOptions, Emit], Awaitable[list[Failure]]]] = []
+        """What packages above the server wait for once the tasks of a stack are up."""
 
     async def up(
         self,
@@ -199,6 +201,8 @@ class PlanExecutor:
             failures = [] if options.no_start or options.no_tasks else await rollout.run()
             if options.conditions_of and not failures:
                 failures = await rollout.conditions(options.conditions_of)
+        if options.wait and not (failures or options.no_start or options.no_tasks):
+            failures = [failure for finish in self.finishers for failure in await finish(stack, options, emit)]
         if rollout.reverted:
             await self._write_reverted(stack, rollout.reverted, before, options)
         return [await self._dispatcher.with_log(f) for f in failures]

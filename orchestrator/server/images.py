@@ -104,19 +104,18 @@ class Images:
                 return node
         raise RefusedError("no node has it any more: pull or load it again")
 
-    async def pull(self, stack: Stack, wanted_for: Set[str] | None, policy: str, emit: Emit) -> list[Failure]:
-        """Pull the images that no node has, or that *policy* (or their service's own) wants anew: for the services
-        *wanted_for*, None for all. Returns a failure for each image that cannot be pulled."""
+    async def _to_pull(self, stack: Stack, wanted_for: Set[str] | None, policy: str) -> dict[str, str]:
+        """The images that `pull` pulls, each with a service that has it."""
         have = await self.ids(stack)
         wanted: dict[str, str] = {}
         limits: dict[str, tuple[float, str]] = {}
         built = {s.container.image for s in stack.services if s.build}
         for service in stack.services:
-            if wanted_for is not None and service.name not in wanted_for:
-                continue
             rule = policy or service.container.pull_policy
+            if rule == "never" or (wanted_for is not None and service.name not in wanted_for):
+                continue
             for image in service.container.images:
-                if image in built or rule == "never":
+                if image in built:
                     continue
                 if image not in have or rule == "always":
                     wanted.setdefault(image, service.name)
@@ -125,6 +124,12 @@ class Images:
         for image, age in (await self._ages(list(limits))).items():
             if age is None or age > limits[image][0]:
                 wanted.setdefault(image, limits[image][1])
+        return wanted
+
+    async def pull(self, stack: Stack, wanted_for: Set[str] | None, policy: str, emit: Emit) -> list[Failure]:
+        """Pull the images that no node has, or that *policy* (or their service's own) wants anew: for the services
+        *wanted_for*, None for all. Returns a failure for each image that cannot be pulled."""
+        wanted = await self._to_pull(stack, wanted_for, policy)
         failures: list[Failure] = []
 
         async def fetch(image: str, service: str) -> None:

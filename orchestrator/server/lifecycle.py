@@ -10,7 +10,7 @@ import msgspec
 
 from agent.contract.status import TaskStatus
 from agent.contract.task import Task
-from orchestrator.errors import PystackError, RefusedError
+from orchestrator.errors import PystackError, RefusedError, require_services
 from orchestrator.planning import graph
 from orchestrator.server import store_keys
 from orchestrator.server.dispatcher import Dispatcher
@@ -194,12 +194,9 @@ class _Orders:
 
 
 def _named(stack: Stack, services: Sequence[str]) -> Set[str]:
-    """*services*, or all of the stack if that is empty. Raises RefusedError (404)."""
+    """*services*, or all of the stack if that is empty. Raises NoSuchServiceError."""
     known = {s.name for s in stack.services}
-    if unknown := set(services) - known:
-        raise RefusedError(
-            f"no such service: {', '.join(sorted(unknown))}; stack {stack.name} has: {', '.join(sorted(known))}", 404
-        )
+    require_services(services, stack.name, known)
     return set(services) or known
 
 

@@ -15,7 +15,7 @@ import msgspec
 from agent.contract.manifest import Manifest, diff
 from agent.contract.sealing import PURPOSES
 from agent.contract.status import NodeInfo, TaskStatus
-from orchestrator.errors import PystackError, RefusedError, UndeliveredError, UnreachableError
+from orchestrator.errors import PystackError, RefusedError, SilentNodeError, UndeliveredError, UnreachableError
 from orchestrator.placement.node import Node
 from orchestrator.transport.agent_client import AgentClient
 from orchestrator.transport.manifest_publisher import EtcdManifestPublisher
@@ -120,7 +120,7 @@ class NodeConnection:
                         self._on_status(status)
             except (UnreachableError, RefusedError) as error:
                 if self.tunnel is None or self.ready or self.client.silent:
-                    self.problem = str(error).removeprefix(f"node {self.node.name} does not answer: ")
+                    self.problem = error.reason if isinstance(error, SilentNodeError) else str(error)
             if self.ready:
                 self.silent_since = asyncio.get_running_loop().time()
                 self.synced.clear()

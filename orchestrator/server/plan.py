@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import msgspec
 
-from orchestrator.errors import RefusedError
+from orchestrator.errors import RefusedError, require_services
 from orchestrator.placement.explain import Why, explain, with_reasons
 from orchestrator.planning.diff import PlanOptions
 from orchestrator.planning.diff import plan as make_plan
 from orchestrator.planning.expand import Existing, expand
 from orchestrator.planning.following import missing_owners
+from orchestrator.planning.ingress import ingress_steps
 from orchestrator.planning.state import Plan, State
 from orchestrator.server.contents import Contents
 from orchestrator.server.dispatcher import Dispatcher
@@ -32,6 +35,8 @@ class Planner:
         self._images = images
         self._inputs = inputs
         self.trust = TrustCheck(dispatcher.cluster, images)
+        self.checks: list[Callable[[Stack], Sequence[str]]] = []
+        """What packages above the server have against a stack, each with its place; the contents have their digests."""
 
     async def plan(self, stack: Stack, options: UpOptions) -> Plan:
         """The steps from the present state to *stack*. Raises RefusedError, PystackError."""
@@ -40,11 +45,12 @@ class Planner:
             await self._cluster.refresh_info()
         current = self._state.of_stack(stack.name)
         named = frozenset(options.services)
-        if unknown := named - {s.name for s in stack.services}:
-            raise RefusedError(f"no such service: {', '.join(sorted(unknown))}", 404)
+        require_services(named, stack.name, (s.name for s in stack.services))
         only = chosen_services(stack, options)
         if only and (wrong := missing_owners(stack, only, current.tasks, self._statuses.by_task)):
             raise RefusedError("\n".join(wrong), 409)
+        if against := [why for check in self.checks for why in check(stack)]:
+            raise RefusedError("\n".join(against), 409)
         desired = await self.desired(stack, options)
         force = frozenset(s.name for s in stack.services if options.force_recreate and (not named or s.name in named))
         if options.force_deps:
@@ -63,7 +69,9 @@ class Planner:
                 keep=options.no_recreate,
             ),
         )
-        return msgspec.structs.replace(made, warnings=(*made.warnings, *await self.trust.moved(stack)))
+        before = self._state.stacks.get(stack.name)
+        steps = (*made.steps, *ingress_steps(before.stack if before else None, stack))
+        return msgspec.structs.replace(made, steps=steps, warnings=(*made.warnings, *await self.trust.moved(stack)))
 
     async def desired(self, stack: Stack, options: UpOptions) -> State:
         """The tasks, networks and volumes that *stack* asks for, placed and addressed, with what their images are held to.

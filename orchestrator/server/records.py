@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from agent.contract.wire import WireStruct
 from orchestrator.planning.state import Plan
 from orchestrator.stackfile.model import Stack
@@ -25,7 +27,7 @@ class UpOptions(WireStruct, frozen=True, kw_only=True):
     brought up itself: what its depends_on says is waited for. *moves* maps tasks to nodes."""
 
     services: tuple[str, ...] = ()
-    scale: dict[str, int] = {}
+    scale: dict[str, int] = msgspec.field(default_factory=dict)
     force_recreate: bool = False
     force_deps: bool = False
     no_recreate: bool = False
@@ -42,7 +44,7 @@ class UpOptions(WireStruct, frozen=True, kw_only=True):
     user: str = ""
     message: str = ""
     source: str = ""
-    moves: dict[str, str] = {}
+    moves: dict[str, str] = msgspec.field(default_factory=dict)
     back: bool = False
     """An update that failed or was given up is taken back: as `rollback_config` says, and without hooks."""
 

@@ -57,17 +57,16 @@ async def plan_rollback(state: ClusterState, planner: Planner, name: str, revisi
 
 async def apply(state: ClusterState, executor: PlanExecutor, saved: SavedPlan, emit: Emit) -> list[Failure]:
     """Do exactly what *saved* says. Raises RefusedError (409) if the same stack and options give another plan by now."""
-    async with state.lock(f"stack {saved.stack.name}").hold("apply", emit):
-        async with executor.allocated(saved.stack.name) as held:
-            now = await executor.planner.plan(saved.stack, saved.options)
-            if (now.basis, now.steps, now.desired) != (saved.plan.basis, saved.plan.steps, saved.plan.desired):
-                moved = [s for s in now.steps if s not in saved.plan.steps]
-                moved = moved or [s for s in saved.plan.steps if s not in now.steps]
-                first = f": {moved[0].action} {moved[0].kind} {moved[0].name} ({moved[0].reason})" if moved else ""
-                raise RefusedError(
-                    f"the state moved since this plan was made (revision {saved.plan.revision} then, {now.revision} now)"
-                    f"{first}: make a new plan",
-                    409,
-                )
-            failures = await executor.execute_plan(saved.stack, now, saved.options, emit, held, RolloutControl())
+    async with state.lock(f"stack {saved.stack.name}").hold("apply", emit), executor.allocated(saved.stack.name) as held:
+        now = await executor.planner.plan(saved.stack, saved.options)
+        if (now.basis, now.steps, now.desired) != (saved.plan.basis, saved.plan.steps, saved.plan.desired):
+            moved = [s for s in now.steps if s not in saved.plan.steps]
+            moved = moved or [s for s in saved.plan.steps if s not in now.steps]
+            first = f": {moved[0].action} {moved[0].kind} {moved[0].name} ({moved[0].reason})" if moved else ""
+            raise RefusedError(
+                f"the state moved since this plan was made (revision {saved.plan.revision} then, {now.revision} now)"
+                f"{first}: make a new plan",
+                409,
+            )
+        failures = await executor.execute_plan(saved.stack, now, saved.options, emit, held, RolloutControl())
     return await executor.finish_jobs(saved.stack, saved.options, emit, failures)

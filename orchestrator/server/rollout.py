@@ -63,22 +63,10 @@ def verdict(task: Task, status: TaskStatus | None, *, now: float, want: str) -> 
     if want == "begun" and status.state in ("running", "paused", "restarting", "exited", "failed"):
         return ""
     if status.state in ("exited", "failed"):
-        if want == "service_started" and status.started:  # what came of it is another condition's business
-            return ""
-        if status.exit_code == 0 and want in ("up", "service_completed_successfully"):
-            return ""
-        if status.exit_code == 0:
-            return "exited before it was healthy"
-        return "out of memory" if status.oom_killed else f"exited with {status.exit_code}"
-    if status.state == "restarting" or status.restarts:
-        if status.restarts >= LOOP_LIMIT and status.state == "restarting":
-            ended = "out of memory" if status.oom_killed else f"exited with {status.exit_code}"
-            return f"{ended} and was restarted {status.restarts} times"
-        if status.state == "restarting":
-            return None
-    if status.state not in ("running", "paused"):
-        return None
-    if want == "service_completed_successfully":
+        return _ended(status, want)
+    if status.state == "restarting" and status.restarts >= LOOP_LIMIT:
+        return f"{_end(status)} and was restarted {status.restarts} times"
+    if status.state not in ("running", "paused") or want == "service_completed_successfully":
         return None
     if want == "service_healthy" and not status.health:
         return "has no healthcheck, so it can never be healthy: give it one, or wait for service_started"
@@ -91,6 +79,19 @@ def verdict(task: Task, status: TaskStatus | None, *, now: float, want: str) -> 
     # a process that dies in its first moments must not pass for a service that runs; one that began far in the future was not
     # begun just now either: a clock was set back
     return "" if abs(now - _epoch(status.started)) >= SETTLE_S else None
+
+
+def _ended(status: TaskStatus, want: str) -> str:
+    """The verdict on a task that has ended."""
+    if want == "service_started" and status.started:  # what came of it is another condition's business
+        return ""
+    if status.exit_code == 0:
+        return "" if want in ("up", "service_completed_successfully") else "exited before it was healthy"
+    return _end(status)
+
+
+def _end(status: TaskStatus) -> str:
+    return "out of memory" if status.oom_killed else f"exited with {status.exit_code}"
 
 
 def _epoch(stamp: str) -> float:
@@ -195,22 +196,25 @@ class Rollout:
                     if dependency.required:
                         self._kept |= rolling.keys()
                         return self._give_up(one, dependency)
-        if held and one.stable == "ordered":
-            if not await self._in_order(one, held):
-                return
-        elif held:
-            later = held_back(one, self.tasks[name], self.statuses.by_task)
-            released = [msgspec.structs.replace(t, desired="running") for t in held if t.name not in later]
-            await self.control.write_tasks(released)
-            self.tasks[name] = [next((r for r in released if r.name == t.name), t) for t in self.tasks[name]]
+        if held and not await self._release(one, held):
+            return
         if rolling:
             await self._update(one, rolling)
-        if self.want and not (
-            one.is_job and self.want == "up"
-        ):  # a job's end is waited for when the stack is not held any more
+        # the end of a job is waited for when the stack is not held any more
+        if self.want and not (one.is_job and self.want == "up"):
             for task in self.tasks[name]:
                 if task.name not in rolling:
                     await self._up(task)
+
+    async def _release(self, one: Service, held: Sequence[Task]) -> bool:
+        """Let tasks go that were on hold. Returns whether the service goes on."""
+        if one.stable == "ordered":
+            return await self._in_order(one, held)
+        later = held_back(one, self.tasks[one.name], self.statuses.by_task)
+        released = [msgspec.structs.replace(t, desired="running") for t in held if t.name not in later]
+        await self.control.write_tasks(released)
+        self.tasks[one.name] = [next((r for r in released if r.name == t.name), t) for t in self.tasks[one.name]]
+        return True
 
     async def _in_order(self, one: Service, held: Sequence[Task]) -> bool:
         """Let the replicas of a stable service go, each when the one before it is up. Returns whether all are."""

@@ -19,9 +19,9 @@ class SetRequest(WireStruct, frozen=True, kw_only=True):
 
     image: str = ""
     command: tuple[str, ...] | None = None
-    env: dict[str, str] = {}
+    env: dict[str, str] = msgspec.field(default_factory=dict)
     unset: tuple[str, ...] = ()
-    labels: dict[str, str] = {}
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
     options: UpOptions = UpOptions()
 
 

@@ -6,6 +6,7 @@ Source: Argo Rollouts, canary and blue-green strategies; the weights are shares 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -41,7 +42,7 @@ async def update_staged(
             if not reasons:
                 await actions.weigh(surge, step.weight)
                 words = f"{service.name}: step {number} of {len(steps)}, {step.weight:g}% for {step.hold_s:g} s"
-                found = await actions.hold(step.hold_s, words, lambda: down(surge))
+                found = await actions.hold(step.hold_s, words, functools.partial(down, surge))
                 if not found and staged.analysis:
                     found = await actions.analyse(service, staged.analysis)
                 reasons = {surge[0].name: found} if found else {}

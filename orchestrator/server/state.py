@@ -11,7 +11,7 @@ import msgspec
 from agent.contract.network import Network
 from agent.contract.task import Task
 from agent.contract.volume import Volume
-from orchestrator.errors import RefusedError
+from orchestrator.errors import RefusedError, require_services
 from orchestrator.planning.state import State
 from orchestrator.server import store_keys
 from orchestrator.server.locks import ChangeLock
@@ -74,10 +74,9 @@ class ClusterState:
 
     def get_service(self, stack: str, service: str) -> Service:
         """Raises RefusedError (404) if there is no such stack or service."""
-        found = next((s for s in self.get_stack(stack).stack.services if s.name == service), None)
-        if found is None:
-            raise RefusedError(f"stack {stack} has no service {service}", 404)
-        return found
+        services = {s.name: s for s in self.get_stack(stack).stack.services}
+        require_services([service], stack, services)
+        return services[service]
 
     def lock(self, what: str) -> ChangeLock:
         """The lock that a change of *what* holds: `stack NAME`, or `volume NAME`."""

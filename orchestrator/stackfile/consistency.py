@@ -81,7 +81,24 @@ def build(service: Service, body: Mapping[str, Any]) -> Iterator[Conflict]:
         yield Conflict(("build", "platforms"), f"does not have the service's platform, {scalar(body['platform'])}", "add it")
 
 
-CHECKS: tuple[Check, ...] = (said_twice, build)
+def ingress(service: Service, body: Mapping[str, Any]) -> Iterator[Conflict]:
+    """Rules of `x-ingress` that no task can answer, and two that say the same."""
+    declared = {p.target for p in service.container.ports} | {int(e.partition("/")[0]) for e in service.container.expose}
+    seen: dict[tuple[str, str], int] = {}
+    for number, rule in enumerate(service.ingress if "x-ingress" in body else ()):
+        if declared and rule.port not in declared:
+            has = ", ".join(map(str, sorted(declared)))
+            yield Conflict(
+                ("x-ingress", number, "port"), f"the service has no port {rule.port}", f"ports: and expose: have {has}"
+            )
+        first = seen.setdefault((rule.host, rule.path), number)
+        if first != number:
+            yield Conflict(("x-ingress", number), f"{rule.host}{rule.path} is x-ingress[{first}] already", "keep one of them")
+        if service.container.network_mode not in ("", "bridge", "host"):
+            yield Conflict(("x-ingress", number), f"network_mode {service.container.network_mode} has no address of its own")
+
+
+CHECKS: tuple[Check, ...] = (said_twice, build, ingress)
 
 
 def _build_contexts(reading: LoadContext, service: Service, bodies: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from agent.contract.container import Attachment, Mount
 from agent.contract.volume import VOLUME_DRIVERS
-from orchestrator.stackfile import bandwidth, consistency, lock, naming, policy, service, sources, validate
+from orchestrator.stackfile import bandwidth, consistency, ingress, lock, naming, policy, service, sources, validate
 from orchestrator.stackfile.graph import check_dependencies
 from orchestrator.stackfile.load_context import LoadContext
 from orchestrator.stackfile.marked_document import MarkedDocument, Path_
@@ -25,7 +25,9 @@ from orchestrator.stackfile.pre_start import Provided, expand_pre_start, split_p
 from orchestrator.stackfile.problem import Mark, Problem, StackFileError
 from orchestrator.stackfile.remote import Fetch
 from orchestrator.stackfile.resources import contents_of, networks_of, volumes_of
+from orchestrator.stackfile.source_context import SourceContext
 from orchestrator.stackfile.stable import with_own_volumes
+from orchestrator.stackfile.variables import variables_of
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -72,14 +74,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 def load(options: Options, environment: Mapping[str, str]) -> Loaded:
     """Raises StackFileError with every problem, PystackError where there is no file."""
     start = Path(options.project_directory or ".").resolve()
-    paths = naming.stack_files(options.files, sources.variables_of(start, options.env_files, environment), start)
+    paths = naming.stack_files(options.files, variables_of(start, options.env_files, environment), start)
     directory = Path(options.project_directory or paths[0].parent).resolve()
-    variables = sources.variables_of(directory, options.env_files, environment, start)
+    variables = variables_of(directory, options.env_files, environment, start)
     problems: list[Problem] = []
     opened = sources.files(paths)
     name = _project_name(options, variables, opened, directory, problems)
     variables["COMPOSE_PROJECT_NAME"] = name
-    place = sources.SourceContext(directory, variables, interpolate=options.interpolate, fetch=options.fetch)
+    place = SourceContext(directory, variables, interpolate=options.interpolate, fetch=options.fetch)
     merged = sources.combined(opened, place, problems)
     if not merged.value and not problems:
         raise StackFileError([Problem(where=Mark(str(paths[0]), 0, 0), what="the file is empty", fix="begin with `services:`")])
@@ -92,8 +94,10 @@ def load(options: Options, environment: Mapping[str, str]) -> Loaded:
     services, networks, volumes = _read(reading, options, variables)
     models = models_of(reading, services)
     granted = {("secret" if f.secret else "config", f.source) for s in services for f in s.container.files}
+    granted |= {("secret", key) for s in services for rule in s.ingress for key in rule.secrets}
     contents = contents_of(reading, merged.value, granted)
     policy_of = policy.read(reading, merged.value)
+    ingress.check_secrets(reading, services, contents)
     warnings, differences = (tuple(sorted(found, key=lambda p: p.where)) for found in (reading.warnings, reading.differences))
     if reading.problems:
         raise StackFileError(reading.problems, warnings, differences)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import yaml
 
 from orchestrator.stackfile.problem import Mark, Problem, StackFileError
@@ -46,28 +47,19 @@ MAX_DEPTH = 100
 Path_ = tuple[str | int, ...]
 
 
-class MarkedDocument:
+class MarkedDocument(msgspec.Struct, frozen=True):
     """*value* is the document as dicts, lists and scalars; `mark(path)` says where a path stands.
 
     *resets* are paths tagged `!reset`, which take away what lies below; *overrides* those tagged `!override`, which
     replace it instead of merging with it. *variables* are those that an included part was read with, by its place; *notes*
     are what its author should hear although nothing is wrong."""
 
-    def __init__(
-        self,
-        value: Any,
-        marks: dict[Path_, Mark],
-        resets: frozenset[Path_] = frozenset(),
-        overrides: frozenset[Path_] = frozenset(),
-        variables: Mapping[Path_, Mapping[str, str]] = {},
-        notes: tuple[Problem, ...] = (),
-    ) -> None:
-        self.value = value
-        self.marks = marks
-        self.resets = resets
-        self.overrides = overrides
-        self.variables = variables
-        self.notes = notes
+    value: Any
+    marks: dict[Path_, Mark]
+    resets: frozenset[Path_] = frozenset()
+    overrides: frozenset[Path_] = frozenset()
+    variables: Mapping[Path_, Mapping[str, str]] = msgspec.field(default_factory=dict)
+    notes: tuple[Problem, ...] = ()
 
     def without_tags(self) -> MarkedDocument:
         """The document with what it resets taken out, as a file on its own is understood."""
@@ -78,7 +70,7 @@ class MarkedDocument:
 
     def with_value(self, value: Any) -> MarkedDocument:
         """The same marks with another *value*."""
-        return MarkedDocument(value, self.marks, self.resets, self.overrides, self.variables, self.notes)
+        return msgspec.structs.replace(self, value=value)
 
     def rebase(self, old: Path_, new: Path_, value: Any) -> MarkedDocument:
         """A document of *value*, with the marks and tags below *old* as those below *new*."""
@@ -93,10 +85,6 @@ class MarkedDocument:
             frozenset(move(p) for p in self.resets if p[:size] == old and len(p) > size),
             frozenset(move(p) for p in self.overrides if p[:size] == old),
         )
-
-    def copy_marks(self, path: Path_, other: MarkedDocument) -> None:
-        """Take over the marks that *other* has below *path*."""
-        self.marks.update({p: m for p, m in other.marks.items() if p[: len(path)] == path})
 
     def mark(self, path: Path_) -> Mark:
         """The place of *path*, or of its nearest ancestor that has one."""

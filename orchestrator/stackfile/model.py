@@ -126,6 +126,37 @@ class UpdateConfig(WireStruct, frozen=True, kw_only=True):
     order: str = "stop-first"
 
 
+class IngressRule(WireStruct, frozen=True, kw_only=True):
+    """One entry of `x-ingress`: requests for *host* (lower case, `*.` in front for a wildcard) and paths below *path* go to
+    *port* of the service's tasks. *tls* "" is what the cluster's ingress says. *secret* and *basic_auth* are keys of secrets;
+    a header with the value "" is taken away. *allow* are networks of clients, all if empty; *body_limit* is in bytes, 0 for
+    none. *where* is its place in the file."""
+
+    host: str
+    port: int
+    path: str = "/"
+    protocol: Literal["http", "h2c", "https"] = "http"
+    strip_path: bool = False
+    sticky: Literal["", "cookie", "ip"] = ""
+    weight: int = 1
+    tls: Literal["", "acme", "internal", "manual", "off"] = ""
+    secret: str = ""
+    redirect: bool = True
+    request_headers: tuple[tuple[str, str], ...] = ()
+    response_headers: tuple[tuple[str, str], ...] = ()
+    basic_auth: str = ""
+    allow: tuple[str, ...] = ()
+    body_limit: int = 0
+    compress: bool = False
+    maintenance: str = ""
+    where: str = ""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The keys of the secrets that it names."""
+        return tuple(s for s in (self.secret, self.basic_auth) if s)
+
+
 class PortRange(WireStruct, frozen=True, kw_only=True):
     """A port of each task's own, from that of *port* to *last*, of which the plan takes one."""
 
@@ -185,6 +216,8 @@ class Service(WireStruct, frozen=True, kw_only=True):
     def max_concurrent(self) -> int:
         """How many tasks of a job run at a time, 0 for all: Swarm's --max-concurrent, or the parallelism of its updates."""
         return self.job.max_concurrent or (self.update.parallelism if self.update else 0)
+
+    ingress: tuple[IngressRule, ...] = ()
 
 
 DRIVERS = ("bridge", "overlay", "macvlan", "ipvlan", "host", "none")

@@ -9,6 +9,7 @@ from agent.contract.container import Mount
 from orchestrator.stackfile.field_readers import Fields, ServiceContext, flag, permissions, scalar, size
 from orchestrator.stackfile.marked_document import Path_
 from orchestrator.stackfile.mount_text import converted, is_path, is_windows, parts_of
+from orchestrator.stackfile.problem import ShortFormError
 
 
 def volumes(draft: ServiceContext, value: Any, path: Path_) -> Fields:
@@ -29,9 +30,8 @@ def volumes(draft: ServiceContext, value: Any, path: Path_) -> Fields:
 def _short_mount(draft: ServiceContext, item: str, at: Path_) -> Mount | None:
     try:
         mount, ignored = split_mount(item, lambda text: bind_source(draft, text))
-    except ValueError as error:
-        what, _, fix = str(error).partition("\n")
-        draft.problem(at, what, fix)
+    except ShortFormError as error:
+        draft.problem(at, error.what, error.fix)
         return None
     for option in ignored:
         draft.reading.warn(at, f"option {option!r} is not known and has no effect")
@@ -71,14 +71,13 @@ OPTIONS = frozenset(
 
 
 def split_mount(text: str, host_path: Callable[[str], str]) -> tuple[Mount, tuple[str, ...]]:
-    """[SOURCE:]TARGET[:OPTIONS], and the options that say nothing. Raises ValueError: what is wrong, and on a second line the
-    fix."""
+    """[SOURCE:]TARGET[:OPTIONS], and the options that are not known. Raises ShortFormError."""
     parts = parts_of(text)
     source, target = (parts[0], parts[1]) if len(parts) > 1 else ("", parts[0])
     options = parts[2].split(",") if len(parts) > 2 else []
     if len(parts) > 3 or not all(parts):
         why = "more than three parts" if len(parts) > 3 else "an empty part"
-        raise ValueError(f"{text!r} is no mount: it has {why}\n[SOURCE:]TARGET[:OPTIONS]")
+        raise ShortFormError(f"{text!r} is no mount: it has {why}", "[SOURCE:]TARGET[:OPTIONS]")
     ignored = tuple(o for o in options if o not in OPTIONS)
     propagation = next((o for o in options if o.lstrip("r") in ("private", "shared", "slave")), "rprivate")
     target = target.rstrip("/") or "/"
@@ -125,18 +124,24 @@ def _long_mount(draft: ServiceContext, item: dict[str, Any], at: Path_) -> Mount
     elif shape == "volume":
         fields |= {"source": source, "nocopy": flag(volume.get("nocopy")), "subpath": scalar(volume.get("subpath"))}
     else:
-        if "size" in tmpfs:
-            if str(tmpfs["size"]).startswith("-"):
-                draft.problem((*at, "tmpfs", "size"), "must not be below 0")
-            elif isinstance(tmpfs["size"], float):
-                draft.problem((*at, "tmpfs", "size"), "must be whole bytes, or a size such as 64m")
-            fields |= size("size")(draft, tmpfs["size"], (*at, "tmpfs", "size"))
-        if "mode" in tmpfs:
-            try:
-                fields["mode"] = permissions(tmpfs["mode"])
-            except ValueError:
-                draft.problem((*at, "tmpfs", "mode"), f"{tmpfs['mode']!r} are no permission bits", "write 0755")
+        fields |= _tmpfs(draft, tmpfs, (*at, "tmpfs"))
     return Mount(**fields)
+
+
+def _tmpfs(draft: ServiceContext, options: dict[str, Any], at: Path_) -> Fields:
+    fields: Fields = {}
+    if "size" in options:
+        if str(options["size"]).startswith("-"):
+            draft.problem((*at, "size"), "must not be below 0")
+        elif isinstance(options["size"], float):
+            draft.problem((*at, "size"), "must be whole bytes, or a size such as 64m")
+        fields |= size("size")(draft, options["size"], (*at, "size"))
+    if "mode" in options:
+        try:
+            fields["mode"] = permissions(options["mode"])
+        except ValueError:
+            draft.problem((*at, "mode"), f"{options['mode']!r} are no permission bits", "write 0755")
+    return fields
 
 
 def tmpfs(draft: ServiceContext, value: Any, path: Path_) -> Fields:

@@ -6,6 +6,8 @@ import ipaddress
 import re
 from typing import NamedTuple
 
+from orchestrator.stackfile.problem import ShortFormError
+
 _PORT = re.compile(
     r"(?:(?:\[(?P<v6>[0-9a-fA-F:]+)\]|(?P<v4>[0-9]+(?:\.[0-9]+){1,3})):)?(?:(?P<pub>\d+(?:-\d+)?)?:)?(?P<target>\d+(?:-\d+)?)"
     r"(?:/(?P<proto>[a-zA-Z]+))?\Z"
@@ -29,24 +31,24 @@ class PortText(NamedTuple):
 
 
 def read_ports(text: str) -> list[PortText]:
-    """[HOST_IP:][PUBLISHED:]TARGET[/PROTOCOL], a port each. Raises ValueError: what is wrong, and on a second line the fix."""
+    """[HOST_IP:][PUBLISHED:]TARGET[/PROTOCOL], a port each. Raises ShortFormError."""
     match = _PORT.match(text)
     if not match:
-        raise ValueError(f"{text!r} is no port\n[HOST_IP:][PUBLISHED:]TARGET[/tcp|udp]")
+        raise ShortFormError(f"{text!r} is no port", "[HOST_IP:][PUBLISHED:]TARGET[/tcp|udp]")
     host, protocol = match["v6"] or match["v4"] or "", (match["proto"] or "tcp").lower()
     if host:
         try:
             host = str(ipaddress.ip_address(host))
         except ValueError:
-            raise ValueError(f"{host} is no IP address") from None
+            raise ShortFormError(f"{host} is no IP address") from None
     if protocol not in PROTOCOLS:
-        raise ValueError(f"{match['proto']!r} is no protocol\none of {', '.join(PROTOCOLS)}")
+        raise ShortFormError(f"{match['proto']!r} is no protocol", f"one of {', '.join(PROTOCOLS)}")
     target, published = span(match["target"]), span(match["pub"] or "")
     if published and len(published) != len(target) and len(target) != 1:
-        raise ValueError(f"{len(published)} published ports for {len(target)} container ports")
+        raise ShortFormError(f"{len(published)} published ports for {len(target)} container ports")
     bad = [p for p in (*target, *published) if not (0 < p < 65536)]
     if bad and not (bad == [0] and not published):
-        raise ValueError(f"port {bad[0]} does not exist: TCP and UDP ports end at 65535\nchoose 1 to 65535")
+        raise ShortFormError(f"port {bad[0]} does not exist: TCP and UDP ports end at 65535", "choose 1 to 65535")
     if published and len(target) == 1:  # a range for one container port means "one of these"
         return [PortText(target[0], published[0], published[-1], protocol, host)]
     return [
@@ -56,10 +58,10 @@ def read_ports(text: str) -> list[PortText]:
 
 
 def span(text: str) -> list[int]:
-    """The ports of "80" or "80-90"; none of "". Raises ValueError."""
+    """The ports of "80" or "80-90"; none of "". Raises ShortFormError."""
     if not text:
         return []
     low, _, high = text.partition("-")
     if int(high or low) < int(low):
-        raise ValueError(f"the range {text} ends before it begins\nwrite {high}-{low}")
+        raise ShortFormError(f"the range {text} ends before it begins", f"write {high}-{low}")
     return list(range(int(low), min(int(high or low), int(low) + 65535) + 1))

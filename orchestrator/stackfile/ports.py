@@ -10,6 +10,7 @@ from orchestrator.stackfile.field_readers import Fields, ServiceContext, scalar
 from orchestrator.stackfile.marked_document import Path_
 from orchestrator.stackfile.model import PortRange
 from orchestrator.stackfile.port_text import PortText, read_ports, span
+from orchestrator.stackfile.problem import ShortFormError
 
 _EXPOSED = re.compile(r"(?P<span>\d+(?:-\d+)?)(?:/(?P<proto>tcp|udp|sctp))?", re.IGNORECASE)
 
@@ -27,9 +28,8 @@ def ports(draft: ServiceContext, value: Any, path: Path_) -> Fields:
         try:
             for one in read_ports(short_form(item)):
                 out[one.host_ip, one.first, one.last, one.target, one.protocol] = _published(one, mode)
-        except ValueError as error:
-            what, _, fix = str(error).partition("\n")
-            draft.problem(at, what, fix)
+        except ShortFormError as error:
+            draft.problem(at, error.what, error.fix)
     return {
         "ports": tuple(p for p in out.values() if isinstance(p, Port)),
         "port_ranges": tuple(r for r in out.values() if isinstance(r, PortRange)),
@@ -61,9 +61,9 @@ def expose(draft: ServiceContext, value: Any, path: Path_) -> Fields:
             match = _EXPOSED.fullmatch(text)
             found = span(match["span"]) if match else []
             if not match or not found or not all(0 < port < 65536 for port in found):
-                raise ValueError(f"{text!r} is no port")
-        except ValueError as error:
-            draft.problem((*path, number), str(error).partition("\n")[0], "write 8000, 8000-8010 or 8000/udp")
+                raise ShortFormError(f"{text!r} is no port")
+        except ShortFormError as error:
+            draft.problem((*path, number), error.what, "write 8000, 8000-8010 or 8000/udp")
             continue
         out += [f"{port}/{(match['proto'] or 'tcp').lower()}" for port in found]
     return {"expose": tuple(dict.fromkeys(out))}

@@ -34,6 +34,14 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
         return text + (f"\n    → {self.fix}" if self.fix else "")
 
 
+class ShortFormError(ValueError):
+    """A value that is one text, such as a port, cannot be read: *what* is wrong, and *fix*, what to write."""
+
+    def __init__(self, what: str, fix: str = "") -> None:
+        super().__init__(f"{what}: {fix}" if fix else what)
+        self.what, self.fix = what, fix
+
+
 class StackFileError(PystackError):
     """All problems of one reading, in the order of the files; *warnings* and *differences* are what else was found."""
 

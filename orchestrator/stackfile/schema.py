@@ -118,7 +118,7 @@ SCALE_RATE = record(
         "period": key(DURATION, "The period: 15s."),
     }
 )
-INGRESS = "has no effect: nobody sees the requests of a service here; let `analysis` ask who does"
+UNSEEN = "has no effect: nobody sees the requests of a service here; let `analysis` ask who does"
 DEPLOY_HOOK = either(
     TEXT,
     TEXTS,
@@ -452,6 +452,42 @@ def _plain(option: Option) -> Schema:
     bounds = {"minimum": option.low, "maximum": option.high} if option.kind is Kind.WHOLE else {}
     return key({**_SHAPES[option.kind], **bounds}, option.does, differs=option.differs)
 
+
+INGRESS = listed(
+    record(
+        {
+            "host": key(TEXT, "The name that clients ask for; `*.` in front stands for one further label."),
+            "path": key(TEXT, "The path below which it answers, whole segments; / if not said."),
+            "port": key(WHOLE, "The container's port."),
+            "protocol": key(words("http", "h2c", "https"), "What the port speaks; h2c also for gRPC."),
+            "strip_path": key(FLAG, "The service does not see `path`."),
+            "sticky": key(words("cookie", "ip"), "A client stays with a task."),
+            "weight": key(WHOLE, "The service's share, where several have one host and path; 1 if not said."),
+            "tls": key(
+                words("acme", "internal", "manual", "off"),
+                "Where the certificate comes from; what `ingress up` says if not said.",
+            ),
+            "secret": key(TEXT, "With tls manual: the secret that has the chain and the key, as PEM."),
+            "redirect": key(FLAG, "Requests by http are sent to https; true if not said."),
+            "headers": key(
+                record(
+                    {
+                        "request": key(DRIVER_OPTIONS, "Headers that the service gets; an empty one is taken away."),
+                        "response": key(DRIVER_OPTIONS, "Headers that the client gets; an empty one is taken away."),
+                    }
+                ),
+                "Headers that are set.",
+            ),
+            "basic_auth": key(TEXT, "The secret that has the users: lines of `htpasswd -B`."),
+            "allow": key(UNIQUE_TEXTS, "Addresses and networks of clients; others get 403."),
+            "body_limit": key(SIZE, "The largest body of a request; larger ones get 413."),
+            "compress": key(FLAG, "Answers are sent as zstd or gzip to who takes them."),
+            "maintenance": key(TEXT, "What clients get in place of the service, with status 503."),
+        },
+        "host",
+        "port",
+    )
+)
 
 SERVICE = record(
     {
@@ -789,8 +825,8 @@ SERVICE = record(
                         record(
                             {
                                 "health": key(FLAG, "A new task that ends or is unhealthy.", differs="it always does"),
-                                "error_rate": key(PERCENT, "More failing requests than this.", refused=INGRESS),
-                                "p99": key(DURATION, "Slower requests than this.", refused=INGRESS),
+                                "error_rate": key(PERCENT, "More failing requests than this.", refused=UNSEEN),
+                                "p99": key(DURATION, "Slower requests than this.", refused=UNSEEN),
                             }
                         ),
                         "What takes the update back.",
@@ -827,6 +863,7 @@ SERVICE = record(
             either(FLAG, record({"start": key(words("ordered", "parallel"), "One after the other, or side by side.")})),
             "Each replica has a name (`db-1`, `db-1.db`) and volumes of its own; they start and are exchanged in order.",
         ),
+        "x-ingress": key(INGRESS, "Hosts and paths at which `pystack ingress` answers for it."),
     }
 )
 

@@ -42,6 +42,7 @@ from orchestrator.stackfile.field_readers import (
     words,
 )
 from orchestrator.stackfile.hardening import harden, security_opt, strict_fields
+from orchestrator.stackfile.ingress import ingress
 from orchestrator.stackfile.interpolate import InvalidError
 from orchestrator.stackfile.load_context import LoadContext
 from orchestrator.stackfile.marked_document import Path_
@@ -50,6 +51,7 @@ from orchestrator.stackfile.model import Dependency, Placement, Provider, Servic
 from orchestrator.stackfile.mounts import tmpfs, volumes
 from orchestrator.stackfile.networks import mac_address, network_mode, networks, service_links
 from orchestrator.stackfile.ports import expose, ports
+from orchestrator.stackfile.proxy_labels import rules_of_labels
 from orchestrator.stackfile.units import parse_duration
 from orchestrator.stackfile.workload_keys import job_restart, x_hooks, x_job, x_scale, x_schedule, x_stable, x_update
 
@@ -82,6 +84,7 @@ SERVICE_FIELDS = (
     "port_ranges",
     "service_labels",
     "bandwidth",
+    "ingress",
 )
 
 
@@ -508,6 +511,7 @@ KEYS: dict[str, FieldReader] = {
     "x-update": x_update,
     "x-scale": x_scale,
     "x-stable": x_stable,
+    "x-ingress": ingress,
     "scale": integer("replicas", 0),
     "profiles": nothing,
     "configs": granted("configs", ""),
@@ -538,6 +542,8 @@ def read(reading: LoadContext, name: str, value: Any) -> Service:
         before = fields.get("placement", Placement())
         fields["placement"] = msgspec.structs.replace(before, constraints=(*before.constraints, *draft.platform))
     fields |= job_restart(draft, fields)
+    if "x-ingress" not in body and (found := rules_of_labels(draft, fields)):
+        fields["ingress"] = found
     fields["depends_on"] = (*fields.get("depends_on", ()), *implied(fields, str(reading.mark(path))))
     own = {key: fields.pop(key) for key in SERVICE_FIELDS if key in fields}
     own["problem"] = "\n".join(draft.refusals)

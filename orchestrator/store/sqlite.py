@@ -171,7 +171,7 @@ class SqliteStore:
         try:
             return self._commit_once(writes)
         except sqlite3.OperationalError as error:
-            if "full" not in str(error):
+            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
                 raise
             # without the ballast there is room for deletions, with which the user can make more
             self._path.with_suffix(".ballast").unlink(missing_ok=True)

@@ -23,6 +23,9 @@ from orchestrator.swarm.view import View, filtered
 
 KINDS = {"nodes": "node", "services": "service", "tasks": "task", "secrets": "secret", "configs": "config"}
 PREFIXES = ("", "/v{version:[0-9][0-9.]*}")
+NETWORKS = web.AppKey("networks", dict[str, str])
+"""Names by IDs of overlays that clients made, and that wait for services."""
+MOST = 10_000
 LARGEST = 16 << 20
 """Bytes of a request's body that is read as a whole."""
 
@@ -70,9 +73,31 @@ async def read_logs(kind: str, request: web.Request) -> web.StreamResponse:
     return response
 
 
+async def create_service(request: web.Request) -> web.Response:
+    """A service of `docker service create` or `docker stack deploy`."""
+    networks = request.app[NETWORKS]
+    ident, warnings = await changes.create_service(request.app[PLANE], await _body(request), networks)
+    return _answer({"ID": ident, "Warning": "; ".join(warnings)}, 201)
+
+
+async def create_network(request: web.Request) -> web.Response:
+    """An overlay is made with the first service on it; any other network is the server's own node's."""
+    body = await _body(request)
+    name = str(body.get("Name") or "")
+    if name and body.get("Driver") == "overlay":
+        ident = objects.identity("network", name)
+        if len(request.app[NETWORKS]) >= MOST:
+            raise RefusedError("too many networks are waiting for their services", 409)
+        request.app[NETWORKS][ident] = name
+        return _answer({"Id": ident, "Warning": ""}, 201)
+    made = await _own(request.app[PLANE]).call("POST", request.path, json=body)
+    return _answer(made, 201)
+
+
 async def update_service(request: web.Request) -> web.Response:
     """Replicas, image, environment, a new round."""
-    warnings = await changes.update_service(request.app[PLANE], request.match_info["name"], await _body(request))
+    name, networks = request.match_info["name"], request.app[NETWORKS]
+    warnings = await changes.update_service(request.app[PLANE], name, await _body(request), networks)
     return _answer({"Warnings": warnings or None})
 
 
@@ -109,7 +134,6 @@ async def refused(request: web.Request) -> web.StreamResponse:
     """What Swarm does and the control plane does in another way. Raises RefusedError."""
     path = request.path.rstrip("/")
     instead = {
-        "/services/create": "`pystack up -f FILE` brings a service up with its stack; files of `docker stack deploy` do",
         "/swarm/init": "This node is already part of a swarm: pystack's cluster",
         "/swarm/join": "a host joins by `pystack node add USER@HOST`",
     }
@@ -161,8 +185,9 @@ def _routes() -> list[tuple[str, str, Handler]]:
     for plural, kind in KINDS.items():
         rows.append(("GET", f"/{plural}", partial(listing, kind)))
         rows.append(("GET", f"/{plural}/{{name}}", partial(inspect, kind)))
-    for kind in ("service", "task"):
-        rows.append(("GET", f"/{kind}s/{{name}}/logs", partial(read_logs, kind)))
+    rows += [("GET", f"/{kind}s/{{name}}/logs", partial(read_logs, kind)) for kind in ("service", "task")]
+    rows.append(("POST", "/services/create", create_service))
+    rows.append(("POST", "/networks/create", create_network))
     rows.append(("POST", "/services/{name}/update", update_service))
     rows.append(("DELETE", "/services/{name}", remove_service))
     rows.append(("POST", "/nodes/{name}/update", update_node))
@@ -181,6 +206,7 @@ def make_app(plane: ControlPlane) -> web.Application:
     """The application of the cluster's Docker socket, as long as this server leads."""
     app = web.Application(middlewares=[worded], client_max_size=LARGEST)
     app[PLANE] = plane
+    app[NETWORKS] = {}
     versioned, plain = PREFIXES[1], PREFIXES[0]
     for prefix in (versioned, plain):
         for method, path, handler in ROUTES:

@@ -5,8 +5,10 @@ Source: Docker Engine API v1.48, ServiceUpdate, ServiceDelete, NodeUpdate, Secre
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -20,7 +22,7 @@ from orchestrator.server.events import Event, WarningEvent
 from orchestrator.server.plane import ControlPlane
 from orchestrator.server.records import UpOptions
 from orchestrator.stackfile.model import Service, Stack
-from orchestrator.swarm import objects
+from orchestrator.swarm import objects, specs
 from orchestrator.swarm.objects import Object
 from orchestrator.swarm.view import Named, View
 
@@ -35,19 +37,50 @@ class Warnings:
         self.all: list[str] = []
 
     def __call__(self, event: Event) -> None:
+        """Keep the text of a warning."""
         if isinstance(event, WarningEvent):
             self.all.append(event.message)
 
 
-async def update_service(plane: ControlPlane, text: str, spec: Object) -> list[str]:
+async def update_service(plane: ControlPlane, text: str, spec: Object, networks: Mapping[str, str]) -> list[str]:
     """Make the service *text* as *spec* says, as far as that is replicas, image, environment and a new round; the warnings of
-    it. Raises RefusedError for any other difference: that is the stack file's."""
+    it. Raises RefusedError for any other difference: that is the stack file's. A service that came from a client of Swarm's is
+    what such a client makes of it."""
     found = View(plane).service(text)
+    if found.service.where == specs.WHERE:
+        return await _bring(plane, spec, networks, found.service.name)
     present = objects.service_of(found.record, found.service, [], [])["Spec"]
-    changed, force = _changed(found.service, present, spec)
-    stack = _with(found, changed)
-    options = UpOptions(services=(changed.name,), force_recreate=force, no_deps=True, wait=False, user=USER, message=_why(text))
+    service, force = changed(found.service, present, spec)
+    stack = _with(found, service)
+    options = UpOptions(services=(service.name,), force_recreate=force, no_deps=True, wait=False, user=USER, message=_why(text))
     return await _up(plane, stack, options)
+
+
+async def create_service(plane: ControlPlane, spec: Object, networks: Mapping[str, str]) -> tuple[str, list[str]]:
+    """A service as *spec* has it, in its stack, which may be new; its ID, and warnings. Raises RefusedError."""
+    stack, name = specs.names_of(spec)
+    whole = objects.service_name(stack, name)
+    ident = objects.identity("service", whole)
+    if ident in View(plane).named():
+        raise RefusedError(
+            f"rpc error: code = AlreadyExists desc = name conflicts with an existing object: service {whole}", 409
+        )
+    return ident, await _bring(plane, spec, networks, name)
+
+
+async def _bring(plane: ControlPlane, spec: Object, networks: Mapping[str, str], name: str) -> list[str]:
+    known = {objects.identity("network", n): n for n in plane.state.networks} | dict(networks)
+    made = await asyncio.to_thread(specs.read, spec, known)
+    record = plane.state.stacks.get(made.name)
+    options = UpOptions(
+        services=(name,),
+        force_recreate=bool((spec.get("TaskTemplate") or {}).get("ForceUpdate")) and record is not None,
+        no_deps=True,
+        wait=False,
+        user=USER,
+        message=f"docker service {name}",
+    )
+    return await _up(plane, specs.joined(record.stack if record else None, made), options)
 
 
 def _why(text: str) -> str:
@@ -68,7 +101,7 @@ async def _up(plane: ControlPlane, stack: Stack, options: UpOptions) -> list[str
     return warnings.all
 
 
-def _changed(service: Service, present: Object, wanted: Object) -> tuple[Service, bool]:
+def changed(service: Service, present: Object, wanted: Object) -> tuple[Service, bool]:
     """*service* as *wanted* has it, and whether its tasks are to be new in any case. Raises RefusedError."""
     container = service.container
     mode, template = wanted.get("Mode") or {}, wanted.get("TaskTemplate") or {}
@@ -82,14 +115,14 @@ def _changed(service: Service, present: Object, wanted: Object) -> tuple[Service
     pairs = tuple((k, v) for k, _, v in (e.partition("=") for e in environment))
     force = bool(template.get("ForceUpdate"))
     made = _without_changes(present, wanted, replicas, image, environment)
-    if different := sorted(_differences(made, wanted, "")):
+    if different := sorted(_differences(_bare(made), _bare(wanted))):
         raise RefusedError(
             f"{', '.join(different)}: that is the stack file's, change it there and bring it up; by `docker service update` "
             "replicas, image, environment and --force can be changed",
             400,
         )
-    changed = msgspec.structs.replace(container, image=image, environment=pairs)
-    return msgspec.structs.replace(service, container=changed, replicas=replicas), force
+    made_of = msgspec.structs.replace(container, image=image, environment=pairs)
+    return msgspec.structs.replace(service, container=made_of, replicas=replicas), force
 
 
 def _without_changes(present: Object, wanted: Object, replicas: int, image: str, environment: list[str]) -> Object:
@@ -107,17 +140,24 @@ def _without_changes(present: Object, wanted: Object, replicas: int, image: str,
     return dict(made)
 
 
-def _differences(one: Any, other: Any, path: str) -> set[str]:
-    """Paths at which two documents differ; what is empty is as good as absent."""
-    if isinstance(one, dict) or isinstance(other, dict):
-        first, second = one or {}, other or {}
-        if not (isinstance(first, dict) and isinstance(second, dict)):
-            return {path}
-        found: set[str] = set()
-        for key in first.keys() | second.keys():
-            found |= _differences(first.get(key), second.get(key), f"{path}.{key}".lstrip("."))
-        return found
-    return set() if (one or None) == (other or None) else {path}
+def _bare(value: Any) -> Any:
+    """*value* without what is empty, false or 0: clients leave that out when they send back what they read."""
+    if isinstance(value, dict):
+        return {k: bare for k, v in value.items() if (bare := _bare(v)) not in (None, "", False, 0, [], {})}
+    return [_bare(one) for one in value] if isinstance(value, list) else value
+
+
+def _differences(one: Any, other: Any, path: str = "") -> set[str]:
+    """Paths at which two bare documents differ."""
+    if not (isinstance(one, dict) or isinstance(other, dict)):
+        return set() if one == other else {path}
+    one, other = ({} if value is None else value for value in (one, other))
+    if not (isinstance(one, dict) and isinstance(other, dict)):
+        return {path}
+    found: set[str] = set()
+    for key in one.keys() | other.keys():
+        found |= _differences(one.get(key), other.get(key), f"{path}.{key}".lstrip("."))
+    return found
 
 
 async def remove_service(plane: ControlPlane, text: str) -> None:

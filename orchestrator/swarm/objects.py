@@ -185,7 +185,8 @@ def task_spec(service: Service, stack: str) -> Object:
             **({"MaxReplicas": placement.max_per_node} if placement.max_per_node else {}),
         },
         "Networks": [
-            {"Target": identity("network", a.network), "Aliases": [service.name, *a.aliases]} for a in container.attachments
+            {"Target": identity("network", a.network), "Aliases": list(dict.fromkeys((service.name, *a.aliases)))}
+            for a in container.attachments
         ],
         "ForceUpdate": 0,
         "Runtime": "container",

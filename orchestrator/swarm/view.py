@@ -83,10 +83,12 @@ class View:
     def contents(self, kind: str) -> list[Object]:
         """All secrets, or configs, made by hand or by stacks."""
         found = [objects.made_by_hand(one) for one in self.plane.contents.named.values() if one.kind == kind]
-        for name, record in self.plane.state.stacks.items():
-            for one in record.stack.contents:
-                if one.kind == kind and not one.external:
-                    found.append(objects.content_of(kind, one.name, name, record.updated))
+        found += [
+            objects.content_of(kind, one.name, name, record.updated)
+            for name, record in self.plane.state.stacks.items()
+            for one in record.stack.contents
+            if one.kind == kind and not one.external
+        ]
         return sorted(found, key=lambda o: str(o["Spec"]["Name"]))
 
     # --- one -----------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import msgspec
 from agent.contract.manifest import Delta, Manifest
 from agent.contract.network import HEARTBEAT
 from agent.contract.status import TaskStatus
-from orchestrator.errors import RefusedError, UnreachableError
+from orchestrator.errors import RefusedError, SilentNodeError, UnreachableError
 
 HEARTBEAT_S = 2.0
 """How often an agent is to say something at least."""
@@ -41,6 +41,7 @@ class AgentClient:
         self._waits: set[asyncio.Timeout] = set()
 
     def session(self) -> aiohttp.ClientSession:
+        """The HTTP session, made when it is first asked for."""
         if self._session is None:
             connector = aiohttp.UnixConnector(path=str(self.socket), limit=0)
             timeout = aiohttp.ClientTimeout(total=None, connect=10)
@@ -73,9 +74,9 @@ class AgentClient:
                         yield None if line == b"{}\n" else msgspec.json.decode(line, type=TaskStatus)
         except TimeoutError:
             self.give_up(f"its agent has said nothing for {SILENT_S:g} s")
-            raise UnreachableError(f"node {self.node} does not answer: {self.silent}") from None
+            raise SilentNodeError(self.node, self.silent) from None
         except (aiohttp.ClientError, OSError) as error:
-            raise UnreachableError(f"node {self.node} does not answer: {error}") from error
+            raise SilentNodeError(self.node, error) from error
 
     async def _answer(self, beat: int) -> None:
         """Tell the node that its *beat* was heard. One that does not learn of it stops what must not run twice."""
@@ -103,7 +104,7 @@ class AgentClient:
     async def alive(self) -> AsyncIterator[None]:
         """Do what is within for as long as the agent is alive. Raises UnreachableError where it is silent, or falls so."""
         if self.silent:
-            raise UnreachableError(f"node {self.node} does not answer: {self.silent}")
+            raise SilentNodeError(self.node, self.silent)
         try:
             async with asyncio.timeout(None) as wait:
                 self._waits.add(wait)
@@ -114,7 +115,7 @@ class AgentClient:
         except TimeoutError:
             if not self.silent:
                 raise
-            raise UnreachableError(f"node {self.node} does not answer: {self.silent}") from None
+            raise SilentNodeError(self.node, self.silent) from None
 
     async def call(self, method: str, path: str, **options: Any) -> Any:
         """One Engine API call; its JSON, or None. Raises RefusedError with the agent's words, UnreachableError."""
@@ -129,7 +130,7 @@ class AgentClient:
                     raise RefusedError(message, reply.status)
                 return json.loads(raw) if raw and "json" in reply.content_type else None
         except (aiohttp.ClientConnectionError, OSError) as error:
-            raise UnreachableError(f"node {self.node} does not answer: {error}") from error
+            raise SilentNodeError(self.node, error) from error
 
     async def _part(self, read: Callable[[], Awaitable[bytes]]) -> bytes:
         """What *read* gives; whoever takes it may then take its time."""
@@ -160,7 +161,7 @@ class AgentClient:
                 while chunk := await self._part(reply.content.readany):
                     yield chunk
         except (aiohttp.ClientError, OSError) as error:
-            raise UnreachableError(f"node {self.node} does not answer: {error}") from error
+            raise SilentNodeError(self.node, error) from error
 
     async def tail(self, container: str, lines: int) -> list[str]:
         """The last lines of a container's output, without what tells the streams apart."""
@@ -182,6 +183,7 @@ class AgentClient:
         return out.decode(errors="replace").splitlines()[-lines:]
 
     async def close(self) -> None:
+        """Close its connections."""
         if self._answering:
             self._answering.cancel()
         if self._session:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -151,7 +150,7 @@ def test_a_node_finds_and_mends_permissions_of_its_own_files(tmp_path: Path, mon
     assert {*audit.fix(paths)} == {str(paths.keys), str(paths.keys / "seal"), str(tmp_path / "config.yml")}
     left = {f.target for f in audit.examine(paths, Settings()) if not f.ok and f.rule == "3"}
     assert left == {str(paths.keys / "link")}
-    assert os.stat(secret).st_mode & 0o777 == 0o644  # where a link leads is not ours
+    assert secret.stat().st_mode & 0o777 == 0o644  # where a link leads is not ours
 
 
 def test_a_node_tells_what_its_settings_leave_open(tmp_path: Path) -> None:

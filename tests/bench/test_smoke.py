@@ -35,7 +35,9 @@ def test_it_runs(names: tuple[str, ...], tmp_path: Path) -> None:
     assert found
     for row in found.values():
         assert row.keys() == {"value", "unit", "baseline", "ratio", "better"}
-        assert math.isfinite(row["value"]) and row["value"] >= 0 and row["baseline"] > 0
+        assert math.isfinite(row["value"])
+        assert row["value"] >= 0
+        assert row["baseline"] > 0
     assert not [n for n in labs.names() if n.startswith("bench-")]
 
 

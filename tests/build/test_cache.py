@@ -18,9 +18,11 @@ def test_entries_outlive_the_process_and_not_their_layers(tmp_path: Path) -> Non
     again = Cache(tmp_path, lambda name: name in there)
     assert set(again.entries) == {keys[0], keys[2]}
     found = again.find(keys[0])
-    assert found is not None and (found.identity, found.count) == (made[0].identity, 1)
+    assert found is not None
+    assert (found.identity, found.count) == (made[0].identity, 1)
     there.clear()
-    assert again.find(keys[0]) is None and not (tmp_path / f"{keys[0]}.json").exists()
+    assert again.find(keys[0]) is None
+    assert not (tmp_path / f"{keys[0]}.json").exists()
     assert again.find(keys[2]) is not None, "a step that changed nothing needs no layer"
 
 

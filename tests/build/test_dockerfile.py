@@ -89,11 +89,13 @@ def test_heredocs(text: str, wanted: list[Heredoc]) -> None:
 def test_a_heredoc_put_off_is_of_what_is_put_off() -> None:
     file = dockerfile.read(b"FROM a\nONBUILD COPY <<X /x\nhello\nX\n")
     inner = file.instructions[1].inner
-    assert inner is not None and inner.heredocs[0].content == "hello\n"
+    assert inner is not None
+    assert inner.heredocs[0].content == "hello\n"
     step = instructions.read(file)[1]
     assert isinstance(step, instructions.OnBuild)
     again = instructions.read(dockerfile.read(step.text.encode()))[0]
-    assert isinstance(again, instructions.Copy) and again.inline[0].plain == "hello\n"
+    assert isinstance(again, instructions.Copy)
+    assert again.inline[0].plain == "hello\n"
 
 
 @pytest.mark.parametrize(
@@ -178,7 +180,8 @@ def test_the_lines_around_are_shown() -> None:
 )
 def test_commands_keep_their_form(text: str, wanted: instructions.Command) -> None:
     step = instructions.read(dockerfile.read(f"FROM a\n{text}".encode()))[1]
-    assert isinstance(step, instructions.Cmd) and step.command == wanted
+    assert isinstance(step, instructions.Cmd)
+    assert step.command == wanted
 
 
 PIECES = st.sampled_from(

@@ -31,7 +31,7 @@ async def test_the_places_of_a_fault_reach_who_debugs() -> None:
         status = answered.status
 
         def __init__(self) -> None:
-            pass
+            self.headers = {}
 
         def read(self, size: int | None = None) -> bytes:
             return body

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import STALE
-from orchestrator.cli.client import control_socket
+from orchestrator.cli.endpoint import control_socket
 from orchestrator.errors import PystackError
 
 

@@ -13,6 +13,7 @@ LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
 NAMED = re.compile(r"`((?:orchestrator|agent|netplugins|tests|bench|docs|examples|tools|vagrant)/[\w./-]*)`")
 SHORT = re.compile(r"[\w/]+\.py")
 ROOMS = (
+    "orchestrator/ingress",
     "",
     "orchestrator",
     "agent",

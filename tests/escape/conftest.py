@@ -76,7 +76,8 @@ def field_of(runtime: str) -> Iterator[Field]:
             with subprocess.Popen(
                 words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={"ESCAPE_SECRET": secret}
             ) as canary:
-                assert canary.stdin and canary.stdout
+                assert canary.stdin
+                assert canary.stdout
                 try:
                     made.info = json.loads(canary.stdout.readline()) | {
                         "token": token,

@@ -153,7 +153,8 @@ def racing_here(g: Ground) -> Iterator[Path]:
     (g.place / "l").symlink_to(g.outside / "folder")
     with subprocess.Popen(flipping(str(g.place / "d"), str(g.place / "l")), stdout=subprocess.PIPE) as flip:
         try:
-            assert flip.stdout and flip.stdout.readline()
+            assert flip.stdout
+            assert flip.stdout.readline()
             yield g.place / "d"
         finally:
             flip.kill()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
@@ -116,10 +117,8 @@ class Matrix:
         begin(node)
         try:
             if work:
-                try:
+                with contextlib.suppress(subprocess.TimeoutExpired):
                     work.wait(LASTS_S)
-                except subprocess.TimeoutExpired:
-                    pass
             else:
                 time.sleep(LASTS_S)
         finally:

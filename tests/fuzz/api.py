@@ -3,6 +3,7 @@ are spoiled; no answer may be a fault of ours, and nothing may appear in the dae
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -478,10 +479,8 @@ class Node:
             sock.settimeout(patience_s)
             sock.connect(path or self.socket)
             got = b""
-            try:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 sock.sendall(data)
-            except (BrokenPipeError, ConnectionResetError):
-                pass
             try:
                 while len(got) < 1 << 20 and (more := sock.recv(1 << 16)):
                     got += more

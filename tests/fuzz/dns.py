@@ -63,7 +63,7 @@ class _Upstream(asyncio.DatagramProtocol):
     """Answers with what it was asked, spoiled; sometimes not at all. What it does depends on the question alone."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.DatagramTransport, transport)
+        self.transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
         rng = random.Random(data)
@@ -116,8 +116,8 @@ class Packets(Area):
                 if now % 256 == 0 and not await self._alive():
                     run.fault(now, "it does not answer a good question any more")
         async with asyncio.timeout(HANG_S):
-            while resolver._tasks:
-                await asyncio.wait(resolver._tasks, timeout=0.1)
+            while resolver.tasks:
+                await asyncio.wait(resolver.tasks, timeout=0.1)
         if (more := len(os.listdir("/proc/self/fd")) - before) > 4:
             run.fault(now, f"{more} descriptors are left open")
         upstream.close()

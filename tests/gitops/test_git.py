@@ -7,6 +7,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -159,7 +160,7 @@ async def test_hooks_of_a_template_are_none_of_ours(mirror: Mirror, tmp_path: Pa
 
 
 class _Server(http.server.BaseHTTPRequestHandler):
-    asked: list[tuple[str, str | None]] = []
+    asked: ClassVar[list[tuple[str, str | None]]] = []
     onward = ""
 
     def do_GET(self) -> None:

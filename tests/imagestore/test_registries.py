@@ -381,7 +381,8 @@ def test_a_client_has_a_session_of_its_own() -> None:
     async def main() -> None:
         client = HttpClient(insecure=False, stall_s=1)
         await client.open()
-        assert client._session and not client._session.trust_env
+        assert client._session
+        assert not client._session.trust_env
         await client.close()
 
     asyncio.run(main())

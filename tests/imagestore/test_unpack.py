@@ -41,8 +41,8 @@ def test_what_is_good_arrives_whole(tmp_path: Path) -> None:
     reply = unpack(tmp_path, data)
     assert reply["diff_id"] == "sha256:" + hashlib.sha256(data).hexdigest()
     assert (tmp_path / "a/f").read_bytes() == b"text"
-    assert os.readlink(tmp_path / "a/l") == "f"
-    assert os.stat(tmp_path / "gone").st_rdev == 0
+    assert (tmp_path / "a/l").readlink() == Path("f")
+    assert (tmp_path / "gone").stat().st_rdev == 0
     assert os.getxattr(tmp_path / "a", "trusted.overlay.opaque") == b"y"
 
 

@@ -173,7 +173,7 @@ def test_an_ssh_agent_reaches_run(client: Client, tmp_path: Path) -> None:
     socket = f"/tmp/pystack-agent-{os.getpid()}"
     agent = subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL)
     try:
-        while not os.path.exists(socket):
+        while not Path(socket).exists():
             assert agent.poll() is None
         subprocess.run(["ssh-add", "-q", str(tmp_path / "key")], env=os.environ | {"SSH_AUTH_SOCK": socket}, check=True)
         said = client.build("--no-cache", "--ssh", "default", str(tmp_path), SSH_AUTH_SOCK=socket)

@@ -175,7 +175,8 @@ def test_a_parent_that_is_missing_is_said_before_anything_starts(stack: Stack) -
     text = STACK % {"parent": "eth9", "mode": "bridge", "subnet": "10.150.0.0/24", "range": "10.150.0.0/24"}
     refused = stack.up(text, check=False)
     assert refused.returncode == 1
-    assert "network " in refused.stderr and "is on eth9; it has eth0" in refused.stderr
+    assert "network " in refused.stderr
+    assert "is on eth9; it has eth0" in refused.stderr
     assert stack.ps() == {}
 
 

@@ -65,13 +65,13 @@ def place(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("count", [1, 126, 127, mounts.PAGE_LAYERS, 500])
 def test_both_ways_mount_the_same(place: Path, singly: bool, count: int) -> None:
     lower, written = folders(place / "layers", count), own(place / "own")
-    before = os.getcwd()
+    before = Path.cwd()
     if count > mounts.PAGE_LAYERS and not singly:
         with pytest.raises(AgentError, match=f"the names of {count} layers do not fit"):
             mounts.overlay(written / "root", lower, written, singly=singly)
         return
     mounts.overlay(written / "root", lower, written, singly=singly)
-    assert os.getcwd() == before
+    assert Path.cwd() == before
     assert (written / "root/top").read_text() == str(count - 1)
     assert len(list((written / "root").iterdir())) == count + 1
     (written / "root/f0").write_text("changed")

@@ -31,7 +31,8 @@ NAMESERVER = textwrap.dedent("""
 def nameserver(lab: Pystack) -> Iterator[None]:
     command = ["nsenter", "-t", lab.pid(), "-n", sys.executable, "-c", NAMESERVER]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout and process.stdout.readline() == "ready\n"
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
         yield
         process.kill()
 
@@ -63,7 +64,8 @@ def test_external_volumes_and_networks(stack: Stack, lab: Pystack) -> None:
     )
     missing = stack.up(text, check=False)
     assert missing.returncode == 1
-    assert f"{stack.name}-net" in missing.stderr and f"{stack.name}-vol" in missing.stderr
+    assert f"{stack.name}-net" in missing.stderr
+    assert f"{stack.name}-vol" in missing.stderr
     lab("network", "create", f"{stack.name}-net")
     lab("volume", "create", f"{stack.name}-vol")
     try:
@@ -125,10 +127,12 @@ def test_a_published_port_that_the_host_holds_is_said_before_anything_starts(sta
         "time.sleep(60)",
     ]
     with subprocess.Popen(held, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout and process.stdout.readline() == "ready\n"
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
         try:
             done = stack.up(f"services:\n  a:\n    image: busybox\n    {SLEEP}\n    ports: ['8099:80']\n", check=False)
             assert done.returncode == 1
-            assert "8099" in done.stderr and "Address already in use" in done.stderr
+            assert "8099" in done.stderr
+            assert "Address already in use" in done.stderr
         finally:
             process.kill()

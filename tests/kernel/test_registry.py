@@ -117,7 +117,7 @@ services:
         stack.pystack("image", "rm", f"{registry}/built:{tag}")
         stack.pystack("image", "pull", f"{registry}/built:{tag}")
     assert "nothing to push" in stack.run("push", "b").stderr
-    assert "no service d" in stack.run("push", "d", check=False).stderr
+    assert "no such service: d" in stack.run("push", "d", check=False).stderr
     stack.write(f"""
 services:
   a: {{image: "10.99.0.254:4999/built:1", build: .}}

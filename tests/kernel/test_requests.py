@@ -4,6 +4,7 @@ What the fuzzer (`make fuzz`) found stands here by name."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import urllib.parse
@@ -150,10 +151,8 @@ def test_more_than_a_body_may_have_is_not_read(lab: Pystack) -> None:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(20)
         sock.connect(str(Path(lab.environment["PYSTACK_ROOT"]) / "run" / "docker.sock"))
-        try:
+        with contextlib.suppress(ConnectionError):  # it had enough
             sock.sendall(head + b"{" * (65 << 20))
-        except ConnectionError:
-            pass  # it had enough
         assert b" 413 " in sock.recv(1 << 16)
 
 

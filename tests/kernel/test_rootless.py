@@ -106,7 +106,7 @@ class User:
 
 def _removed(group: str) -> None:
     try:
-        os.rmdir(group)
+        Path(group).rmdir()
     except OSError as error:
         raise AssertionError(str(error)) from error
 

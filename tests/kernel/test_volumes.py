@@ -320,7 +320,7 @@ def tree(root: Path) -> dict[str, tuple[object, ...]]:
         found = path.lstat()
         content: object = b""
         if path.is_symlink():
-            content = os.readlink(path)
+            content = str(path.readlink())
         elif path.is_file():
             with path.open("rb") as file:
                 content = file.read(1 << 22)

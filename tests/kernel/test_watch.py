@@ -61,8 +61,7 @@ def watching(stack: Stack, *options: str) -> Iterator[list[str]]:
 
     def listen() -> None:
         assert process.stdout
-        for line in process.stdout:
-            said.append(line)
+        said.extend(process.stdout)
 
     listener = threading.Thread(target=listen)
     listener.start()

@@ -77,4 +77,4 @@ def test_what_one_container_has_remembered_is_bounded() -> None:
     long = b"y" * (LONGEST + 1)
     said.put(long, long)
     assert said.get(long) is None
-    assert len(said._answers) <= CACHED_QUESTIONS
+    assert len(said) <= CACHED_QUESTIONS

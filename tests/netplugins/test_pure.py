@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 
@@ -57,10 +58,8 @@ def test_names_answer_by_family() -> None:
 
 @given(st.binary(max_size=200))
 def test_any_packet_is_parsed_or_refused(packet: bytes) -> None:
-    try:
+    with contextlib.suppress(message.MalformedError):
         message.parse(packet)
-    except message.MalformedError:
-        pass
 
 
 def test_what_was_answered_is_said_again_until_something_changes() -> None:
@@ -85,4 +84,4 @@ def test_what_was_answered_is_said_again_until_something_changes() -> None:
         assert len(orders) > 3 or len(found) == 1
     for number in range(3000):  # every question another
         said.put(query(f"x{number}"), b"\0" * 12)
-    assert len(said._answers) <= 1024
+    assert len(said) <= 1024

@@ -37,9 +37,9 @@ async def namespace(tmp_path: Path) -> AsyncIterator[Path]:
     assert await resolver.update({"c": view}, Names({"net": {"web": ("10.0.0.9",)}}), 0) == {}
     yield path
     await resolver.update({}, Names({}), 0)
-    for task in list(resolver._tasks):
+    for task in list(resolver.tasks):
         task.cancel()
-    await asyncio.gather(*resolver._tasks, return_exceptions=True)
+    await asyncio.gather(*resolver.tasks, return_exceptions=True)
     silent.close()
     netns.delete(path)
 

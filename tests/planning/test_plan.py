@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import Any
 
 import msgspec
 import pytest
@@ -10,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.contract.container import Attachment, Container, digest
+from agent.contract.status import TaskStatus
 from agent.contract.task import Task
 from agent.reconcile import Create, ObservedContainer, Prepare, Remove, Restart, Start, Stop, next_action
 from orchestrator.addressing.allocate import subnets
-from orchestrator.planning.diff import plan
+from orchestrator.planning.diff import PlanOptions, plan
 from orchestrator.planning.expand import expand
 from orchestrator.planning.graph import waves
 from orchestrator.planning.state import State
@@ -63,6 +65,43 @@ CASES = {
 @pytest.mark.parametrize(("old", "new", "expected"), CASES.values(), ids=CASES)
 def test_plan(old: Stack, new: Stack, expected: list[str]) -> None:
     assert steps(new, applied(old)) == expected
+
+
+def _with(state: State, **fields: object) -> State:
+    return msgspec.structs.replace(state, tasks=tuple(msgspec.structs.replace(t, **fields) for t in state.tasks))
+
+
+def _container(state: State, **fields: object) -> State:
+    return _with(state, container=msgspec.structs.replace(state.tasks[0].container, **fields))
+
+
+ONE = stack(service("web"))
+BEFORE = applied(ONE)
+FAILED = TaskStatus(task="t-web-1", state="failed", exit_code=3)
+CAUSES: dict[str, tuple[Stack, State, dict[str, Any]]] = {
+    "absent": (ONE, msgspec.structs.replace(BEFORE, tasks=()), {}),
+    "changed": (ONE, _container(BEFORE, image="b"), {}),
+    "moved": (ONE, _with(BEFORE, node="elsewhere"), {}),
+    "forced": (ONE, BEFORE, {"options": PlanOptions(force=frozenset({"web"}))}),
+    "not started": (ONE, _with(BEFORE, desired="waiting"), {}),
+    "stopped": (ONE, _with(BEFORE, desired="stopped"), {}),
+    "ended": (ONE, BEFORE, {"statuses": {"t-web-1": FAILED}}),
+    "scaled": (ONE, applied(stack(service("web", replicas=2))), {}),
+    "orphaned": (ONE, applied(stack(service("web"), service("old"))), {"options": PlanOptions(remove_orphans=True)}),
+    "unused": (
+        ONE,
+        msgspec.structs.replace(BEFORE, networks=(*BEFORE.networks, msgspec.structs.replace(BEFORE.networks[0], name="n"))),
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_a_step_has_its_cause_for_programs(cause: str) -> None:
+    new, current, more = CAUSES[cause]
+    made = plan(new, expand(new, current), current, revision=1, **more)
+    assert [s.cause for s in made.changes] == [cause]
+    assert {s.cause for s in made.steps if s.action == "none"} <= {"unchanged"}
 
 
 def test_a_task_that_an_interrupted_up_left_waiting_is_started_by_the_next() -> None:

@@ -108,5 +108,5 @@ async def test_what_is_not_there_is_named(state: ClusterState) -> None:
     record, _ = await state.next_revision(STACK, UpOptions())
     state.stacks["web"] = record
     assert state.get_service("web", "a").name == "a"
-    with pytest.raises(RefusedError, match="stack web has no service b"):
+    with pytest.raises(RefusedError, match="no such service: b; stack web has: a"):
         state.get_service("web", "b")

@@ -15,6 +15,7 @@ from orchestrator.stackfile import sources
 from orchestrator.stackfile.canonical import canonicalize
 from orchestrator.stackfile.load import Options, load
 from orchestrator.stackfile.merge import as_mapping
+from orchestrator.stackfile.source_context import SourceContext
 from tests.conftest import SHARED
 
 CORPORA = SHARED / "corpora"
@@ -79,7 +80,7 @@ def test_files_merge_as_the_specification_says(case: dict[str, Any]) -> None:
     if case["kind"] == "normalize":
         return check_normal(case)
     problems: list[Any] = []
-    place = sources.SourceContext(LOADER, case["environment"], interpolate=False)
+    place = SourceContext(LOADER, case["environment"], interpolate=False)
     found = sources.read([LOADER / f for f in case["files"]], place, problems).value
     want = yaml.safe_load((LOADER / case["want"]).read_text())
     assert not problems

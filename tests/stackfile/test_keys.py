@@ -13,6 +13,7 @@ import yaml
 from orchestrator.stackfile import schema
 from orchestrator.stackfile.keys import keys, markdown
 from orchestrator.stackfile.load import Loaded, Options, load
+from orchestrator.stackfile.problem import StackFileError
 from tests.conftest import SHARED
 from tests.signing import new_key, public
 
@@ -192,6 +193,17 @@ VALUES: dict[str, Any] = {
     "x-policy.locked": True,
     **{f"{at}x-bandwidth.{key}": "9mbit" for at in (S, f"{S}networks.*.", N) for key in ("ingress", "egress")},
     **{f"{at}x-bandwidth.burst": "64k" for at in (S, f"{S}networks.*.", N)},
+    f"{S}x-ingress": [{"host": "a.org", "port": 1}],
+    f"{S}x-ingress[].host": "b.org",
+    f"{S}x-ingress[].path": "/x",
+    f"{S}x-ingress[].port": 2,
+    f"{S}x-ingress[].protocol": "h2c",
+    f"{S}x-ingress[].sticky": "ip",
+    f"{S}x-ingress[].tls": "off",
+    f"{S}x-ingress[].redirect": False,
+    f"{S}x-ingress[].allow": ["10.0.0.0/8"],
+    f"{S}x-ingress[].headers.request": {"X-A": "1"},
+    f"{S}x-ingress[].headers.response": {"X-A": "1"},
 }
 """What must stand around a key for it to count, at its parent."""
 AROUND: dict[str, dict[str, Any]] = {
@@ -233,6 +245,7 @@ AROUND: dict[str, dict[str, Any]] = {
     f"{S}post_start[]": {"command": "a"},
     f"{S}pre_stop[]": {"command": "a"},
     f"{N}ipam.config[]": {"subnet": "10.5.0.0/16"},
+    f"{S}x-ingress[]": {"host": "a.org", "port": 1},
     f"{S}extends": {"service": "b"},
     "include[]": {"path": "other.yml"},
     f"{S}deploy.resources.reservations.generic_resources[].discrete_resource_spec": {"kind": "gpu", "value": 1},
@@ -254,6 +267,8 @@ ELSEWHERE = {
     f"{S}userns_mode": "host is what every container has",
     f"{S}extends.file": "tried in test_sources",
     f"{S}networks.*.priority": "tried in test_load",
+    f"{S}x-ingress[].secret": "tried in test_ingress",
+    f"{S}x-ingress[].basic_auth": "tried in test_ingress",
 }
 
 
@@ -268,6 +283,14 @@ def encoded(loaded: Loaded) -> Any:
     return bare(plain)
 
 
+NEEDED: dict[str, dict[str, Any]] = {
+    "pull_refresh_after": {"pull_policy": "refresh"},
+    "x-job": {"deploy": {"mode": "replicated-job"}},
+    "x-scale": {"mem_limit": "64m"},
+}
+"""What a service must have beside a key of its own."""
+
+
 def around(path: str, value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """A document with the key, and the same without it."""
     parts = path.replace("[]", ".[]").split(".")
@@ -279,12 +302,8 @@ def around(path: str, value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         beside = json.loads(json.dumps(AROUND.get(here, {})))
         if path.endswith("env_file[].format") and here.endswith("env_file[]"):
             beside = {"path": "vars.env"}
-        if here == "services.*" and parts[at] == "pull_refresh_after":
-            beside = {"pull_policy": "refresh"}
-        if here == "services.*" and parts[at] == "x-job":
-            beside = {"deploy": {"mode": "replicated-job"}}
-        if here == "services.*" and parts[at] == "x-scale":
-            beside = {"mem_limit": "64m"}
+        if here == "services.*":
+            beside = {**NEEDED.get(parts[at], beside)}
         for kind, source in (("bind", "/"), ("tmpfs", ""), ("image", "i")):
             if f"volumes[].{kind}." in path and here.endswith("volumes[]"):
                 beside |= {"type": kind, "source": source}
@@ -404,7 +423,7 @@ def test_a_key_that_is_honoured_changes_what_is_asked_for(path: str, tmp_path: P
     found = loaded(tmp_path, whole(tried))
     try:
         before = encoded(loaded(tmp_path, whole(without)))
-    except Exception:
+    except StackFileError:
         before = None  # it is needed: without it the file is no stack
     assert encoded(found) != before, f"{sample(path)!r} changes nothing"
     assert not any(w.what.startswith(path.split("*")[0]) and path.rpartition(".")[2] in w.what for w in found.warnings)

@@ -33,10 +33,11 @@ async def _run(store: Store, script: list[tuple[list[tuple[str, bool]], list[Op]
         outcome = await store.transact(asked, then)
         revisions.append(outcome.revision)
         out.append((outcome.succeeded, outcome.revision - start))
-        for prefix in ("", "a", "a/", "b/"):
-            out.append([(e.key, e.value, e.created - start, e.modified - start, e.version) for e in await store.scan(prefix)])
-    for revision in revisions:
-        out.append([(e.key, e.value, e.modified - start) for e in await store.scan("", at=revision)])
+        out += [
+            [(e.key, e.value, e.created - start, e.modified - start, e.version) for e in await store.scan(prefix)]
+            for prefix in ("", "a", "a/", "b/")
+        ]
+    out += [[(e.key, e.value, e.modified - start) for e in await store.scan("", at=revision)] for revision in revisions]
     changes = [c for c in script if c[1]]
     if changes and revisions[-1] > start:
 

@@ -11,20 +11,23 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
 
-from agent.contract.container import Attachment, Container, Healthcheck, Port
+from agent.contract.container import Attachment, Container, Healthcheck, Mount, Port
 from agent.contract.status import NodeInfo, TaskStatus
 from agent.contract.task import Task
+from orchestrator.errors import RefusedError
 from orchestrator.placement.node import Node
 from orchestrator.server.members import NodeConnection
 from orchestrator.server.plane import ControlPlane
 from orchestrator.server.records import StackRecord
 from orchestrator.stackfile.model import Placement, Service, Stack, StackContent
 from orchestrator.store.sqlite import SqliteStore
-from orchestrator.swarm import api, logs, objects
+from orchestrator.swarm import api, changes, logs, objects
+from tests import docker_schema
 
 pytestmark = pytest.mark.skipif(shutil.which("docker") is None, reason="there is no `docker` client on PATH")
 WEB = Service(
@@ -115,7 +118,9 @@ async def test_stacks_services_and_their_tasks(swarm: Swarm) -> None:
         await swarm("service", "ps", "shop_web", "--format", "{{.Name}}|{{.Node}}|{{.CurrentState}}|{{.Error}}")
     ).splitlines()
     assert [row.split("|")[:2] for row in told] == [["shop_web.1", "n1"], ["shop_web.2", "n2"]]
-    assert "Running" in told[0] and "Failed" in told[1] and "no such image" in told[1]
+    assert "Running" in told[0]
+    assert "Failed" in told[1]
+    assert "no such image" in told[1]
     assert len((await swarm("stack", "ps", "shop", "-q")).split()) == 3
     assert "shop_web.1" in await swarm("node", "ps", "n1")
 
@@ -154,7 +159,10 @@ async def test_secrets_and_configs(swarm: Swarm, tmp_path: Path) -> None:
 async def test_what_is_the_stack_files_is_refused(swarm: Swarm) -> None:
     said = await swarm("service", "update", "--limit-memory", "64M", "shop_web", code=1)
     assert "TaskTemplate.Resources.Limits.MemoryBytes: that is the stack file's" in said
-    assert "brings a service up with its stack" in await swarm("service", "create", "busybox", code=1)
+    with_nodes_that_answer = await swarm(
+        "service", "create", "--mount", "type=npipe,target=/x", "--name", "x", "busybox", code=1
+    )
+    assert "mount type npipe: bind, volume and tmpfs are known" in with_nodes_that_answer
     assert "pystack node add" in await swarm("swarm", "join", "--token", "x", "10.0.0.1:2377", code=1)
     assert "no such service" in (await swarm("service", "inspect", "none", code=1)).lower()
     assert "Invalid filter" in await swarm("service", "ls", "--filter", "no=1", code=1)
@@ -176,7 +184,53 @@ async def test_frames_are_cut_wherever_they_come_in_pieces() -> None:
     assert logs.marked(b"2026-01-01T00:00:00Z said it\n", b"w=1", timestamps=False) == b"w=1 said it\n"
 
 
+def sent_back(value: Any) -> Any:
+    """As Docker's command sends what it has read: without what is empty."""
+    if isinstance(value, dict):
+        return {k: sent_back(v) for k, v in value.items() if v not in (None, "", False, 0, [], {})}
+    return [sent_back(one) for one in value] if isinstance(value, list) else value
+
+
+def test_what_a_client_sends_back_is_no_difference_but_for_what_it_changed() -> None:
+    mounts = (Mount(kind="volume", source="data", target="/data"), Mount(kind="tmpfs", target="/x"))
+    service = msgspec.structs.replace(WEB, container=msgspec.structs.replace(WEB.container, mounts=mounts))
+    record = StackRecord(stack=STACK, revision=1, updated="")
+    present = objects.service_of(record, service, [], [])["Spec"]
+    wanted = sent_back(present)
+    assert changes.changed(service, present, wanted) == (service, False)
+    wanted["Mode"]["Replicated"]["Replicas"] = 0
+    wanted["TaskTemplate"]["ContainerSpec"] |= {"Image": "nginx:2@sha256:" + "0" * 64, "Env": ["A=1", "B"]}
+    wanted["TaskTemplate"]["ForceUpdate"] = 1
+    made, force = changes.changed(service, present, wanted)
+    assert (made.replicas, made.container.image, made.container.environment, force) == (
+        0,
+        "nginx:2",
+        (("A", "1"), ("B", "")),
+        True,
+    )
+    wanted["TaskTemplate"]["ContainerSpec"]["User"] = "1000"
+    with pytest.raises(RefusedError, match=r"TaskTemplate\.ContainerSpec\.User: that is the stack file's"):
+        changes.changed(service, present, wanted)
+
+
 def test_a_service_without_anything_is_whole() -> None:
     record = StackRecord(stack=STACK, revision=1, updated="")
     document = objects.service_of(record, DB, [], [])
     assert msgspec.json.decode(msgspec.json.encode(document)) == document
+
+
+async def test_each_answer_is_as_the_reference_has_it(swarm: Swarm) -> None:
+    kinds = {
+        "nodes": docker_schema.NODE,
+        "services": docker_schema.SERVICE,
+        "tasks": docker_schema.TASK,
+        "secrets": docker_schema.CONTENT,
+    }
+    connector = aiohttp.UnixConnector(str(swarm.folder / "s.sock"))
+    async with aiohttp.ClientSession("http://docker", connector=connector) as session:
+        for path, kind in kinds.items():
+            for version in ("", "/v1.43", "/v1.48"):
+                async with session.get(f"{version}/{path}?status=true") as reply:
+                    found = await reply.json()
+                assert found
+                assert list(docker_schema.misfits(found, [kind], path)) == []

@@ -11,8 +11,9 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from agent.trees import confine, sandbox
@@ -52,7 +53,7 @@ class Case(NamedTuple):
     """*work* on a tree, and what `confine.run` gets besides the usual."""
 
     work: Callable[[Path], confine.Reply]
-    options: dict[str, Any] = {}
+    options: Mapping[str, Any] = MappingProxyType({})
 
 
 def _tried(attempt: Callable[[Path], object]) -> Callable[[Path], confine.Reply]:
@@ -130,7 +131,7 @@ def main() -> None:
         print(json.dumps(case.work(arguments.tree)))
         return
     fd = confine.open_tree(str(arguments.tree), read_only=False, nested=False)
-    options = {"calls": sandbox.WRITE_CALLS, "capabilities": sandbox.OWNERS} | case.options
+    options = {"calls": sandbox.WRITE_CALLS, "capabilities": sandbox.OWNERS, **case.options}
     print(json.dumps(confine.run(lambda: case.work(arguments.tree), [fd], **options)))
 
 

@@ -43,7 +43,7 @@ def described(root: Path) -> dict[str, object]:
         if stat.S_ISREG(status.st_mode):
             what = path.read_bytes()
         elif stat.S_ISLNK(status.st_mode):
-            what = os.readlink(path)
+            what = str(path.readlink())
         attributes = {k: os.getxattr(path, k, follow_symlinks=False) for k in os.listxattr(path, follow_symlinks=False)}
         owner = status.st_uid, status.st_gid
         out[str(path.relative_to(root))] = (status.st_mode, owner, int(status.st_mtime), what, attributes)
@@ -141,8 +141,8 @@ def test_deletions_are_whiteouts_and_come_back(tmp_path: Path) -> None:
         assert sorted(archive.getnames()) == [".wh.gone", "kept", "kept/f", "new", "new/.wh..wh..opq"]
     with Tree.at(back) as tree:
         extract(io.BytesIO(out.getvalue()), tree, Policy(whiteouts=True, opaque=overlay_attribute("opaque")), Bounds())
-    assert os.stat(back / "gone").st_rdev == 0
-    assert stat.S_ISCHR(os.stat(back / "gone").st_mode)
+    assert (back / "gone").stat().st_rdev == 0
+    assert stat.S_ISCHR((back / "gone").stat().st_mode)
     assert os.getxattr(back / "new", overlay_attribute("opaque")) == b"y"
 
 
@@ -153,7 +153,7 @@ def test_a_file_that_shrinks_meanwhile_is_filled_up(tmp_path: Path) -> None:
     with Tree.at(tmp_path) as tree:
         fd = tree.open_file("f")
         os.truncate(tmp_path / "f", 10)
-        Packer(out)._content(fd, 1000)
+        Packer(out).content(fd, 1000)
         os.close(fd)
     assert out.getvalue() == b"x" * 10 + b"\0" * 1014
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from agent.trees import process
 from tests.images import tar_of
@@ -48,6 +49,23 @@ async def test_a_source_that_stalls_is_given_up(tmp_path: Path) -> None:
 
 async def test_what_is_refused_early_is_told_though_more_would_come(tmp_path: Path) -> None:
     reply = await process.fed("context", (str(tmp_path), ""), of(*[b"no archive" * 10_000] * 100))
+    assert "not a valid tar archive" in reply["error"]
+
+
+def test_a_worker_that_ends_early_is_no_error_on_the_loop_of_the_agent(tmp_path: Path) -> None:
+    """uvloop's pipe, once closed, raises RuntimeError where asyncio's ignores what is written."""
+
+    before = children()
+
+    async def longer_than_it_lives() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield b"no archive" * 10_000
+        while children() - before:
+            await asyncio.sleep(0.01)
+        yield b"no archive"
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        reply = runner.run(process.fed("context", (str(tmp_path), ""), longer_than_it_lives()))
     assert "not a valid tar archive" in reply["error"]
 
 

@@ -98,6 +98,26 @@ def test_owners_of_a_user_namespace_are_those_of_the_host(tree: Path) -> None:
     assert (status.st_uid, status.st_gid) == (200_007, 200_008)
 
 
+def test_it_ends_where_its_parent_has_ended_before_it_was_bound_to_that(tmp_path: Path) -> None:
+    """Without that, a worker that was killed in its first moments left a child that read its input for ever."""
+    script = textwrap.dedent("""
+        import os
+        from agent.trees import sandbox
+        def work(parent):
+            os.write(1, b"+")
+            os.read(parent, 1)  # it returns when the parent has ended
+            sandbox.die_with_parent(parent)
+            os.write(1, b"it goes on")
+            return 0
+        sandbox.confined(work, first_id=0, user=False)
+    """)
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=ROOT)
+    assert parent.stdout
+    assert parent.stdout.read(1) == b"+"
+    parent.kill()
+    assert parent.communicate()[0] == b""
+
+
 def test_it_dies_with_its_parent(tmp_path: Path) -> None:
     """The child cannot be asked for its number: it holds a lock while it lives."""
     script = textwrap.dedent(f"""
@@ -116,5 +136,5 @@ def test_it_dies_with_its_parent(tmp_path: Path) -> None:
     assert parent.stdout.read(1) == b"+"
     parent.kill()
     parent.communicate()
-    with open(tmp_path / "lock") as lock:
+    with (tmp_path / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # waits for its end; the test's own bound is pytest's

@@ -5,6 +5,7 @@ import socket
 
 
 def redis(*words: str) -> str:
+    """The answer of Redis to one command, as text."""
     with socket.create_connection(("redis", 6379), 5) as sock:
         sock.sendall(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w.encode()) for w in words))
         reply = sock.makefile("rb")
@@ -15,7 +16,10 @@ def redis(*words: str) -> str:
 
 
 class Page(http.server.BaseHTTPRequestHandler):
+    """The page, and /health for the healthcheck."""
+
     def do_GET(self) -> None:
+        """Count the visit and show it."""
         text = "ok"
         if self.path == "/":
             visits = redis("INCR", "visits")

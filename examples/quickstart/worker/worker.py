@@ -6,6 +6,7 @@ with socket.create_connection(("redis", 6379)) as sock:
     reply = sock.makefile("rb")
 
     def ask(command: bytes) -> bytes:
+        """The first line of the answer of Redis."""
         sock.sendall(command + b"\r\n")
         return reply.readline()
 

@@ -12,6 +12,7 @@ PASSWORD = pathlib.Path("/run/secrets/password").read_text().strip()
 
 
 def database() -> "psycopg2.extensions.connection":
+    """A connection to the database."""
     return psycopg2.connect(host="db", user="postgres", password=PASSWORD, connect_timeout=5)
 
 

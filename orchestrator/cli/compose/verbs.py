@@ -17,6 +17,7 @@ from orchestrator.errors import PystackError
 
 if TYPE_CHECKING:
     from orchestrator.cli.client import Client
+    from orchestrator.server.api.stacks import TaskRow
 
 Row = dict[str, Any]
 COMPOSE = "2.40.0"
@@ -128,7 +129,7 @@ STATES = {
 }
 
 
-def container_row(client: Client, row: Row) -> Row:
+def container_row(client: Client, row: TaskRow) -> Row:
     """A task in the words of `docker compose ps --format json`."""
     seen: Row = {}
     if row["id"] and row["state"] != "unknown":
@@ -187,10 +188,11 @@ def ps(
     """The containers of the project."""
     from orchestrator.cli.client import Client
     from orchestrator.cli.filters import states_of
+    from orchestrator.cli.rows import tasks
 
     del no_trunc
     client, name, wanted = Client(start=True), stack.name(), status + states_of(filters)
-    rows = client.json("GET", f"/v1/stacks/{name}/tasks", query={"oneoff": int(everything)})
+    rows = tasks(client, name, oneoff=everything)
     stack.check_services(tuple(set(services) - {row["service"] for row in rows}))
     if not orphans:
         mine = {s.name for s in stack.load(quiet=True).stack.services}
@@ -230,13 +232,13 @@ def ls(everything: bool, filters: tuple[str, ...], shape: str, quiet: bool) -> N
     """The projects that run."""
     from orchestrator.cli.client import Client
     from orchestrator.cli.filters import name_parts_of
+    from orchestrator.cli.rows import stacks, tasks
 
     parts = name_parts_of(filters)
     client, rows = Client(start=True), []
-    for one in client.json("GET", "/v1/stacks"):
-        tasks = [r for r in client.json("GET", f"/v1/stacks/{one['stack']}/tasks") if r["id"]]
+    for one in stacks(client):
         states: dict[str, int] = {}
-        for task in tasks:
+        for task in (row for row in tasks(client, one["stack"]) if row["id"]):
             word = STATES.get(task["state"], task["state"])
             states[word] = states.get(word, 0) + 1
         if (everything or states.get("running")) and all(part in one["stack"] for part in parts):
@@ -260,9 +262,10 @@ def images(stack: StackOptions, shape: str, quiet: bool, services: tuple[str, ..
     """Images that the project's containers are made of."""
     from orchestrator.cli.client import Client, name_in_path
     from orchestrator.cli.output import bytes_text
+    from orchestrator.cli.rows import tasks
 
     client, rows = Client(start=True), []
-    for row in client.json("GET", f"/v1/stacks/{stack.name()}/tasks"):
+    for row in tasks(client, stack.name()):
         if not row["id"] or (services and row["service"] not in services):
             continue
         seen = client.at(row["node"]).engine("GET", f"/images/{name_in_path(row['image'])}/json")

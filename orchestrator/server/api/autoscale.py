@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 from aiohttp import web
 
-from agent.contract.wire import WireStruct
 from orchestrator.planning.autoscale import ScaleMemory
-from orchestrator.server.api.responses import PLANE, json_response, row
+from orchestrator.server.api.responses import PLANE, json_response
 from orchestrator.server.plane import ControlPlane
 from orchestrator.stackfile.model import Service
 
 
-class AutoscaleRow(WireStruct, frozen=True, kw_only=True):
-    """One row of `pystack autoscale ls`; every key is always there. *reason* explains the last decision."""
+class AutoscaleRow(TypedDict):
+    """One row of `pystack autoscale ls`. *reason* explains the last decision."""
 
     stack: str
     service: str
@@ -24,21 +25,19 @@ class AutoscaleRow(WireStruct, frozen=True, kw_only=True):
     reason: str
 
 
-def _row(plane: ControlPlane, stack: str, service: Service) -> dict[str, object]:
+def _row(plane: ControlPlane, stack: str, service: Service) -> AutoscaleRow:
     assert service.scale
     memory = plane.autoscaler.memories.get((stack, service.name), ScaleMemory())
     targets = {"cpu": service.scale.cpu, "memory": service.scale.memory}
-    return row(
-        AutoscaleRow(
-            stack=stack,
-            service=service.name,
-            replicas=sum(t.service == service.name and t.planned for t in plane.state.of_stack(stack).tasks),
-            min=service.scale.least,
-            max=service.scale.most,
-            target=", ".join(f"{name} {value:g}%" for name, value in targets.items() if value),
-            paused=memory.paused,
-            reason=memory.reason,
-        )
+    return AutoscaleRow(
+        stack=stack,
+        service=service.name,
+        replicas=sum(t.service == service.name and t.planned for t in plane.state.of_stack(stack).tasks),
+        min=service.scale.least,
+        max=service.scale.most,
+        target=", ".join(f"{name} {value:g}%" for name, value in targets.items() if value),
+        paused=memory.paused,
+        reason=memory.reason,
     )
 
 

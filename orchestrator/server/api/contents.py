@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 from aiohttp import web
 
-from agent.contract.wire import WireStruct
-from orchestrator.server.api.responses import PLANE, json_response, row
+from orchestrator.server.api.responses import PLANE, json_response
 from orchestrator.server.contents import ExternalContent
 from orchestrator.server.plane import ControlPlane
 
 
-class ContentRow(WireStruct, frozen=True, kw_only=True):
+class ContentRow(TypedDict):
     """A config or secret, and the stacks that use it; never its content."""
 
     name: str
@@ -43,14 +44,14 @@ async def list_contents(request: web.Request) -> web.Response:
     """Configs, or secrets, that were created by hand."""
     plane, kind = request.app[PLANE], request.match_info["kind"]
     found = [one for _, one in sorted(plane.contents.named.items()) if one.kind == kind]
-    return json_response([row(_content_row(plane, one)) for one in found])
+    return json_response([_content_row(plane, one) for one in found])
 
 
 async def get_contents(request: web.Request) -> web.Response:
     """One config or secret, without its content."""
     plane = request.app[PLANE]
     one = plane.contents.find(request.match_info["kind"], request.match_info["name"])
-    return json_response(row(_content_row(plane, one)))
+    return json_response(_content_row(plane, one))
 
 
 async def put_contents(request: web.Request) -> web.Response:
@@ -62,7 +63,7 @@ async def put_contents(request: web.Request) -> web.Response:
         await request.read(),
         replace=request.query.get("replace") == "1",
     )
-    return json_response(row(_content_row(plane, made)))
+    return json_response(_content_row(plane, made))
 
 
 async def remove_contents(request: web.Request) -> web.Response:

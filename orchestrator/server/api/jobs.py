@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypedDict
 
 import msgspec
 from aiohttp import web
 
 from agent.contract.status import TaskStatus
-from agent.contract.wire import WireStruct
 from orchestrator.errors import RefusedError
 from orchestrator.planning.schedules import ScheduleState, next_time
-from orchestrator.server.api.responses import PLANE, json_response, row
+from orchestrator.server.api.responses import PLANE, json_response
 from orchestrator.server.api.stream import stream
 from orchestrator.server.events import Emit, Failure, TaskEvent
 from orchestrator.server.jobs.records import JobRun, RunTask, stamp
@@ -20,9 +20,19 @@ from orchestrator.server.plane import ControlPlane
 from orchestrator.stackfile.model import Service
 
 
-class RunRow(WireStruct, frozen=True, kw_only=True):
-    """One row of `pystack job history` and `cron history`; every key is always there. *output* is the end of what its tasks
-    said."""
+class RunTaskRow(TypedDict):
+    """One task of a run; *output* is the end of what it said."""
+
+    name: str
+    node: str
+    exit_code: int | None
+    restarts: int
+    reason: str
+    output: tuple[str, ...]
+
+
+class RunRow(TypedDict):
+    """One row of `pystack job history` and `cron history`."""
 
     run: str
     stack: str
@@ -33,11 +43,11 @@ class RunRow(WireStruct, frozen=True, kw_only=True):
     begun: str
     ended: str
     reason: str
-    tasks: list[RunTask]
+    tasks: list[RunTaskRow]
 
 
-class ScheduleRow(WireStruct, frozen=True, kw_only=True):
-    """One row of `pystack cron ls`; every key is always there. *next* and *last* are times, *outcome* is that of the last
+class ScheduleRow(TypedDict):
+    """One row of `pystack cron ls`. *next* and *last* are times, *outcome* is that of the last
     run."""
 
     stack: str
@@ -51,20 +61,29 @@ class ScheduleRow(WireStruct, frozen=True, kw_only=True):
     paused: bool
 
 
-def _run_row(run: JobRun) -> dict[str, object]:
-    return row(
-        RunRow(
-            run=run.id,
-            stack=run.stack,
-            service=run.service,
-            trigger=run.trigger,
-            state=run.state,
-            scheduled=stamp(run.scheduled),
-            begun=stamp(run.begun),
-            ended=stamp(run.ended),
-            reason=run.reason,
-            tasks=list(run.tasks),
-        )
+def _task_row(task: RunTask) -> RunTaskRow:
+    return RunTaskRow(
+        name=task.name,
+        node=task.node,
+        exit_code=task.exit_code,
+        restarts=task.restarts,
+        reason=task.reason,
+        output=task.output,
+    )
+
+
+def _run_row(run: JobRun) -> RunRow:
+    return RunRow(
+        run=run.id,
+        stack=run.stack,
+        service=run.service,
+        trigger=run.trigger,
+        state=run.state,
+        scheduled=stamp(run.scheduled),
+        begun=stamp(run.begun),
+        ended=stamp(run.ended),
+        reason=run.reason,
+        tasks=[_task_row(task) for task in run.tasks],
     )
 
 
@@ -80,11 +99,13 @@ async def list_runs(request: web.Request) -> web.Response:
 async def list_schedules(request: web.Request) -> web.Response:
     """All services with a schedule; with `stack=` those of one stack."""
     plane, only = request.app[PLANE], request.query.get("stack", "")
-    rows = []
-    for name, record in sorted(plane.state.stacks.items()):
-        for service in record.stack.services:
-            if service.schedule and only in ("", name):
-                rows.append(row(_schedule_row(plane, name, service)))
+    rows = [
+        _schedule_row(plane, name, service)
+        for name, record in sorted(plane.state.stacks.items())
+        if only in ("", name)
+        for service in record.stack.services
+        if service.schedule
+    ]
     return json_response(rows)
 
 
@@ -164,4 +185,4 @@ async def pause_or_resume(request: web.Request) -> web.Response:
         # what passed meanwhile is not made up for
         last = state.last if paused else max(state.last, plane.jobs.now())
         await book.put_schedule(stack, service.name, msgspec.structs.replace(state, paused=paused, last=last), (), 1)
-    return json_response(row(_schedule_row(plane, stack, service)))
+    return json_response(_schedule_row(plane, stack, service))

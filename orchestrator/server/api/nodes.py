@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypedDict
 
 import msgspec
 from aiohttp import web
 
-from agent.contract.wire import WireStruct
 from orchestrator.server import drain, proxy
-from orchestrator.server.api.responses import PLANE, json_response, row
+from orchestrator.server.api.responses import PLANE, json_response
 from orchestrator.server.api.stream import stream
 from orchestrator.server.cluster import NodeUpdateRequest
 from orchestrator.server.node_add import NodeAddRequest
@@ -19,7 +18,7 @@ from orchestrator.server.rebalance import proposed_moves as find_moves
 from orchestrator.server.rebalance import rebalance as make_moves
 
 
-class NodeRow(WireStruct, frozen=True, kw_only=True):
+class NodeRow(TypedDict):
     """One row of `pystack node ls`. *capacity* and *reserved* are in cores and bytes. *mtu* is what paths to the node carry;
     *devices* are the names of its CDI devices."""
 
@@ -42,31 +41,29 @@ class NodeRow(WireStruct, frozen=True, kw_only=True):
     error: str
 
 
-def _node_row(plane: ControlPlane, name: str) -> dict[str, Any]:
+def _node_row(plane: ControlPlane, name: str) -> NodeRow:
     member = plane.cluster.get(name)
     node = member.node
     tasks = [t for t in plane.state.tasks.values() if t.node == node.name]
     cpus, memory = plane.inputs.reserved(tasks)
-    return row(
-        NodeRow(
-            name=node.name,
-            id=node.id,
-            address=node.target or "local",
-            underlay=node.underlay,
-            mtu=node.mtu,
-            state="ready" if member.ready else "down",
-            availability=node.availability,
-            labels=dict(node.labels),
-            devices=list(node.info.devices),
-            taints=list(node.taints),
-            capacity={"cpus": node.info.cpus, "memory": node.info.memory},
-            reserved={"cpus": cpus, "memory": memory},
-            tasks=len(tasks),
-            version=node.info.version,
-            platform=f"{node.info.os}/{node.info.arch}",
-            error=member.problem or node.info.problem,
-            transport=node.transport,
-        )
+    return NodeRow(
+        name=node.name,
+        id=node.id,
+        address=node.target or "local",
+        underlay=node.underlay,
+        mtu=node.mtu,
+        state="ready" if member.ready else "down",
+        availability=node.availability,
+        labels=dict(node.labels),
+        devices=list(node.info.devices),
+        taints=list(node.taints),
+        capacity={"cpus": node.info.cpus, "memory": node.info.memory},
+        reserved={"cpus": cpus, "memory": memory},
+        tasks=len(tasks),
+        version=node.info.version,
+        platform=f"{node.info.os}/{node.info.arch}",
+        error=member.problem or node.info.problem,
+        transport=node.transport,
     )
 
 
@@ -134,7 +131,7 @@ async def proposed_moves(request: web.Request) -> web.Response:
     """Moves that would even out the cluster. Changes nothing."""
     plane = request.app[PLANE]
     limit = int(request.query.get("limit", "10"))
-    return json_response([row(m) for m in find_moves(plane.state, plane.inputs, limit)])
+    return json_response(find_moves(plane.state, plane.inputs, limit))
 
 
 async def rebalance(request: web.Request) -> web.StreamResponse:

@@ -11,7 +11,6 @@ import msgspec
 from aiohttp import web
 
 from agent.contract.printable import shown
-from agent.contract.wire import WireStruct
 from agent.errors import user_message
 from orchestrator.errors import PystackError, RefusedError
 from orchestrator.server.plane import ControlPlane
@@ -28,11 +27,6 @@ log = logging.getLogger(__name__)
 def json_response(value: Any) -> web.Response:
     """*value*, anything that msgspec encodes, as JSON."""
     return web.Response(body=msgspec.json.encode(value), content_type="application/json")
-
-
-def row(record: WireStruct) -> dict[str, Any]:
-    """*record* with all its keys: in a row of a list none is left out for being at its default."""
-    return {name: getattr(record, name) for name in record.__struct_fields__}
 
 
 @web.middleware

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 import msgspec
 from aiohttp import web
 
-from agent.contract.wire import WireStruct
-from orchestrator.server.api.responses import PLANE, json_response, row
+from orchestrator.server.api.responses import PLANE, json_response
 from orchestrator.server.api.stream import stream
 from orchestrator.server.events import Failure
 from orchestrator.server.jobs.records import stamp
@@ -15,8 +16,8 @@ from orchestrator.server.rollouts.records import RolloutRecord
 from orchestrator.server.service_set import SetRequest, set_service
 
 
-class RolloutRow(WireStruct, frozen=True, kw_only=True):
-    """`pystack rollout status`; every key is always there. *before* is the revision that it began from, *revision* the present
+class RolloutRow(TypedDict):
+    """`pystack rollout status`. *before* is the revision that it began from, *revision* the present
     one. *services* has, of each service with replicas, how many of its tasks have the definition that is wanted."""
 
     stack: str
@@ -33,7 +34,7 @@ class RolloutRow(WireStruct, frozen=True, kw_only=True):
     failures: list[Failure]
 
 
-def _row(plane: ControlPlane, record: RolloutRecord) -> dict[str, object]:
+def _row(plane: ControlPlane, record: RolloutRecord) -> RolloutRow:
     name = record.stack.name
     present = plane.state.stacks.get(name)
     wanted = {s.name: s.definition for s in record.stack.services}
@@ -42,21 +43,19 @@ def _row(plane: ControlPlane, record: RolloutRecord) -> dict[str, object]:
         if task.planned and task.service in wanted:
             done, total = services.get(task.service, (0, 0))
             services[task.service] = done + (task.definition == wanted[task.service]), total + 1
-    return row(
-        RolloutRow(
-            stack=name,
-            state=record.state,
-            phase=record.phase,
-            before=record.before,
-            revision=present.revision if present else 0,
-            user=record.options.user,
-            message=record.options.message,
-            begun=stamp(record.begun),
-            ended=stamp(record.ended),
-            reason=record.reason,
-            services=services,
-            failures=list(record.failures),
-        )
+    return RolloutRow(
+        stack=name,
+        state=record.state,
+        phase=record.phase,
+        before=record.before,
+        revision=present.revision if present else 0,
+        user=record.options.user,
+        message=record.options.message,
+        begun=stamp(record.begun),
+        ended=stamp(record.ended),
+        reason=record.reason,
+        services=services,
+        failures=list(record.failures),
     )
 
 

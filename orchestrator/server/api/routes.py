@@ -13,7 +13,6 @@ from orchestrator.server.api import autoscale, contents, jobs, nodes, rollouts, 
 from orchestrator.server.api.extension import Route
 from orchestrator.server.api.responses import json_response
 from orchestrator.server.cluster import NodeUpdateRequest
-from orchestrator.server.doctor import Check
 from orchestrator.server.events import Event, TaskChange
 from orchestrator.server.node_add import NodeAddRequest
 from orchestrator.server.openapi import StreamOf, document
@@ -36,7 +35,7 @@ ROUTES: tuple[Route, ...] = (
     ("GET", "/v1/stacks", stacks.list_stacks, None, list[stacks.StackRow]),
     ("GET", "/v1/stacks/{stack}", stacks.get_stack, None, None),
     ("GET", "/v1/stacks/{stack}/tasks", stacks.list_tasks, None, list[stacks.TaskRow]),
-    ("GET", "/v1/doctor", system.doctor, None, list[Check]),
+    ("GET", "/v1/doctor", system.doctor, None, list[system.CheckRow]),
     ("GET", "/v1/store", system.dump_store, None, None),
     ("POST", "/v1/volumes/{volume}/move", volumes.move_a_volume, volumes.MoveVolumeRequest, StreamOf(Event)),
     ("GET", "/v1/{kind:config|secret}s", contents.list_contents, None, list[contents.ContentRow]),

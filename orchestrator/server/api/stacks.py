@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 from aiohttp import web
@@ -12,7 +12,7 @@ from agent.contract.task import Task
 from agent.contract.wire import WireStruct
 from orchestrator.planning.manifests import ingress_ports
 from orchestrator.server import lifecycle, oneoff, revisions
-from orchestrator.server.api.responses import PLANE, json_response, row
+from orchestrator.server.api.responses import PLANE, json_response
 from orchestrator.server.api.stream import stream
 from orchestrator.server.records import SavedPlan, UpOptions
 from orchestrator.stackfile.model import Stack
@@ -61,7 +61,7 @@ class OneoffRequest(WireStruct, frozen=True, kw_only=True):
     container: Container
 
 
-class StackRow(WireStruct, frozen=True, kw_only=True):
+class StackRow(TypedDict):
     """One row of `pystack ls`."""
 
     stack: str
@@ -72,8 +72,8 @@ class StackRow(WireStruct, frozen=True, kw_only=True):
     updated: str
 
 
-class TaskRow(WireStruct, frozen=True, kw_only=True):
-    """One row of `pystack ps`; every key is always there."""
+class TaskRow(TypedDict):
+    """One row of `pystack ps`."""
 
     task: str
     service: str
@@ -91,11 +91,11 @@ class TaskRow(WireStruct, frozen=True, kw_only=True):
     created: str
     started: str
     error: str
-    oneoff: bool = False
-    definition: str = ""
+    oneoff: bool
+    definition: str
 
 
-class RevisionRow(WireStruct, frozen=True, kw_only=True):
+class RevisionRow(TypedDict):
     """One row of `pystack history`."""
 
     revision: int
@@ -109,7 +109,7 @@ class RevisionRow(WireStruct, frozen=True, kw_only=True):
 async def list_stacks(request: web.Request) -> web.Response:
     """All stacks."""
     plane = request.app[PLANE]
-    rows = []
+    rows: list[StackRow] = []
     for name, record in sorted(plane.state.stacks.items()):
         tasks = plane.state.of_stack(name).tasks
         states = [s.state for t in tasks if (s := plane.statuses.by_task.get(t.name))]
@@ -123,7 +123,7 @@ async def list_stacks(request: web.Request) -> web.Response:
                 updated=record.updated,
             )
         )
-    return json_response([row(r) for r in rows])
+    return json_response(rows)
 
 
 async def get_stack(request: web.Request) -> web.Response:
@@ -135,7 +135,7 @@ async def list_tasks(request: web.Request) -> web.Response:
     """The tasks of a stack; with `oneoff=1` the containers of `run` too."""
     plane = request.app[PLANE]
     name = request.match_info["stack"]
-    rows = []
+    rows: list[TaskRow] = []
     tasks = [t for t in plane.state.of_stack(name).tasks if t.desired != "oneoff"]
     for task in sorted(tasks, key=lambda t: (t.service, t.index)):
         status = plane.statuses.by_task.get(task.name)
@@ -145,36 +145,29 @@ async def list_tasks(request: web.Request) -> web.Response:
         own = {p.published for p in (status.ports if status else ())}
         ports += [f"*:{p.published}->{p.target}/{p.protocol}" for p in ingress_ports(task) if status and p.published not in own]
         rows.append(
-            row(
-                TaskRow(
-                    task=task.name,
-                    service=task.service,
-                    index=task.index,
-                    stack=name,
-                    node=task.node,
-                    id=status.container if status else "",
-                    image=c.image,
-                    state="unknown"
-                    if lost
-                    else status.state
-                    if status
-                    else "waiting"
-                    if task.desired == "waiting"
-                    else "pending",
-                    health=status.health if status else "",
-                    exit_code=status.exit_code if status else None,
-                    restarts=status.restarts if status else 0,
-                    ports=ports,
-                    addresses={a.network: a.ipv4 or a.ipv6 for a in c.attachments},
-                    created=status.created if status else "",
-                    started=status.started if status else "",
-                    error=lost or (status.reason if status else ""),
-                    definition=task.definition,
-                )
+            TaskRow(
+                task=task.name,
+                service=task.service,
+                index=task.index,
+                stack=name,
+                node=task.node,
+                id=status.container if status else "",
+                image=c.image,
+                state="unknown" if lost else status.state if status else "waiting" if task.desired == "waiting" else "pending",
+                health=status.health if status else "",
+                exit_code=status.exit_code if status else None,
+                restarts=status.restarts if status else 0,
+                ports=ports,
+                addresses={a.network: a.ipv4 or a.ipv6 for a in c.attachments},
+                created=status.created if status else "",
+                started=status.started if status else "",
+                error=lost or (status.reason if status else ""),
+                oneoff=False,
+                definition=task.definition,
             )
         )
     if request.query.get("oneoff", "") in ("1", "true"):
-        rows += [row(_oneoff_row(t, seen)) for t, seen in await oneoff.oneoff_states(plane.dispatcher, name)]
+        rows += [_oneoff_row(t, seen) for t, seen in await oneoff.oneoff_states(plane.dispatcher, name)]
     return json_response(rows)
 
 
@@ -205,6 +198,7 @@ def _oneoff_row(task: Task, seen: dict[str, Any]) -> TaskRow:
         started=state["StartedAt"],
         error=state.get("Error", ""),
         oneoff=True,
+        definition="",
     )
 
 
@@ -218,7 +212,7 @@ async def up(request: web.Request) -> web.StreamResponse:
     """Make a stack true; a stream of events."""
     body = msgspec.json.decode(await request.read(), type=UpRequest)
     plane = request.app[PLANE]
-    return await stream(request, lambda emit: plane.rollouts.up(body.stack, body.options, emit))
+    return await stream(request, lambda emit: plane.executor.up(body.stack, body.options, emit))
 
 
 async def apply(request: web.Request) -> web.StreamResponse:
@@ -234,15 +228,13 @@ async def history(request: web.Request) -> web.Response:
     present = plane.state.stacks[name].revision if name in plane.state.stacks else 0
     return json_response(
         [
-            row(
-                RevisionRow(
-                    revision=r.revision,
-                    updated=r.updated,
-                    user=r.user,
-                    message=r.message,
-                    services=[s.name for s in r.stack.services],
-                    current=r.revision == present,
-                )
+            RevisionRow(
+                revision=r.revision,
+                updated=r.updated,
+                user=r.user,
+                message=r.message,
+                services=[s.name for s in r.stack.services],
+                current=r.revision == present,
             )
             for r in await plane.state.history(name)
         ]
@@ -254,7 +246,7 @@ async def rollback(request: web.Request) -> web.StreamResponse:
     body = msgspec.json.decode(await request.read() or b"{}", type=RollbackRequest)
     plane, name = request.app[PLANE], request.match_info["stack"]
     return await stream(
-        request, lambda emit: revisions.rollback(plane.state, plane.rollouts, name, body.revision, body.options, emit)
+        request, lambda emit: revisions.rollback(plane.state, plane.executor, name, body.revision, body.options, emit)
     )
 
 

@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import os
+from typing import TypedDict
 
 import msgspec
 from aiohttp import web
 
-from agent.contract.wire import WireStruct
 from orchestrator import __version__
-from orchestrator.server.api.responses import PLANE, STOP, json_response, row
-from orchestrator.server.doctor import diagnose
+from orchestrator.server.api.responses import PLANE, STOP, json_response
+from orchestrator.server.doctor import Check, diagnose
 from orchestrator.store.transfer import dump
 
 
-class Version(WireStruct, frozen=True, kw_only=True):
+class Version(TypedDict):
     """The server's version and that of its API, its node and its process."""
 
     version: str
     api: str
     node: str
     pid: int
+
+
+class CheckRow(TypedDict):
+    """A row of `pystack doctor`: *check* is the layer, *target* the node and the object on it. *repaired*: it was not well
+    before."""
+
+    check: str
+    target: str
+    ok: bool
+    detail: str
+    fix: str
+    repaired: bool
+
+
+def _check_row(one: Check) -> CheckRow:
+    return CheckRow(check=one.check, target=one.target, ok=one.ok, detail=one.detail, fix=one.fix, repaired=one.repaired)
 
 
 async def version(request: web.Request) -> web.Response:
@@ -46,7 +62,8 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
 async def images_at_registries(request: web.Request) -> web.Response:
     """A list of names of images → what their registries have under each now."""
     names = msgspec.json.decode(await request.read(), type=list[str])
-    return json_response([row(one) for one in await request.app[PLANE].planner.trust.at_registry(names)])
+    found = await request.app[PLANE].planner.trust.at_registry(names)
+    return json_response([msgspec.structs.asdict(one) for one in found])
 
 
 async def dump_store(request: web.Request) -> web.StreamResponse:
@@ -62,4 +79,4 @@ async def doctor(request: web.Request) -> web.Response:
     """Checks of every layer of the networks on every node; with `repair=1`, after a repair."""
     plane = request.app[PLANE]
     checks = await diagnose(plane.cluster, plane.state.networks, repair=request.query.get("repair") == "1")
-    return json_response([row(c) for c in checks])
+    return json_response([_check_row(one) for one in checks])

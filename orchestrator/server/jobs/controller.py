@@ -233,7 +233,9 @@ class JobController:
         silent = member is None or member.silent_since is None or self._lost_after_s is None
         if silent or task.container.restart != "no" or task.desired != "running":
             return False
-        assert member and member.silent_since is not None and self._lost_after_s is not None
+        assert member
+        assert member.silent_since is not None
+        assert self._lost_after_s is not None
         return asyncio.get_running_loop().time() - member.silent_since > self._lost_after_s
 
     async def _release(self, tasks: Sequence[Task]) -> None:

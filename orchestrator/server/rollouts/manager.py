@@ -7,6 +7,7 @@ anywhere. A newer `up` of the whole stack takes the place of one that is going o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection
@@ -85,9 +86,10 @@ class RolloutManager:
         """Go on with what another leader left, once the nodes were heard."""
         left = [r for r in self.records.values() if r.state == "running"]
         cluster = self._executor.cluster
-        until = asyncio.get_running_loop().time() + HEAR_S
-        while left and any(m.unheard for m in cluster.members.values()) and asyncio.get_running_loop().time() < until:
-            await asyncio.sleep(0.1)
+        with contextlib.suppress(TimeoutError):
+            await self._executor.statuses.until(
+                lambda: None if left and any(m.unheard for m in cluster.members.values()) else True, within_s=HEAR_S
+            )
         for record in left:
             if self.records.get(record.stack.name) is record:
                 log.warning("the rollout of %s goes on: another server began it", record.stack.name)

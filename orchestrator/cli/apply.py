@@ -1,0 +1,92 @@
+"""Make the server's stack what a loaded one says."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.cli.options import global_option
+from orchestrator.cli.project_files import inline_project_files
+
+if TYPE_CHECKING:
+    from orchestrator.cli.client import Client
+    from orchestrator.cli.output import Progress
+    from orchestrator.server.events import Event, TaskEvent
+    from orchestrator.stackfile.load import Loaded
+
+
+def apply(
+    client: Client,
+    loaded: Loaded,
+    shown: Progress,
+    *,
+    build: bool = False,
+    no_build: bool = False,
+    enough: Callable[[TaskEvent], bool] = lambda _: False,
+    **options: Any,
+) -> TaskEvent | None:
+    """Build what must be built, and let the server make the stack true; *options* are UpOptions. Returns early, with the event
+    that was *enough*, None where none was."""
+    import getpass
+
+    import msgspec
+
+    from orchestrator.cli.build import build_services
+    from orchestrator.cli.output import consume_events
+    from orchestrator.server.events import TaskEvent
+    from orchestrator.stackfile.graph import needed
+
+    chosen = options.get("services", ())
+    if loaded.providers:
+        from orchestrator.cli.providers import start_providers
+
+        loaded = start_providers(loaded, chosen)
+        others = {p.service.name for p in loaded.providers}
+        options["services"] = tuple(s for s in chosen if s not in others)
+        if chosen and not options["services"]:
+            return None
+    wanted = options.get("services", ())
+    if wanted and not options.get("no_deps"):
+        wanted = tuple(needed(loaded.stack.services, wanted))
+    if not no_build:
+        build_services(client, loaded.stack, wanted, always=build, progress=shown)
+    if global_option("all_resources"):
+        used = {m.source for s in loaded.stack.services for m in s.container.mounts}
+        for volume in loaded.stack.volumes:
+            if volume.name not in used and not volume.external:
+                labels = {**dict(volume.labels), "com.docker.compose.project": loaded.stack.name}
+                client.engine(
+                    "POST",
+                    "/volumes/create",
+                    body={"Name": volume.name, "Driver": volume.driver, "Labels": labels, "DriverOpts": dict(volume.options)},
+                )
+    body = msgspec.json.encode(
+        {"stack": inline_project_files(client, loaded), "options": {"user": getpass.getuser(), **options}}
+    )
+    last: TaskEvent | None = None
+
+    def events() -> Iterator[Event]:
+        nonlocal last
+        for event in client.events("/v1/up", body=body):
+            yield event
+            if isinstance(event, TaskEvent) and enough(event):
+                last = event
+                return
+
+    with _left_running(client, "" if options.get("attached") else loaded.stack.name):
+        consume_events(events(), shown)
+    return last
+
+
+@contextlib.contextmanager
+def _left_running(client: Client, stack: str) -> Iterator[None]:
+    """Ctrl-C meanwhile asks what becomes of the rollout of *stack*, "" for none."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if stack:
+            from orchestrator.cli.rollout import interrupted
+
+            interrupted(client, stack)
+        raise

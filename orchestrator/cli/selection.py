@@ -1,0 +1,59 @@
+"""Which tasks of a stack a command is for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.cli.options import StackOptions
+from orchestrator.cli.rows import services as applied_services
+from orchestrator.cli.rows import tasks
+from orchestrator.errors import PystackError, RefusedError
+
+if TYPE_CHECKING:
+    from orchestrator.cli.client import Client
+    from orchestrator.server.api.stacks import TaskRow
+
+
+def chosen(client: Client, stack: StackOptions, services: tuple[str, ...] = (), index: int = 0) -> list[TaskRow]:
+    """The tasks of *services*, or of the whole stack, as rows of the API; *index* picks one replica. Raises PystackError."""
+    return of_stack(client, stack.name(), services, index)
+
+
+def of_stack(client: Client, name: str, services: tuple[str, ...] = (), index: int = 0) -> list[TaskRow]:
+    """The stack's tasks that have a container; those whose node does not answer are named on stderr and left out.
+
+    Raises PystackError for a service that the stack does not have."""
+    rows = tasks(client, name)
+    unknown = set(services) - {row["service"] for row in rows}
+    unknown -= _services_without_tasks(client, name) if unknown else set()
+    if unknown:
+        there = ", ".join(dict.fromkeys(row["service"] for row in rows)) or "nothing"
+        raise PystackError(f"stack {name} has no task of {', '.join(sorted(unknown))}; there is: {there}")
+    rows = [row for row in rows if (not services or row["service"] in services) and (not index or row["index"] == index)]
+    for row in rows:
+        if row["state"] == "unknown":
+            click.echo(f"{row['task']} is left out: {row['error']}", err=True)
+    return [row for row in rows if row["id"] and row["state"] != "unknown"]
+
+
+def _services_without_tasks(client: Client, name: str) -> set[str]:
+    try:
+        return set(applied_services(client, name))
+    except RefusedError:
+        return set()
+
+
+def only(client: Client, stack: StackOptions, service: str, index: int) -> TaskRow:
+    """The row of one replica of *service*; one that `run` made if no replica runs. Raises PystackError if there is none."""
+    rows = chosen(client, stack, (service,), index)
+    if not any(row["state"] in ("running", "paused") for row in rows):  # one that `run` made serves too
+        rows = [
+            r
+            for r in tasks(client, stack.name(), oneoff=True)
+            if r["oneoff"] and r["service"] == service and r["state"] == "running"
+        ] or rows
+    if not rows:
+        raise PystackError(f"service {service} has no container number {index}: `pystack ps` lists what there is")
+    return rows[0]

@@ -1,0 +1,178 @@
+"""The configuration of a Caddy, as the JSON that its admin API loads. Pure.
+
+Everything automatic in Caddy is off: certificates come from the control plane, so that any proxy can be lost. Text of a stack
+file is kept from being read as Caddy's placeholders. Source: https://caddyserver.com/docs/json/ (2.6).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from orchestrator.ingress.model import IngressSettings
+from orchestrator.ingress.routes import Site
+
+Json = dict[str, Any]
+ADMIN_SOCKET = "/run/caddy/admin.sock"
+CHALLENGE_PATH = "/.well-known/acme-challenge/"
+GRACE = "5m"
+"""How long requests that are under way may take after the configuration has changed."""
+TRY_FOR = "5s"
+"""How long a request looks for a task that can be connected to."""
+STREAM_GRACE_SINCE = (2, 7)
+"""Since this version, WebSockets outlive a change of the configuration."""
+TOO_LARGE: Json = {
+    "match": [{"expression": "{http.error.message}.contains('request body too large')"}],
+    "handle": [{"handler": "static_response", "status_code": 413, "body": "413: the request is too large\n"}],
+}
+"""Caddy 2.6 blames the service for a body beyond the limit: 502."""
+EMPTY: Json = {"admin": {"listen": f"unix/{ADMIN_SOCKET}", "origins": ["localhost"], "config": {"persist": False}}}
+"""What a proxy starts with: nothing but its admin API, which is a socket of its own container."""
+
+
+def configuration(
+    sites: Sequence[Site],
+    certificates: Iterable[tuple[str, str]],
+    challenges: Mapping[str, str],
+    settings: IngressSettings,
+) -> Json:
+    """What a proxy must do. *certificates* are chains and keys as PEM, *challenges* the key authorizations that are to be
+    answered for tokens (RFC 8555 §8.3)."""
+    secure = [s for s in sites if s.tls != "off"]
+    plain = [_redirect(s, settings) if s.tls != "off" and s.rule.redirect else _answer(s, settings) for s in sites]
+    servers: Json = {
+        "http": _server(settings.http_port, [*_challenge_routes(challenges), *plain]),
+        "https": _server(settings.https_port, [_answer(s, settings) for s in secure]) | {"tls_connection_policies": [{}]},
+    }
+    servers["http"]["protocols"] = ["h1", "h2c"]
+    pairs = [{"certificate": chain, "key": key} for chain, key in certificates]
+    if not secure:  # Caddy has no TLS without any certificate
+        del servers["https"]
+    return {
+        **EMPTY,
+        "logging": {"logs": {"default": {"level": "WARN"}}},
+        "apps": {
+            "http": {"grace_period": GRACE, "servers": servers},
+            "tls": {"certificates": {"load_pem": pairs} if pairs else {}},
+        },
+    }
+
+
+def _server(port: int, routes: list[Json]) -> Json:
+    last = {"handle": [{"handler": "static_response", "status_code": 404, "body": "404: no such host or path here\n"}]}
+    return {
+        "listen": [f":{port}"],
+        "automatic_https": {"disable": True},
+        "read_header_timeout": "15s",
+        "max_header_bytes": 64 << 10,
+        "routes": [*routes, last],
+        "errors": {"routes": [TOO_LARGE]},
+    }
+
+
+def _challenge_routes(challenges: Mapping[str, str]) -> list[Json]:
+    return [
+        {
+            "match": [{"path": [literal(CHALLENGE_PATH + token)]}],
+            "handle": [{"handler": "static_response", "body": literal(answer), "headers": {"Content-Type": ["text/plain"]}}],
+            "terminal": True,
+        }
+        for token, answer in sorted(challenges.items())
+    ]
+
+
+def _match(site: Site) -> list[Json]:
+    match: Json = {"host": [site.rule.host]}
+    if site.rule.path != "/":
+        match["path"] = [site.rule.path, f"{site.rule.path}/*"]
+    return [match]
+
+
+def _redirect(site: Site, settings: IngressSettings) -> Json:
+    port = "" if settings.https_port == 443 else f":{settings.https_port}"
+    target = f"https://{{http.request.host}}{port}{{http.request.uri}}"
+    answer = {"handler": "static_response", "status_code": 308, "headers": {"Location": [target]}}
+    return {"match": _match(site), "handle": [answer], "terminal": True}
+
+
+def _answer(site: Site, settings: IngressSettings) -> Json:
+    rule = site.rule
+    handlers: list[Json] = []
+    if rule.allow:
+        refuse = {"handler": "static_response", "status_code": 403, "body": "403: not from this address\n"}
+        outside = [{"not": [{"remote_ip": {"ranges": list(rule.allow)}}]}]
+        handlers.append({"handler": "subroute", "routes": [{"match": outside, "handle": [refuse], "terminal": True}]})
+    if rule.basic_auth:
+        handlers.append(_authentication(site))
+    if rule.maintenance:
+        return _route(site, [*handlers, _unavailable(rule.maintenance, "60")])
+    if rule.body_limit:
+        handlers.append({"handler": "request_body", "max_size": rule.body_limit})
+    if rule.compress:
+        handlers.append({"handler": "encode", "encodings": {"zstd": {}, "gzip": {}}, "prefer": ["zstd", "gzip"]})
+    if rule.response_headers:
+        handlers.append({"handler": "headers", "response": _header_changes(rule.response_headers) | {"deferred": True}})
+    if rule.strip_path and rule.path != "/":
+        handlers.append({"handler": "rewrite", "strip_path_prefix": literal(rule.path)})
+    if not site.upstreams:
+        return _route(site, [*handlers, _unavailable("no task of the service is ready", "1")])
+    return _route(site, [*handlers, _proxy(site, settings)])
+
+
+def _route(site: Site, handlers: list[Json]) -> Json:
+    return {"match": _match(site), "handle": handlers, "terminal": True}
+
+
+def _unavailable(text: str, retry_after: str) -> Json:
+    return {
+        "handler": "static_response",
+        "status_code": 503,
+        "body": literal(f"503: {text}\n"),
+        "headers": {"Retry-After": [retry_after], "Content-Type": ["text/plain; charset=utf-8"]},
+    }
+
+
+def _proxy(site: Site, settings: IngressSettings) -> Json:
+    rule = site.rule
+    transport: Json = {"protocol": "http", "dial_timeout": "2s"}
+    if rule.protocol == "h2c":
+        transport["versions"] = ["h2c", "2"]
+    elif rule.protocol == "https":  # whom the address belongs to the plan says, and no certificate of the container's
+        transport["tls"] = {"insecure_skip_verify": True}
+    policy: Json = {"policy": "random"}
+    if rule.sticky == "cookie":
+        name = "pystack_" + hashlib.sha256(f"{rule.host}{rule.path}".encode()).hexdigest()[:12]
+        policy = {"policy": "cookie", "name": name}
+    elif rule.sticky == "ip":
+        policy = {"policy": "ip_hash"}
+    proxy: Json = {
+        "handler": "reverse_proxy",
+        "upstreams": [{"dial": u.dial} for u in site.upstreams for _ in range(u.shares)],
+        "transport": transport,
+        "load_balancing": {"selection_policy": policy, "try_duration": TRY_FOR, "try_interval": "50ms"},
+        "health_checks": {"passive": {"fail_duration": "2s", "max_fails": 1}},
+    }
+    if rule.request_headers:
+        proxy["headers"] = {"request": _header_changes(rule.request_headers)}
+    if tuple(int(p) for p in settings.version.split(".")[:2] if p.isdigit()) >= STREAM_GRACE_SINCE:
+        proxy["stream_close_delay"] = GRACE
+    return proxy
+
+
+def _authentication(site: Site) -> Json:
+    accounts = [{"username": literal(n), "password": base64.b64encode(h.encode()).decode()} for n, h in site.users]
+    basic = {"hash": {"algorithm": "bcrypt"}, "accounts": accounts, "hash_cache": {}, "realm": "restricted"}
+    return {"handler": "authentication", "providers": {"http_basic": basic}}
+
+
+def _header_changes(pairs: Sequence[tuple[str, str]]) -> Json:
+    put = {name: [literal(value)] for name, value in pairs if value}
+    gone = [name for name, value in pairs if not value]
+    return {**({"set": put} if put else {}), **({"delete": gone} if gone else {})}
+
+
+def literal(text: str) -> str:
+    """*text* for a place where Caddy would put in what a placeholder such as {env.HOME} stands for."""
+    return text.replace("{", "\\{")

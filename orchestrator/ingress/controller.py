@@ -1,0 +1,341 @@
+"""Keeps every proxy of the cluster configured: what the cluster is, compared with what each proxy was last given."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import hashlib
+import logging
+import time
+from collections.abc import Mapping
+
+import msgspec
+
+from agent.contract.task import Task
+from orchestrator.errors import PystackError, RefusedError
+from orchestrator.ingress import caddy
+from orchestrator.ingress.certificates import Certificates
+from orchestrator.ingress.model import SERVICE, STACK, IngressSettings, Overview, ProxyRow, RouteRow
+from orchestrator.ingress.routes import Claim, Site, claims_of, conflicts, hosts_to_certify, issuer_of, sites_for
+from orchestrator.ingress.system_stack import system_stack
+from orchestrator.planning.manifests import ingress_ports
+from orchestrator.server import lifecycle
+from orchestrator.server.events import Emit, Failure, WarningEvent
+from orchestrator.server.plane import ControlPlane
+from orchestrator.server.records import UpOptions
+from orchestrator.server.statuses import may_serve
+from orchestrator.stackfile.certificate_text import CertificateTextError, read_pair
+from orchestrator.stackfile.ingress import secret_problems, users_of
+from orchestrator.stackfile.model import Stack
+from orchestrator.store.interface import Delete, Put
+
+SETTINGS = "ingress/settings"
+FOLLOW_S = 3.0
+"""How long a change of tasks waits for proxies that do not answer."""
+CERTIFICATE_S = 100.0
+"""How long `up` waits for a certificate of the stack."""
+RETRY_S = 1.0
+log = logging.getLogger(__name__)
+
+
+class Proxy(msgspec.Struct):
+    """What is known of a proxy: *start* names the container and its start, *digest* the configuration that it has."""
+
+    start: str = ""
+    digest: str = ""
+    problem: str = ""
+    configured: str = ""
+
+
+class Ingress:
+    """*settings* is None while the cluster has no ingress."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self.plane = plane
+        self.settings: IngressSettings | None = None
+        self.certificates = Certificates(plane.store, plane.contents, self.push, self.trigger)
+        self.proxies: dict[str, Proxy] = {}
+        self._wake = asyncio.Event()
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._loop: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Read the store, and follow the cluster. Raises StoreError."""
+        found = await self.plane.store.get(SETTINGS)
+        self.settings = msgspec.json.decode(found.value, type=IngressSettings) if found else None
+        await self.certificates.load()
+        self.plane.planner.checks.append(self.check)
+        self.plane.executor.finishers.append(self.finish)
+        self.plane.cluster.followers.append(self.follow)
+        self._loop = asyncio.create_task(self._run(), name="ingress")
+
+    # --- what is asked of it -------------------------------------------------------------------------------------
+
+    async def up(self, settings: IngressSettings, emit: Emit) -> list[Failure]:
+        """Run the proxies by *settings*. Raises RefusedError, PystackError."""
+        ports = {settings.http_port, settings.https_port}
+        taken = [
+            f"port {p.published} is published by service {t.service} of stack {t.stack}"
+            for t in self.plane.state.tasks.values()
+            for p in (*ingress_ports(t), *(p for p in t.container.ports if p.mode == "host"))
+            if p.published in ports and p.protocol == "tcp"
+        ]
+        if taken:
+            raise RefusedError(f"{'; '.join(sorted(set(taken)))}: choose others with --http-port and --https-port", 409)
+        await self.plane.store.transact((), [Put(SETTINGS, msgspec.json.encode(settings))])
+        self.settings = settings
+        failures = await self.plane.executor.up(system_stack(settings), UpOptions(pull="never", timeout_s=60.0), emit)
+        await self.push()
+        return failures
+
+    async def down(self, emit: Emit) -> list[Failure]:
+        """Stop the proxies. Certificates stay in the store, for the next time."""
+        failures = await lifecycle.down(self.plane.dispatcher, STACK, volumes=False, emit=emit)
+        await self.plane.store.transact((), [Delete(SETTINGS)])
+        self.settings = None
+        self.proxies.clear()
+        return failures
+
+    def need_settings(self) -> IngressSettings:
+        """Raises RefusedError (404) while there is no ingress."""
+        if self.settings is None:
+            raise RefusedError("the cluster has no ingress yet: `pystack ingress up`", 404)
+        return self.settings
+
+    # --- hooks of the control plane ------------------------------------------------------------------------------
+
+    def check(self, stack: Stack) -> list[str]:
+        """What `plan` has against *stack*: hosts and paths of others, ports of the proxies, secrets that do not do."""
+        if not any(s.ingress for s in stack.services) and self.settings is None:
+            return []
+        wrong = conflicts(stack, [r.stack for r in self.plane.state.stacks.values()])
+        contents = self._secrets(stack)
+        for service in stack.services:
+            for rule in service.ingress:
+                for key, (why, fix) in secret_problems(rule, contents):
+                    wrong.append(f"{rule.where}: services.{service.name}.x-ingress.{key}: {why}\n    → {fix}")
+            ports = {p.published for p in service.container.ports if p.protocol == "tcp"}
+            mine = {self.settings.http_port, self.settings.https_port} if self.settings and stack.name != STACK else set()
+            wrong += [
+                f"{service.where}: services.{service.name}.ports: port {p} is that of the cluster's ingress\n"
+                "    → choose another, or write x-ingress instead"
+                for p in sorted(ports & mine)
+            ]
+        return wrong
+
+    def _secrets(self, stack: Stack) -> dict[str, bytes]:
+        """What the secrets of *stack* contain, as far as the server has them, by their keys."""
+        named = {key for s in stack.services for rule in s.ingress for key in rule.secrets}
+        found: dict[str, bytes] = {}
+        for one in stack.contents:
+            if one.kind == "secret" and one.key in named:
+                content = one.content if one.content is not None else self.plane.contents.read_digest(one.digest)
+                if content is not None:
+                    found[one.key] = content
+        return found
+
+    async def finish(self, stack: Stack, options: UpOptions, emit: Emit) -> list[Failure]:
+        """Wait until what *stack* claims is answered, with certificates. Returns what is not."""
+        claims = claims_of([stack])
+        if not claims:
+            return []
+        if self.settings is None:
+            emit(WarningEvent(message="x-ingress: nothing answers for it yet: run `pystack ingress up`"))
+            return []
+        await self.push()
+        hosts = hosts_to_certify(claims, self.settings)
+        await self.certificates.wait(hosts, min(CERTIFICATE_S, options.timeout_s or CERTIFICATE_S))
+        await self.push()
+        failures = []
+        for claim in claims:
+            one = self.certificates.known.get(claim.rule.host)
+            if claim.rule.host in hosts and (one is None or not one.secret):
+                hosts.pop(claim.rule.host)
+                reason = f"no certificate for {claim.rule.host}: {one.problem if one and one.problem else 'not in time'}"
+                failures.append(Failure(task=f"{stack.name}-{claim.service}", where=claim.rule.where, reason=reason))
+        return failures
+
+    async def follow(self) -> None:
+        """Who answers for a service changed: give the proxies that answer the new lists. Raises nothing."""
+        if self.settings is None:
+            return
+        try:
+            async with asyncio.timeout(FOLLOW_S):
+                await self.push()
+        except TimeoutError:
+            self.trigger()
+
+    def trigger(self) -> None:
+        """Look at everything soon."""
+        self._wake.set()
+
+    # --- the proxies -------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            pause = 3600.0
+            try:
+                if self.settings:
+                    await self.push()
+                    pause = self.certificates.next_due_s(time.time())
+                    if any(p.problem for p in self.proxies.values()):
+                        pause = RETRY_S
+            except PystackError as error:
+                log.warning("ingress: %s", error)
+                pause = RETRY_S
+            except Exception:
+                log.exception("ingress")
+                pause = RETRY_S
+            try:
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def push(self) -> None:
+        """Give each proxy that runs the present configuration; return when those that answer have it."""
+        if self.settings is None:
+            return
+        claims = claims_of(r.stack for r in self.plane.state.stacks.values())
+        await self.certificates.ensure(hosts_to_certify(claims, self.settings), self.settings)
+        running = {t.name: t for t in self.plane.state.tasks.values() if t.stack == STACK and t.service == SERVICE}
+        for gone in self.proxies.keys() - running.keys():
+            del self.proxies[gone]
+        await asyncio.gather(*(self._configure(t) for t in running.values()))
+
+    async def _configure(self, task: Task) -> None:
+        status = self.plane.statuses.by_task.get(task.name)
+        member = self.plane.cluster.members.get(task.node)
+        proxy = self.proxies.setdefault(task.name, Proxy())
+        if status is None or not may_serve(status) or member is None or not member.ready:
+            proxy.problem = ""
+            proxy.digest = ""
+            return
+        async with self._locks.setdefault(task.name, asyncio.Lock()):
+            settings = self.settings
+            if settings is None:
+                return
+            # made only now: of the calls that waited for the one before, the first brings what all of them know
+            document = msgspec.json.encode(self._document(task.node, settings))
+            digest = hashlib.sha256(document).hexdigest()
+            start = f"{status.container} {status.started}"
+            if (proxy.start, proxy.digest) == (start, digest):
+                return
+            path = f"/pystack/containers/{status.container}/http/load"
+            headers = {"Content-Type": "application/json"}
+            try:
+                await member.client.call("POST", path, params={"socket": caddy.ADMIN_SOCKET}, data=document, headers=headers)
+            except PystackError as error:
+                proxy.problem = str(error)
+                self.trigger_later()
+                return
+            proxy.start, proxy.digest, proxy.problem = start, digest, ""
+            proxy.configured = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+    def trigger_later(self) -> None:
+        """Look at everything in a while: a proxy did not take its configuration."""
+        asyncio.get_running_loop().call_later(RETRY_S, self.trigger)
+
+    def _document(self, node: str, settings: IngressSettings) -> caddy.Json:
+        claims = claims_of(r.stack for r in self.plane.state.stacks.values())
+        sites = self._sites(node, claims, settings)
+        pairs = {}
+        for host in hosts_to_certify(claims, settings):
+            if known := self.certificates.pair(host):
+                pairs[host] = (known.chain, known.key)
+        manual = [pair for claim in claims if (pair := self._manual(claim))]
+        unique = dict.fromkeys((*(pairs[h] for h in sorted(pairs)), *manual))
+        return caddy.configuration(sites, unique, self.certificates.challenges, settings)
+
+    def _sites(self, node: str, claims: list[Claim], settings: IngressSettings) -> list[Site]:
+        cluster, state = self.plane.cluster, self.plane.state
+        underlays = {m.node.name: m.node.underlay for m in cluster.members.values()}
+        sites = sites_for(
+            node,
+            claims,
+            settings,
+            state.tasks.values(),
+            state.networks,
+            self.plane.dispatcher.backends(),
+            underlays,
+        )
+        if not any(s.rule.basic_auth for s in sites):
+            return sites
+        owners = {(c.rule.host, c.rule.path): c.stack for c in reversed(claims)}
+        return [self._with_users(s, owners) for s in sites]
+
+    def _with_users(self, site: Site, owners: Mapping[tuple[str, str], str]) -> Site:
+        if not site.rule.basic_auth:
+            return site
+        stack = self.plane.state.stacks[owners[site.rule.host, site.rule.path]].stack
+        content = self._secrets(stack).get(site.rule.basic_auth, b"")
+        return site._replace(users=tuple(users_of(content)))
+
+    def _manual(self, claim: Claim) -> tuple[str, str] | None:
+        """The chain and the key of a rule with tls: manual."""
+        if claim.rule.tls != "manual":
+            return None
+        content = self._secrets(self.plane.state.stacks[claim.stack].stack).get(claim.rule.secret, b"")
+        try:
+            pair = read_pair(content)
+        except CertificateTextError as error:
+            log.warning("%s: %s", claim.rule.where, error)
+            return None
+        return pair.chain, pair.key
+
+    # --- to be seen ----------------------------------------------------------------------------------------------
+
+    def overview(self) -> Overview:
+        """Everything that is answered, and by which proxies. Raises RefusedError (404) while there is no ingress."""
+        settings = self.need_settings()
+        claims = claims_of(r.stack for r in self.plane.state.stacks.values())
+        sites = {(s.rule.host, s.rule.path): s for s in self._sites(self.plane.node, claims, settings)}
+        return Overview(
+            settings=msgspec.structs.replace(settings, trusted=""),
+            proxies=tuple(self._proxy_row(t) for t in self.plane.state.tasks.values() if t.stack == STACK),
+            routes=tuple(self._route_row(c, sites.get((c.rule.host, c.rule.path)), settings) for c in claims),
+        )
+
+    def _proxy_row(self, task: Task) -> ProxyRow:
+        proxy = self.proxies.get(task.name, Proxy())
+        silent = self.plane.cluster.unreachable_reason(task.node)
+        state = silent or proxy.problem or ("ready" if proxy.digest else "not configured yet")
+        return ProxyRow(node=task.node, task=task.name, state=state, configured=proxy.configured)
+
+    def _route_row(self, claim: Claim, site: Site | None, settings: IngressSettings) -> RouteRow:
+        tls = issuer_of(claim.rule, settings)
+        until, problem = 0.0, ""
+        if tls in ("acme", "internal"):
+            one = self.certificates.known.get(claim.rule.host)
+            until = one.not_after if one else 0.0
+            problem = (one.problem if one else "") or ("" if until else "no certificate yet")
+        elif tls == "manual":
+            content = self._secrets(self.plane.state.stacks[claim.stack].stack).get(claim.rule.secret, b"")
+            try:
+                until = read_pair(content, claim.rule.host).not_after.timestamp()
+            except CertificateTextError as error:
+                problem = str(error)
+        ready = site.upstreams if site else ()
+        if not problem and not ready and not claim.rule.maintenance:
+            problem = "no task is ready"
+        expires = datetime.datetime.fromtimestamp(until, datetime.UTC).isoformat(timespec="seconds") if until else ""
+        return RouteRow(
+            host=claim.rule.host,
+            path=claim.rule.path,
+            stack=claim.stack,
+            service=claim.service,
+            port=claim.rule.port,
+            tls=tls,
+            tasks=len(ready),
+            expires=expires,
+            state=problem or "ok",
+            where=claim.rule.where,
+        )
+
+    async def close(self) -> None:
+        """Stop following. The proxies go on with what they have."""
+        if self._loop:
+            self._loop.cancel()
+            await asyncio.gather(self._loop, return_exceptions=True)
+        await self.certificates.close()

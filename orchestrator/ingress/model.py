@@ -1,0 +1,92 @@
+"""What the store keeps of ingress, and what its API answers with."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from agent.contract.wire import WireStruct
+
+STACK = "pystack-ingress"
+"""The system stack of the proxies."""
+SERVICE = "proxy"
+LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
+LETS_ENCRYPT_STAGING = "https://acme-staging-v02.api.letsencrypt.org/directory"
+Issuer = Literal["acme", "internal"]
+
+
+class IngressSettings(WireStruct, frozen=True, kw_only=True):
+    """What `pystack ingress up` was told. *constraints* choose the nodes, as in `deploy.placement.constraints`; *version* is
+    that of the Debian package in *image*. *issuer* certifies where a rule does not say. *directory* is the ACME server's,
+    *trusted* the PEM of the roots that it is trusted by ("" for the host's own), *eab_key_id* and the secret *eab_key* bind
+    the account to one that exists there (RFC 8555 §7.3.4); *dns_hook* is a program of the servers for DNS-01."""
+
+    image: str
+    version: str = ""
+    constraints: tuple[str, ...] = ()
+    http_port: int = 80
+    https_port: int = 443
+    issuer: Issuer = "internal"
+    email: str = ""
+    directory: str = LETS_ENCRYPT
+    trusted: str = ""
+    eab_key_id: str = ""
+    eab_key: str = ""
+    dns_hook: str = ""
+
+
+class Certificate(WireStruct, frozen=True, kw_only=True):
+    """A certificate that the control plane obtained, or wants: the chain and the key are in the cluster's secret *secret*, ""
+    until there is one. Times are seconds since 1970. *problem* says why the last try failed, *failures* how many did in a row;
+    the next one is not before *retry_at*."""
+
+    host: str
+    issuer: Issuer
+    secret: str = ""
+    not_before: float = 0.0
+    not_after: float = 0.0
+    problem: str = ""
+    failures: int = 0
+    retry_at: float = 0.0
+
+    @property
+    def key(self) -> str:
+        """The key in the store."""
+        return f"ingress/certificates/{self.host}"
+
+    def due(self, now: float) -> bool:
+        """Whether it is to be obtained, for the first time or because a third of its time is left."""
+        if now < self.retry_at:
+            return False
+        return not self.secret or now >= self.not_after - (self.not_after - self.not_before) / 3
+
+
+class RouteRow(WireStruct, frozen=True, kw_only=True, omit_defaults=False):
+    """One row of `pystack ingress ls`. *expires* is when the certificate ends, "" for none; *state* is ok, or what is wrong."""
+
+    host: str
+    path: str
+    stack: str
+    service: str
+    port: int
+    tls: str
+    tasks: int
+    expires: str
+    state: str
+    where: str
+
+
+class ProxyRow(WireStruct, frozen=True, kw_only=True, omit_defaults=False):
+    """A proxy: *state* is ready, or why it does not have the present configuration."""
+
+    node: str
+    task: str
+    state: str
+    configured: str
+
+
+class Overview(WireStruct, frozen=True, kw_only=True, omit_defaults=False):
+    """The answer of `GET /v1/ingress`."""
+
+    settings: IngressSettings
+    proxies: tuple[ProxyRow, ...]
+    routes: tuple[RouteRow, ...]

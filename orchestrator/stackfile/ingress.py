@@ -1,0 +1,189 @@
+"""`x-ingress:` of a service: hosts and paths at which the cluster's ingress answers for it.
+
+Source: RFC 1123 §2.1 and RFC 1035 §2.3.4 (host names), RFC 5890 (names that are no ASCII), RFC 3986 §3.3 (paths), RFC 9110
+§5.1 and §5.5 (headers).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from orchestrator.stackfile.certificate_text import CertificateTextError, read_pair
+from orchestrator.stackfile.field_readers import Fields, ServiceContext, flag, integer, scalar, size
+from orchestrator.stackfile.load_context import LoadContext
+from orchestrator.stackfile.marked_document import Path_
+from orchestrator.stackfile.model import IngressRule, Service, StackContent
+
+_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_PATH = re.compile(r"/[A-Za-z0-9._~!$&'()+,;=:@/-]*")
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_BCRYPT_LINE = re.compile(r"[^:\s]+:\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}")
+LONGEST_HOST = 253
+LARGEST_WEIGHT = 1000
+HOP_BY_HOP = frozenset(
+    {"connection", "content-length", "host", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
+)
+"""Headers that frame a message or choose its receiver: a stack file does not set them. Source: RFC 9110 §7.6.1, RFC 9112."""
+
+
+class HostNameError(ValueError):
+    """A text that is no host name; the message says why."""
+
+
+def host_name(text: str) -> str:
+    """*text* in lower case and in ASCII. Raises HostNameError."""
+    bare = text.removeprefix("*.").rstrip(".")
+    try:
+        ipaddress.ip_address(bare.strip("[]"))
+    except ValueError:
+        pass
+    else:
+        raise HostNameError("is an address, and certificates are for names")
+    try:
+        bare = bare.lower() if bare.isascii() else bare.encode("idna").decode()
+    except UnicodeError:
+        raise HostNameError("is no host name") from None
+    labels = bare.split(".")
+    if "*" in bare:
+        raise HostNameError("has its * in another place than `*.` in front")
+    if len(bare) > LONGEST_HOST or not all(_LABEL.fullmatch(label) for label in labels) or labels[-1].isdigit():
+        raise HostNameError("is no host name")
+    return f"*.{bare}" if text.startswith("*.") else bare
+
+
+def path_problem(text: str) -> str:
+    """Why *text* is no path of a rule, "" if it is one."""
+    if not _PATH.fullmatch(text):
+        return "is no path"
+    if "//" in text or any(part in (".", "..") for part in text.split("/")):
+        return "has an empty segment, . or .., which clients and servers read in different ways"
+    return ""
+
+
+def ingress(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+    """Read services.*.x-ingress."""
+    out = []
+    for number, item in enumerate(draft.reading.sequence(value, path)):
+        at = (*path, number)
+        before = len(draft.reading.problems)
+        fields = _rule(draft, draft.reading.mapping(item, at), at)
+        if len(draft.reading.problems) == before:
+            out.append(IngressRule(**fields, where=str(draft.reading.mark(at))))
+    return {"ingress": tuple(out)}
+
+
+def _rule(draft: ServiceContext, body: dict[str, Any], at: Path_) -> Fields:
+    fields: Fields = {}
+    try:
+        fields["host"] = host_name(scalar(body["host"]))
+    except HostNameError as error:
+        draft.problem((*at, "host"), f"{scalar(body['host'])[:300]!r} {error}", "write shop.example.org or *.example.org")
+    if "path" in body:
+        text = scalar(body["path"])
+        if why := path_problem(text):
+            draft.problem((*at, "path"), f"{text[:300]!r} {why}", "write /api, without % and without a query")
+        fields["path"] = text.rstrip("/") or "/"
+    fields |= integer("port", 1, 65535)(draft, body["port"], (*at, "port"))
+    if "weight" in body:
+        fields |= integer("weight", 0, LARGEST_WEIGHT)(draft, body["weight"], (*at, "weight"))
+    if "body_limit" in body:
+        fields |= size("body_limit")(draft, body["body_limit"], (*at, "body_limit"))
+    fields |= {k: flag(body[k]) for k in ("strip_path", "redirect", "compress") if k in body}
+    fields |= {k: scalar(body[k]) for k in ("protocol", "sticky", "tls", "secret", "basic_auth", "maintenance") if k in body}
+    headers = draft.reading.mapping(body.get("headers"), (*at, "headers"))
+    for kind in ("request", "response"):
+        fields[f"{kind}_headers"] = tuple(_headers(draft, headers.get(kind), (*at, "headers", kind)))
+    fields["allow"] = tuple(_networks(draft, body.get("allow") or (), (*at, "allow")))
+    _check_tls(draft, body, at)
+    for key in ("secret", "basic_auth"):
+        _check_declared(draft, scalar(body.get(key)), (*at, key))
+    return fields
+
+
+def _check_tls(draft: ServiceContext, body: dict[str, Any], at: Path_) -> None:
+    if body.get("tls") == "manual" and not body.get("secret"):
+        draft.problem(at, "tls: manual needs secret", "name a secret with the chain and the key, as PEM")
+    if body.get("secret") and body.get("tls") != "manual":
+        draft.problem((*at, "secret"), "is for tls: manual alone", "add tls: manual, or remove it")
+    if body.get("tls") == "acme" and scalar(body.get("host")).count(".") == 0:
+        draft.problem((*at, "tls"), "no authority certifies a name without a dot", "tls: internal")
+
+
+def _check_declared(draft: ServiceContext, key: str, at: Path_) -> None:
+    if key and key not in draft.reading.mapping(draft.reading.tree.value.get("secrets"), ("secrets",)):
+        draft.reading.check(at, f"secret {key!r} is not declared", "declare it under secrets:")
+
+
+def header_problem(name: str, value: str) -> str:
+    """Why a file may not set this header, "" if it may."""
+    if not _HEADER.fullmatch(name):
+        return "is no name of a header"
+    if name.lower() in HOP_BY_HOP:
+        return "frames the message: it cannot be set"
+    if any((c < " " and c != "\t") or c == "\x7f" for c in value):
+        return "has a control character in it: a header is one line of text"
+    return ""
+
+
+def _headers(draft: ServiceContext, value: Any, at: Path_) -> Iterator[tuple[str, str]]:
+    for name, item in draft.reading.mapping(value, at).items():
+        if why := header_problem(scalar(name), scalar(item)):
+            draft.problem((*at, name), why)
+        else:
+            yield scalar(name), scalar(item)
+
+
+def _networks(draft: ServiceContext, value: Iterable[Any], at: Path_) -> Iterator[str]:
+    for number, item in enumerate(value):
+        try:
+            yield str(ipaddress.ip_network(scalar(item)))
+        except ValueError:
+            draft.problem(
+                (*at, number), f"{scalar(item)[:300]!r} is no network", "write 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32"
+            )
+
+
+def check_secrets(reading: LoadContext, services: Iterable[Service], contents: Sequence[StackContent]) -> None:
+    """What secrets of rules contain: a chain and its key for the host, or users. Those made by hand the server looks at."""
+    known = {c.key: c.content for c in contents if c.kind == "secret" and c.content is not None}
+    for service in services:
+        for number, rule in enumerate(service.ingress):
+            at: Path_ = ("services", service.name, "x-ingress", number)
+            for key, why in secret_problems(rule, known):
+                reading.check((*at, key), why[0], why[1])
+
+
+def secret_problems(rule: IngressRule, contents: dict[str, bytes]) -> Iterator[tuple[str, tuple[str, str]]]:
+    """(key of the rule, (why, what to do)) for each secret of *rule* among *contents* that does not do."""
+    if rule.secret in contents:
+        try:
+            read_pair(contents[rule.secret], rule.host)
+        except ModuleNotFoundError:
+            pass  # a client alone has no library for certificates: the server looks at them
+        except CertificateTextError as error:
+            yield "secret", (f"secret {rule.secret!r}: {error}", "one PEM file: the certificate, those between, and the key")
+    if rule.basic_auth in contents:
+        text = contents[rule.basic_auth].decode(errors="replace")
+        lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+        if not lines:
+            yield "basic_auth", (f"secret {rule.basic_auth!r} has no users", "add lines with `htpasswd -nB USER`")
+        for number, line in enumerate(lines, 1):
+            if not _BCRYPT_LINE.fullmatch(line.strip()):
+                yield (
+                    "basic_auth",
+                    (f"line {number} of secret {rule.basic_auth!r} is not USER:$2y$…", "make it with `htpasswd -nB USER`"),
+                )
+
+
+def users_of(content: bytes) -> list[tuple[str, str]]:
+    """(name, bcrypt hash) of each line of a secret that `check_secrets` found good."""
+    lines = content.decode(errors="replace").splitlines()
+    return [
+        (name, hashed)
+        for line in lines
+        if _BCRYPT_LINE.fullmatch(line.strip())
+        for name, _, hashed in [line.strip().partition(":")]
+    ]

@@ -1,0 +1,202 @@
+"""`x-ingress`, and the labels of other proxies: what is read, and what is told with its place."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.ingress.authority import issue, make_root
+from orchestrator.stackfile.certificate_text import CertificateTextError, covers, read_pair
+from orchestrator.stackfile.ingress import HostNameError, host_name, path_problem
+from orchestrator.stackfile.load import Loaded, Options, load
+from orchestrator.stackfile.model import IngressRule
+from orchestrator.stackfile.problem import StackFileError
+
+
+def read(folder: Path, text: str) -> Loaded:
+    path = folder / "stack.yml"
+    path.write_text(text)
+    return load(Options(files=(str(path),)), {})
+
+
+def rules(folder: Path, service: str) -> tuple[IngressRule, ...]:
+    return read(folder, f"services:\n  web:\n    image: i\n{service}").stack.services[0].ingress
+
+
+def problems(folder: Path, entry: str, more: str = "") -> str:
+    with pytest.raises(StackFileError) as error:
+        read(folder, f"services:\n  web:\n    image: i\n    expose: [80]\n    x-ingress:\n      - {entry}\n{more}")
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("Shop.Example.ORG", "shop.example.org"),
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("*.a.org", "*.a.org"),
+        ("a.org.", "a.org"),
+    ],
+)
+def test_names_of_hosts(text: str, name: str) -> None:
+    assert host_name(text) == name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        ".",
+        "a..b",
+        "a_b.org",
+        "-a.org",
+        "10.0.0.1",
+        "[::1]",
+        "a.*.org",
+        "*",
+        "a/b",
+        "a:80",
+        "{env.X}",
+        "a b",
+        "a" * 64,
+        "1.2",
+    ],
+)
+def test_what_is_no_name_of_a_host(text: str) -> None:
+    with pytest.raises(HostNameError):
+        host_name(text)
+
+
+@pytest.mark.parametrize("text", ["", "a", "/a//b", "/a/../b", "/.", "/a%2f", "/a?b", "/a#b", "/{x}", "/a b", "/*"])
+def test_what_is_no_path(text: str) -> None:
+    assert path_problem(text)
+
+
+def test_every_mistake_of_a_rule_has_its_place(tmp_path: Path) -> None:
+    told = problems(
+        tmp_path,
+        '{host: a_b, path: "/../x", port: 99999, weight: -1, allow: [10.0.0.1/8], tls: manual, '
+        'headers: {request: {Host: x, "a b": y}}, basic_auth: nobody}',
+    )
+    for place in ("host", "path", "port", "weight", "allow[0]", "headers.request.Host", "headers.request.a b", "basic_auth"):
+        assert f"services.web.x-ingress[0].{place}: " in told, place
+    assert "tls: manual needs secret" in told
+    assert all(f"{tmp_path}/stack.yml:6:" in line for line in told.splitlines() if "x-ingress" in line)
+
+
+def test_a_port_that_the_service_does_not_have(tmp_path: Path) -> None:
+    assert "services.web.x-ingress[0].port: the service has no port 81\n    → ports: and expose: have 80" in problems(
+        tmp_path, "{host: a.org, port: 81}"
+    )
+
+
+def test_one_host_and_path_twice(tmp_path: Path) -> None:
+    assert "a.org/ is x-ingress[0] already" in problems(tmp_path, "{host: a.org, port: 80}\n      - {host: A.org, port: 80}")
+
+
+def test_a_certificate_must_fit(tmp_path: Path) -> None:
+    now = datetime.datetime.now(datetime.UTC)
+    root = make_root("r", now)
+    good, other = issue(root, "a.org", now), issue(root, "a.org", now)
+    secret = "secrets: {pem: {file: ./pem}}"
+    entry = "{host: a.org, port: 80, tls: manual, secret: pem}"
+    for content, why in (
+        (b"hello", "there is no certificate in it"),
+        (good.partition(b"-----BEGIN PRIVATE")[0], "there is no private key in it"),
+        (
+            good.partition(b"-----BEGIN PRIVATE")[0] + b"-----BEGIN PRIVATE" + other.partition(b"-----BEGIN PRIVATE")[2],
+            "not that of",
+        ),
+        (issue(root, "b.org", now), "the certificate is for b.org, not for a.org"),
+        (issue(root, "a.org", now - datetime.timedelta(days=40)), "the certificate ended on"),
+    ):
+        (tmp_path / "pem").write_bytes(content)
+        told = problems(tmp_path, entry, secret)
+        assert "x-ingress[0].secret: secret 'pem': " in told
+        assert why in told
+    (tmp_path / "pem").write_bytes(good)
+    stack = read(tmp_path, f"services:\n  web:\n    image: i\n    x-ingress: [{entry}]\n{secret}").stack
+    assert stack.contents[0].content == good
+
+
+def test_a_wildcard_stands_for_one_label() -> None:
+    assert covers("*.a.org", "b.a.org")
+    assert covers("*.a.org", "*.a.org")
+    assert not any(covers("*.a.org", h) for h in ("a.org", "c.b.a.org", "*.b.a.org"))
+    with pytest.raises(CertificateTextError):
+        read_pair(b"")
+
+
+def test_users_are_lines_of_htpasswd(tmp_path: Path) -> None:
+    (tmp_path / "users").write_text("ann:secret\n")
+    told = problems(tmp_path, "{host: a.org, port: 80, basic_auth: users}", "secrets: {users: {file: ./users}}")
+    assert "x-ingress[0].basic_auth: line 1 of secret 'users' is not USER:$2y$…" in told
+
+
+TRAEFIK = """
+    expose: [3000]
+    labels:
+      - traefik.enable=true
+      - traefik.http.routers.plain.rule=Host(`a.org`)
+      - traefik.http.routers.plain.entrypoints=web
+      - traefik.http.routers.plain.middlewares=up
+      - traefik.http.middlewares.up.redirectscheme.scheme=https
+      - traefik.http.routers.app.rule=(Host(`a.org`) || Host(`b.org`))
+      - traefik.http.routers.app.tls.certresolver=le
+      - traefik.http.routers.app.middlewares=cut@docker,lists
+      - traefik.http.middlewares.cut.stripprefix.prefixes=/x
+      - traefik.http.middlewares.lists.ipallowlist.sourcerange=10.0.0.0/8, 192.0.2.1
+      - traefik.http.services.app.loadbalancer.server.port=8080
+"""
+
+
+def test_labels_of_traefik(tmp_path: Path) -> None:
+    found = {r.host: r for r in rules(tmp_path, TRAEFIK)}
+    assert set(found) == {"a.org", "b.org"}, "the router that redirects is not another one"
+    one = found["a.org"]
+    assert (one.port, one.tls, one.strip_path, one.allow) == (8080, "", True, ("10.0.0.0/8", "192.0.2.1/32"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ("{caddy: a.org, caddy.reverse_proxy: '{{upstreams 8080}}', caddy.tls: internal}", ("a.org", "/", 8080, "internal")),
+        (
+            "{caddy: 'http://a.org', caddy.handle_path: /api/*, caddy.reverse_proxy: '{{upstreams}}'}",
+            ("a.org", "/api", 3000, "off"),
+        ),
+        ("{caddy_1: a.org, caddy_1.reverse_proxy: '{{upstreams}}'}", ("a.org", "/", 3000, "")),
+    ],
+)
+def test_labels_of_caddy(tmp_path: Path, labels: str, expected: tuple[Any, ...]) -> None:
+    (one,) = rules(tmp_path, f"    expose: [3000]\n    labels: {labels}\n")
+    assert (one.host, one.path, one.port, one.tls) == expected
+
+
+def test_ports_of_uncloud(tmp_path: Path) -> None:
+    found = rules(tmp_path, "    x-ports: ['a.org:80/https', 'b.org:81/http', '80:80/tcp@host']\n")
+    assert [(r.host, r.port, r.tls) for r in found] == [("a.org", 80, ""), ("b.org", 81, "off")]
+
+
+def test_what_has_no_effect_is_a_warning_with_its_line(tmp_path: Path) -> None:
+    labels = (
+        "    labels:\n      traefik.http.routers.a.rule: HostRegexp(`a`)\n      traefik.tcp.routers.b.rule: HostSNI(`b`)\n"
+        "      caddy: c.org\n      caddy.import: x\n    x-caddy: respond hello\n"
+    )
+    loaded = read(tmp_path, f"services:\n  web:\n    image: i\n{labels}")
+    told = [str(w) for w in loaded.warnings]
+    for line, label in (
+        (5, "traefik.http.routers.a.rule"),
+        (6, "traefik.tcp.routers.b.rule"),
+        (8, "caddy.import"),
+        (9, "x-caddy"),
+    ):
+        assert any(f"stack.yml:{line}:" in t and label in t for t in told), (line, told)
+
+
+def test_labels_are_left_to_the_proxy_that_is_in_the_file(tmp_path: Path) -> None:
+    text = f"services:\n  web:\n    image: i\n{TRAEFIK}\n  proxy: {{image: 'docker.io/library/traefik:v3'}}\n"
+    assert read(tmp_path, text).stack.services[0].ingress == ()
