@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +32,6 @@ def apply(
     import msgspec
 
     from orchestrator.cli.build import build_services
-    from orchestrator.cli.output import consume_events
     from orchestrator.server.events import TaskEvent
     from orchestrator.stackfile.graph import needed
 
@@ -74,16 +72,16 @@ def apply(
                 last = event
                 return
 
-    with _left_running(client, "" if options.get("attached") else loaded.stack.name):
-        consume_events(events(), shown)
+    _follow(client, events(), shown, "" if options.get("attached") else loaded.stack.name)
     return last
 
 
-@contextlib.contextmanager
-def _left_running(client: Client, stack: str) -> Iterator[None]:
-    """Ctrl-C meanwhile asks what becomes of the rollout of *stack*, "" for none."""
+def _follow(client: Client, events: Iterator[Event], shown: Progress, stack: str) -> None:
+    """Show *events* to their end; ctrl-C meanwhile asks what becomes of the rollout of *stack*, "" for none."""
+    from orchestrator.cli.output import consume_events
+
     try:
-        yield
+        consume_events(events, shown)
     except KeyboardInterrupt:
         if stack:
             from orchestrator.cli.rollout import interrupted

@@ -167,7 +167,7 @@ class PlanExecutor:
         stack = self._contents.with_digests(stack)
         before = control.before or (self._state.stacks[stack.name].stack if stack.name in self._state.stacks else stack)
         changed = {s.name for s in plan.changes if s.kind == "task"}
-        absent = self._waiting_for_nodes(stack, plan)
+        absent = _waiting_for_nodes(stack, plan, self._dispatcher)
         failures = await prepare_nodes(
             self._dispatcher.cluster,
             self._images,
@@ -206,12 +206,6 @@ class PlanExecutor:
         if rollout.reverted:
             await self._write_reverted(stack, rollout.reverted, before, options)
         return [await self._dispatcher.with_log(f) for f in failures]
-
-    def _waiting_for_nodes(self, stack: Stack, plan: Plan) -> set[str]:
-        """The tasks of mode global on nodes that do not answer: nobody else can have them, and nobody waits for them."""
-        everywhere = {s.name for s in stack.services if s.mode == "global"}
-        tasks = plan.desired.tasks
-        return {t.name for t in tasks if t.service in everywhere and self._dispatcher.unreachable_reason(t)}
 
     def _rollout(
         self, stack: Stack, plan: Plan, options: UpOptions, rolling: Mapping[str, Mapping[str, Task]], actions: UpdateExecutor
@@ -341,3 +335,10 @@ def _backwards(service: Service) -> Service:
     if service.is_job:
         return service
     return msgspec.structs.replace(service, update=service.rollback or UpdateConfig(), staged=None)
+
+
+def _waiting_for_nodes(stack: Stack, plan: Plan, dispatcher: Dispatcher) -> set[str]:
+    """The tasks of mode global on nodes that do not answer: nobody else can have them, and nobody waits for them."""
+    everywhere = {s.name for s in stack.services if s.mode == "global"}
+    tasks = plan.desired.tasks
+    return {t.name for t in tasks if t.service in everywhere and dispatcher.unreachable_reason(t)}
