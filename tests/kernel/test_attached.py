@@ -75,5 +75,8 @@ def test_anonymous_volumes_are_kept_or_renewed(stack: Stack) -> None:
 
 def test_bad_wishes_are_refused(stack: Stack) -> None:
     stack.write(FILE % 0)
-    for options in (["--exit-code-from", "nope"], ["--no-attach", "nope"], ["--attach", "--no-start"], ["-d", "--attach"]):
+    for options in (["--exit-code-from", "nope"], ["--no-attach", "nope"]):
+        done = stack.run("up", *options, check=False)
+        assert (done.returncode, "no such service: nope; stack " in done.stderr) == (1, True)
+    for options in (["--attach", "--no-start"], ["-d", "--attach"]):
         assert stack.run("up", *options, check=False).returncode == 2
