@@ -67,7 +67,7 @@ def test_a_shell_is_offered_the_names_that_there_are(lab: Pystack, stack: Stack)
     ):
         found = offered(lab, place, words)
         assert wanted <= found, (words, found)
-    assert offered(lab, place, "pystack", "roll") == {"rollback"}
+    assert offered(lab, place, "pystack", "rollb") == {"rollback"}
     assert "--remove-orphans" in offered(lab, place, "pystack up", "--rem")
 
 
