@@ -118,7 +118,7 @@ def test_a_schedule_runs_at_its_times_and_by_hand(stack: Stack) -> None:
     assert len({t["output"][0] for t in many["tasks"]}) == 3
     eventually(lambda: check(stack.ps() == {}))  # containers of runs go, what they said stays
     refused = stack.pystack("cron", "run", *one, "nobody", check=False)
-    assert "has no service nobody" in refused.stderr
+    assert "no such service: nobody; stack " in refused.stderr
     stack.down()
     assert stack.pystack.json("cron", "ls", "--all", "--format", "json") == []
 
