@@ -773,6 +773,16 @@ SERVICE = record(
             "Runs at these times, and not in between.",
         ),
         "x-ingress": key(INGRESS, "Hosts and paths at which `pystack ingress` answers for it."),
+        "x-metrics": key(
+            record(
+                {
+                    "port": key(WHOLE, "The container's port."),
+                    "path": key(TEXT, "Where it answers; /metrics if not said."),
+                },
+                "port",
+            ),
+            "Where each of its tasks answers with metrics of its own: Prometheus finds them at `/v1/sd`.",
+        ),
     }
 )
 

@@ -46,6 +46,7 @@ from orchestrator.stackfile.interpolate import InvalidError
 from orchestrator.stackfile.load_context import LoadContext
 from orchestrator.stackfile.marked_document import Path_
 from orchestrator.stackfile.merge import as_mapping
+from orchestrator.stackfile.metrics_key import x_metrics
 from orchestrator.stackfile.model import Dependency, Placement, Provider, Service, StartHook, WatchRule
 from orchestrator.stackfile.mounts import tmpfs, volumes
 from orchestrator.stackfile.networks import mac_address, network_mode, networks, service_links
@@ -80,6 +81,7 @@ SERVICE_FIELDS = (
     "service_labels",
     "bandwidth",
     "ingress",
+    "metrics",
 )
 
 
@@ -514,6 +516,7 @@ KEYS: dict[str, FieldReader] = {
     "x-job": x_job,
     "x-schedule": x_schedule,
     "x-ingress": ingress,
+    "x-metrics": x_metrics,
     "scale": integer("replicas", 0),
     "profiles": nothing,
     "configs": granted("configs", ""),
