@@ -20,6 +20,7 @@ async def leave(request: web.Request) -> web.Response:
     farewell, member = await given(request, Farewell), converger.manifest.member
     if member != farewell.member:
         raise ConflictError(f"this node is {f'member {member} of a cluster' if member else 'no member of a cluster'}")
+    converger.membership.leave(member)
     await request.app[MANIFEST_WATCHER].disable()
     await converger.apply(Manifest())
     return web.Response(body=msgspec.json.encode(farewell), content_type="application/json")

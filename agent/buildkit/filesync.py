@@ -14,13 +14,15 @@ import tarfile
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from agent.buildkit import wire
 from agent.buildkit.grpc import CallError, Stream
 from agent.buildkit.messages import DATA, ERR, FIN, REQ, STAT, Packet, Stat
 from agent.contract.printable import quoted
-from agent.errors import BadRequestError
+from agent.errors import AgentError, BadRequestError, of_worker
 from agent.settings import ImageLimits
+from agent.trees import process
 
 _DIR, _LINK, _DEVICE, _PIPE, _SOCKET, _CHAR = 1 << 31, 1 << 27, 1 << 26, 1 << 25, 1 << 24, 1 << 21
 _SETUID, _SETGID, _STICKY = 1 << 23, 1 << 22, 1 << 20
@@ -223,10 +225,13 @@ def _go_mode(mode: int) -> int:
 
 
 async def send(stream: Stream, archive: Path) -> None:
-    """Send the tree that the tar *archive* holds, which is this node's own. Raises CallError."""
-    with tarfile.open(archive, "r:", errors="surrogateescape") as members, archive.open("rb") as file:
-        entries = sorted(members.getmembers(), key=lambda e: e.name.split("/"))
-        entries = [e for e in entries if e.name.strip("./")]
+    """Send the tree that the tar *archive* holds; a confined worker reads its headers. Raises CallError, AgentError."""
+    reply = await process.asked("headers", (str(archive),))
+    if "error" in reply:
+        raise of_worker(reply, AgentError)
+    entries = sorted(reply["entries"], key=lambda e: e["name"].split("/"))
+    entries = [e for e in entries if e["name"].strip("./")]
+    with archive.open("rb") as file:
         for entry in entries:
             await stream.send(Packet(type=STAT, stat=_stat(entry)))
         await stream.send(Packet(type=STAT))
@@ -239,8 +244,8 @@ async def send(stream: Stream, archive: Path) -> None:
             if packet.type != REQ or packet.id >= len(entries):
                 raise BadRequestError("the client asks for a file that is not there")
             entry = entries[packet.id]
-            file.seek(entry.offset_data)
-            left = entry.size if entry.isreg() else 0
+            file.seek(entry["offset"])
+            left = entry["size"]
             while left > 0 and (data := file.read(min(PIECE, left))):
                 left -= len(data)
                 await stream.send(Packet(type=DATA, id=packet.id, data=data))
@@ -250,26 +255,26 @@ async def send(stream: Stream, archive: Path) -> None:
         pass
 
 
-def _stat(entry: tarfile.TarInfo) -> Stat:
-    kind, link = 0, ""
-    if entry.isdir():
-        kind = _DIR
-    elif entry.issym():
-        kind, link = _LINK, entry.linkname
-    elif entry.islnk():
-        link = entry.linkname.removeprefix("./")
-    elif entry.isfifo():
-        kind = _PIPE
-    elif entry.ischr() or entry.isblk():
-        kind = _DEVICE | (_CHAR if entry.ischr() else 0)
+_KINDS = {
+    tarfile.DIRTYPE: _DIR,
+    tarfile.SYMTYPE: _LINK,
+    tarfile.FIFOTYPE: _PIPE,
+    tarfile.CHRTYPE: _DEVICE | _CHAR,
+    tarfile.BLKTYPE: _DEVICE,
+}
+
+
+def _stat(entry: dict[str, Any]) -> Stat:
+    kind = entry["type"].encode("latin-1")
+    link = entry["linkname"].removeprefix("./") if kind == tarfile.LNKTYPE else entry["linkname"]
     return Stat(
-        path=entry.name.removeprefix("./").rstrip("/"),
-        mode=_go_mode(entry.mode) | kind,
-        uid=entry.uid,
-        gid=entry.gid,
-        size=entry.size if entry.isreg() else 0,
-        mtime=int(entry.mtime * 1_000_000_000),
-        linkname=link,
-        devmajor=entry.devmajor,
-        devminor=entry.devminor,
+        path=entry["name"].removeprefix("./").rstrip("/"),
+        mode=_go_mode(entry["mode"]) | _KINDS.get(kind, 0),
+        uid=entry["uid"],
+        gid=entry["gid"],
+        size=entry["size"],
+        mtime=entry["mtime"],
+        linkname=link if kind in (tarfile.SYMTYPE, tarfile.LNKTYPE) else "",
+        devmajor=entry["devmajor"],
+        devminor=entry["devminor"],
     )

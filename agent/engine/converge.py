@@ -19,6 +19,7 @@ from agent.contract.task import LAST_GRACE_S, LEASE_S, Task
 from agent.engine import changing, creating, sharing, stopping
 from agent.engine.engine import Engine
 from agent.engine.lease_fence import LeaseFence
+from agent.engine.membership import Membership
 from agent.engine.records import Record
 from agent.engine.recovery import recover
 from agent.errors import AgentError, ImageNotFoundError, NotModifiedError, user_message
@@ -56,6 +57,7 @@ class Converger:
         self._file = engine.paths.root / "manifest.json"
         self._fence = engine.boot_fence
         self.lease = LeaseFence(time.monotonic)
+        self.membership = Membership(engine.paths.root / "left.json")
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
         self._errors: dict[str, str] = {}
@@ -106,6 +108,7 @@ class Converger:
 
     async def apply(self, manifest: Manifest) -> None:
         """Take over *manifest*; returns when it is kept on disk and work has begun, not when it is done."""
+        self.membership.check(manifest.member)
         before = self.tasks
         around = _network_parts(self.manifest)
         failpoint("manifest.keep")

@@ -39,7 +39,7 @@ def _members(file: BinaryIO, bounds: Bounds) -> dict[str, tuple[int, int]]:
     files: dict[str, tuple[int, int]] = {}
     links: dict[str, str] = {}
     end = 0
-    for entry in _entries(file):
+    for entry in entries(file):
         if entry.offset_data < end or entry.size < 0:
             raise TreeError(f"the archive's entry {quoted(entry.name)} lies within another one")
         end = entry.offset_data + (entry.size if entry.isreg() and entry.sparse is None else 0)
@@ -67,7 +67,8 @@ def _members(file: BinaryIO, bounds: Bounds) -> dict[str, tuple[int, int]]:
     return files
 
 
-def _entries(file: BinaryIO) -> list[tarfile.TarInfo]:
+def entries(file: BinaryIO) -> list[tarfile.TarInfo]:
+    """The headers of the plain tar *file*, at most one more than MAX_MEMBERS. Raises TreeError for a damaged one."""
     found: list[tarfile.TarInfo] = []
     at = -1
     try:

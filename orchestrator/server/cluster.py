@@ -25,7 +25,7 @@ from orchestrator.server.members import NodeConnection, key_of, published_info
 from orchestrator.server.node_add import NodeAddRequest, install_node, own_host_key
 from orchestrator.server.node_tunnel import make_tunnel
 from orchestrator.server.path_mtu import probe_path_mtu
-from orchestrator.server.removed_nodes import RemovedNodes, tombstone
+from orchestrator.server.removed_nodes import RemovedNodes, said, tombstone
 from orchestrator.store.interface import Delete, Put, Store, StoreError
 from orchestrator.transport.manifest_publisher import EtcdManifestPublisher, prefix_of
 
@@ -204,6 +204,11 @@ class Cluster:
         """The names of the nodes that answer, and took the last manifest that was offered to them."""
         return {name for name, member in self.members.items() if member.ready and not member.refusal}
 
+    @property
+    def away(self) -> set[str]:
+        """The names of the nodes that say nothing, or cannot take what they are told: nothing of them is waited for."""
+        return {n for n, m in self.members.items() if m.refusal or not (m.ready or m.streaming)}
+
     def is_fenced(self, name: str) -> bool:
         """Whether node *name* surely runs none of its strict tasks any more: it has not been heard for so long that its lease
         has ended. Of one that is gone from the cluster, since it is gone, or since this server leads."""
@@ -364,8 +369,13 @@ class Cluster:
         await self.store.transact((), [Delete(f"nodes/{member.node.name}"), put])
         self._saved_info.pop(member.node.name, None)
         self._gone_since[member.node.name] = asyncio.get_running_loop().time()
-        await self._forget(member)
-        self._removed.tell(removed)
+        self.members.pop(member.node.name, None)
+        told = member.ready and await said(member.client, member.node)
+        await member.close()
+        if told:
+            await self._removed.forget(member.node)
+        else:
+            self._removed.tell(removed)
         if member.manifest_publisher:
             await member.manifest_publisher.clear()
             await self.store.revoke_read(member.node.name)

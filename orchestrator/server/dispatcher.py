@@ -133,8 +133,10 @@ class Dispatcher:
         waited for until the lease of its node has ended, too."""
 
         def answer() -> bool | None:
-            local, ready = self.cluster.local, self.cluster.obedient
-            self.statuses.forget({n for n in names if self.statuses.nodes.get(n, local) not in ready})
+            # one that is about to be ready again has said what it runs: that must not be forgotten
+            here = self.cluster.members.keys() - self.cluster.away
+            ready, local = self.cluster.obedient, self.cluster.local
+            self.statuses.forget({n for n in names if self.statuses.nodes.get(n, local) not in here})
             if any(n in self.statuses.by_task for n in names):
                 return None
             at = {self._strict[n] for n in names if n in self._strict}

@@ -72,6 +72,8 @@ class NodeConnection:
         """Since when the node does not answer, by the loop's clock in seconds; None while it does."""
         self._manifest = manifest
         self._on_status = on_status
+        self.streaming = False
+        """Whether the node says its statuses now; it is ready a moment later, when its info is known."""
         self.refusal = ""
         """Why the node did not take its last manifest, "" if it did; it is offered again and again."""
         self._delivery: asyncio.Future[None] | None = None
@@ -114,6 +116,7 @@ class NodeConnection:
             try:
                 async for status in self.client.statuses():
                     pause = 0.05
+                    self.streaming = True
                     if status is None:
                         await self._connected()
                     else:
@@ -121,6 +124,7 @@ class NodeConnection:
             except (UnreachableError, RefusedError) as error:
                 if self.tunnel is None or self.ready or self.client.silent:
                     self.problem = error.reason if isinstance(error, SilentNodeError) else str(error)
+            self.streaming = False
             if self.ready:
                 self.silent_since = asyncio.get_running_loop().time()
                 self.synced.clear()
@@ -164,7 +168,7 @@ class NodeConnection:
         """Send the node its manifest as of now, and return when the node has it. Calls of one moment share one delivery.
 
         A node that does not answer gets it when it is back; that raises nothing. Raises RefusedError."""
-        if not self.ready and self.manifest_publisher is None:
+        if self._closed or (not self.ready and self.manifest_publisher is None):
             return
         if self._delivery is None:
             self._delivery = asyncio.get_running_loop().create_future()
@@ -184,6 +188,9 @@ class NodeConnection:
                 )
                 if not same:
                     await self._send_manifest(manifest)
+            except asyncio.CancelledError:
+                current.set_result(None)
+                raise
             except UnreachableError:
                 self.refusal = ""
                 current.set_result(None)
@@ -233,6 +240,12 @@ class NodeConnection:
         self._closed = True
         if self._retry:
             self._retry.cancel()
+        for task in (self._deliverer, self._first_delivery):
+            if task:
+                task.cancel()
+        if self._delivery:
+            self._delivery.set_result(None)
+            self._delivery = None
         if self._listener:
             self._listener.cancel()
             await asyncio.gather(self._listener, return_exceptions=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from agent.contract.manifest import Farewell
+from agent.contract.manifest import Farewell, Manifest
 from agent.contract.wire import WireStruct
 from orchestrator.errors import RefusedError, UnreachableError
 from orchestrator.placement.node import Node
@@ -62,27 +62,16 @@ class RemovedNodes:
         tunnel.start()
         try:
             while time.time() - removed.removed_at < FORGET_S:
-                if await self._said(client, node):
+                if await said(client, node):
                     break
                 await asyncio.sleep(ASK_S)
-            await self._forget(node)
+            await self.forget(node)
         finally:
             await client.close()
             await tunnel.close()
 
-    async def _said(self, client: AgentClient, node: Node) -> bool:
-        """Whether the node needs to be told no more."""
-        try:
-            await client.call("POST", "/pystack/leave", data=msgspec.json.encode(Farewell(member=node.id)))
-        except UnreachableError:
-            return False
-        except RefusedError as error:  # it heard it already, is another member by now, or is too old to be told
-            log.info("node %s, which was removed, says: %s", node.name, error)
-        else:
-            log.warning("node %s is back, and has heard that it was removed", node.name)
-        return True
-
-    async def _forget(self, node: Node) -> None:
+    async def forget(self, node: Node) -> None:
+        """*node* was told, or is waited for no more."""
         try:
             await self._store.transact((), [Delete(store_keys.of_removed_node(node.id))])
         except StoreError as error:  # the next server that leads tries again
@@ -99,3 +88,26 @@ def tombstone(node: Node) -> tuple[RemovedNode, Put]:
     """*node* as one that is removed now, and the operation that writes it."""
     removed = RemovedNode(node=node, removed_at=time.time())
     return removed, Put(store_keys.of_removed_node(node.id), msgspec.json.encode(removed))
+
+
+async def said(client: AgentClient, node: Node) -> bool:
+    """Tell *node* that it is none any more. Returns whether it needs to be told no more."""
+    try:
+        await client.call("POST", "/pystack/leave", data=msgspec.json.encode(Farewell(member=node.id)))
+    except UnreachableError:
+        return False
+    except RefusedError as error:  # it heard it already, is another member by now, or is too old to know the word
+        if error.status == 404:
+            return await _said_to_an_old_one(client)
+        log.info("node %s, which was removed, says: %s", node.name, error)
+    else:
+        log.warning("node %s has heard that it was removed", node.name)
+    return True
+
+
+async def _said_to_an_old_one(client: AgentClient) -> bool:
+    try:
+        await client.deliver(Manifest())
+    except (UnreachableError, RefusedError):
+        return False
+    return True

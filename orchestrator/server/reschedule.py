@@ -60,9 +60,9 @@ class Rescheduler:
             # tasks that no node could take are tried again when something is different
             fenced = frozenset(filter(self._cluster.is_fenced, silent))
             situation = (silent, fenced, frozenset(self._cluster.ready), frozenset(self._state.tasks))
-            if not stacks or situation == tried:
+            if situation == tried and stacks:
                 continue
-            tried = situation
+            tried = situation if stacks else None  # an `up` that ends later may bring the same situation again
             for stack in (s for s in stacks if s not in self._busy):
                 self._busy.add(stack)
                 group.create_task(self._try(stack), name=f"reschedule {stack}")

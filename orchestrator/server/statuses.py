@@ -36,7 +36,7 @@ class Statuses:
         self.nodes: dict[str, str] = {}
         """The node that reported the last status of a task."""
         self.listeners: set[Callable[[TaskStatus], None]] = set()
-        self._waiters: set[asyncio.Event] = set()
+        self._waiters: dict[asyncio.Event, None] = {}  # a dict for its order, which is then the same again
 
     def update(self, node: str, status: TaskStatus) -> None:
         """Take in what *node* reports. A pending task without container and error is one that the node has removed."""
@@ -78,7 +78,7 @@ class Statuses:
         None; return that. Raises TimeoutError after *within_s* seconds."""
         event, loop = asyncio.Event(), asyncio.get_running_loop()
         deadline = math.inf if within_s is None else loop.time() + within_s
-        self._waiters.add(event)
+        self._waiters[event] = None
         try:
             while True:
                 event.clear()
@@ -91,4 +91,4 @@ class Statuses:
                     async with asyncio.timeout_at(min(loop.time() + ASK_AGAIN_S, deadline)):
                         await event.wait()
         finally:
-            self._waiters.discard(event)
+            del self._waiters[event]

@@ -16,6 +16,8 @@ from agent.contract.status import NodeInfo, TaskStatus
 from agent.contract.task import LAST_GRACE_S, Task
 from agent.engine.boot_fence import BootFence
 from agent.engine.lease_fence import LeaseFence
+from agent.engine.membership import Membership
+from agent.errors import AgentError
 from agent.reconcile import Create, ObservedContainer, Prepare, Remove, Restart, Start, Stop, next_action
 from orchestrator.errors import RefusedError
 
@@ -47,7 +49,7 @@ class SimNode:
         self.world, self.name = world, name
         self.up = False
         self.containers: dict[str, Container] = {}
-        self.listeners: set[Callable[[TaskStatus | None], None]] = set()
+        self.listeners: dict[object, Callable[[TaskStatus | None], None]] = {}
         self._marker = folder / f"{name}.boot"
         self._manifest = Manifest()
         self.tasks: dict[str, Task] = {}
@@ -56,6 +58,7 @@ class SimNode:
         self._count = 0
         self.boot_fence = BootFence(self._marker, world.loop.time)
         self.lease = LeaseFence(world.loop.time)
+        self.membership = Membership(folder / f"{name}.left")
 
     # --- power -------------------------------------------------------------------------------------------------
 
@@ -92,6 +95,10 @@ class SimNode:
 
     def apply(self, manifest: Manifest) -> None:
         """As `Converger.apply`: kept on disk, then work begins."""
+        try:
+            self.membership.check(manifest.member)
+        except AgentError as error:
+            raise RefusedError(str(error), 409) from None
         self._manifest = manifest
         before, self.tasks = self.tasks, {t.name: t for t in manifest.tasks}
         self.boot_fence.heard(manifest.tasks)
@@ -111,6 +118,7 @@ class SimNode:
         """Raises RefusedError where the node is another member by now."""
         if self._manifest.member != member:
             raise RefusedError("another member", 409)
+        self.membership.leave(member)
         self.apply(Manifest())
 
     async def _keep_lease(self) -> None:
@@ -215,7 +223,7 @@ class SimNode:
     # --- what it says ------------------------------------------------------------------------------------------
 
     def _report(self, name: str) -> None:
-        for listen in set(self.listeners):
+        for listen in list(self.listeners.values()):
             listen(self.status_of(name))
 
     def status_of(self, name: str) -> TaskStatus:

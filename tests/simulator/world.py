@@ -40,7 +40,7 @@ class World:
         self.loop, self.rng, self.folder = loop, random.Random(seed), folder
         self.history: list[str] = []
         self.violations: list[str] = []
-        self._owned: dict[str, set[asyncio.Task[Any]]] = {}
+        self._owned: dict[str, dict[asyncio.Task[Any], None]] = {}
         loop.set_task_factory(self._new_task)
         self.nodes = {f"n{n}": SimNode(self, f"n{n}", folder) for n in range(1, nodes + 1)}
         self.servers = list(self.nodes)[:3]
@@ -61,9 +61,9 @@ class World:
 
     def _new_task(self, loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
         task = asyncio.Task(work, loop=loop, **options)
-        mine = self._owned.setdefault(OWNER.get(), set())
-        mine.add(task)
-        task.add_done_callback(mine.discard)
+        mine = self._owned.setdefault(OWNER.get(), {})
+        mine[task] = None
+        task.add_done_callback(lambda done: mine.pop(done, None))
         return task
 
     def spawn(self, owner: str, work: Any, name: str, server: str = "") -> asyncio.Task[Any]:
@@ -271,7 +271,7 @@ class SimAgentClient:
         queue: asyncio.Queue[TaskStatus | None] = asyncio.Queue()
         try:
             await world.hop(self._server, self.node)
-            far.listeners.add(queue.put_nowait)
+            far.listeners[queue] = queue.put_nowait
             for status in far.statuses():
                 yield status
             yield None
@@ -293,7 +293,7 @@ class SimAgentClient:
                 else:
                     yield said
         finally:
-            far.listeners.discard(queue.put_nowait)
+            far.listeners.pop(queue, None)
 
     async def _arrive(self, heard: float) -> None:
         """Wait until the node's words come through. Raises UnreachableError after SILENT_S."""
