@@ -203,7 +203,7 @@ def test_prometheus_takes_the_configuration_of_the_guide(tmp_path: Path) -> None
     text = (Path(__file__).parents[2] / "docs/guide/metrics.md").read_text()
     (tmp_path / "prometheus.yml").write_text(text.split("```yml\n")[1].split("```")[0])
     (tmp_path / "pystack-rules.json").write_text(json.dumps(alerts()))
-    command = ["promtool", "check", "config", "--syntax-only", tmp_path / "prometheus.yml"]
+    command = ["promtool", "check", "config", "--syntax-only", str(tmp_path / "prometheus.yml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
