@@ -17,12 +17,16 @@ from prometheus_client.samples import Sample as Value
 from agent.api import metrics as node
 from agent.contract.container import Attachment, Container
 from agent.contract.network import Network, Subnet
-from agent.contract.status import TaskStatus
+from agent.contract.status import NodeInfo, TaskStatus
 from agent.contract.task import Task
 from orchestrator.metrics.discovery import targets
 from orchestrator.metrics.families import encoded, task_families
 from orchestrator.metrics.rules import PANELS, alerts, dashboard
-from orchestrator.stackfile.model import MetricsEndpoint, Service, Stack
+from orchestrator.placement.context import PlacementContext
+from orchestrator.placement.node import Node
+from orchestrator.planning.expand import expand
+from orchestrator.planning.state import State
+from orchestrator.stackfile.model import MetricsEndpoint, Service, Stack, StackNetwork
 
 NETWORKS = {"net": Network(name="net", driver="overlay", subnets=(Subnet(cidr="10.5.0.0/24"),))}
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -64,6 +68,23 @@ def test_tasks_with_metrics_are_targets() -> None:
     found = targets([Stack(name="s", services=(web, other))], tasks, NETWORKS, {"n1": "192.0.2.1"})
     assert [g.targets for g in found] == [("10.5.0.7:9090",), ("192.0.2.1:9090",), ("[fd00::7]:9090",)]
     assert found[0].labels == {"__metrics_path__": "/m", "task": "s-web-1", "stack": "s", "service": "web", "node": "n1"}
+
+
+def test_prometheus_has_a_way_to_targets_from_every_node() -> None:
+    nodes = tuple(
+        Node(name=f"n{i}", id=f"n{i}", underlay=f"192.0.2.{i}", info=NodeInfo(cpus=4, memory=1 << 33)) for i in (1, 2)
+    )
+    context = PlacementContext(nodes=nodes, ready=frozenset({"n1", "n2"}), local="n1")
+    on = Container(image="i", attachments=(Attachment(network="s_net"),))
+
+    def carriers(metrics: MetricsEndpoint | None) -> set[str]:
+        web = Service(name="web", container=on, where="w", metrics=metrics)
+        stack = Stack(name="s", services=(web,), networks=(StackNetwork(key="net", name="s_net", driver="overlay"),))
+        (network,) = expand(stack, State(), context=context).networks
+        return {host.name for host in network.hosts}
+
+    assert len(carriers(None)) == 1
+    assert carriers(MetricsEndpoint(port=9090)) == {"n1", "n2"}
 
 
 @pytest.mark.parametrize("accept", ["", OPENMETRICS])
