@@ -117,12 +117,13 @@ class PortMapping(msgspec.Struct, frozen=True, kw_only=True):
 
 class LoadBalancer(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """Connections to *address* (a service's own, "" for none) or to *ports* of the host (published, protocol, target)
-    go to one of *backends*, addresses of IP *version*."""
+    go to one of *backends*, addresses of IP *version*. *weights* are theirs, in their order; none: all alike."""
 
     version: int
     address: str
     ports: tuple[tuple[int, str, int], ...]
     backends: tuple[str, ...]
+    weights: tuple[int, ...] = ()
 
 
 class HostCapabilities(msgspec.Struct, frozen=True, kw_only=True):

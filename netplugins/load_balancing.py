@@ -45,6 +45,23 @@ def buckets(backends: tuple[str, ...], count: int) -> tuple[str, ...]:
         chosen[moved] = low
 
 
+@lru_cache(None)
+def weighted(backends: tuple[str, ...], weights: tuple[int, ...], count: int) -> tuple[str, ...]:
+    """The backend of each of *count* buckets, of which each backend has its part by *weights*, by largest remainders: one that
+    has any weight has a bucket at least."""
+    whole = sum(weights) or 1
+    exact = [w * count / whole for w in weights]
+    parts = [max(int(e), 1) if w else 0 for e, w in zip(exact, weights, strict=True)]
+    order = sorted(range(len(parts)), key=lambda n: (parts[n] - exact[n], backends[n]))
+    while sum(parts) != count and any(parts):
+        if sum(parts) < count:
+            for n in [n for n in order if weights[n]][: count - sum(parts)]:
+                parts[n] += 1
+        else:
+            parts[max(range(len(parts)), key=parts.__getitem__)] -= 1
+    return tuple(b for b, part in zip(backends, parts, strict=True) for _ in range(part))
+
+
 class _Map(msgspec.Struct, frozen=True, order=True, cache_hash=True):
     """A map from buckets to backends: of services' own addresses, or of published ports of one *protocol*."""
 
@@ -84,6 +101,7 @@ def _elements(balanced: Sequence[LoadBalancer]) -> Iterator[tuple[_Map, frozense
     found = list(map(_known.get, balanced))
     if None in found:
         cache.trim(buckets, len(balanced))
+        cache.trim(weighted, len(balanced))
         if cache.is_mostly_stale(len(_known), len(balanced)):
             _known.clear()
         for number, one in enumerate(balanced):
@@ -92,8 +110,9 @@ def _elements(balanced: Sequence[LoadBalancer]) -> Iterator[tuple[_Map, frozense
 
 
 def _elements_of(one: LoadBalancer) -> Iterator[tuple[_Map, frozenset[str]]]:
-    count = LARGE if len(one.backends) > SMALL // 2 else SMALL
-    to = tuple(enumerate(buckets(one.backends, count)))
+    count = LARGE if one.weights or len(one.backends) > SMALL // 2 else SMALL
+    chosen = weighted(one.backends, one.weights, count) if one.weights else buckets(one.backends, count)
+    to = tuple(enumerate(chosen))
     if one.address:
         yield _map(one.version, count), frozenset(f"{one.address} . {n} : {backend}" for n, backend in to)
     for protocol in dict.fromkeys(protocol for _, protocol, _ in one.ports):

@@ -46,8 +46,8 @@ class ClusterNode(WireStruct, frozen=True, kw_only=True):
 
 class ServiceAddress(WireStruct, frozen=True, kw_only=True, cache_hash=True):
     """A service as one: connections to its address, or to its *ports* on any node, go to one of *backends*, the tasks
-    that can serve now. *names* lead to the address. A node sends connections to the ports to backends of its own first, unless
-    the service is *balanced*."""
+    that can serve now. *names* lead to the address. *weights* are those of the backends, in their order; none: all alike. A
+    node sends connections to the ports to backends of its own first, unless the service is *balanced* or has weights."""
 
     service: str
     network: str
@@ -56,4 +56,5 @@ class ServiceAddress(WireStruct, frozen=True, kw_only=True, cache_hash=True):
     names: tuple[str, ...] = ()
     ports: tuple[Port, ...] = ()
     backends: tuple[AddressAssignment, ...] = ()
+    weights: tuple[int, ...] = ()
     balanced: bool = False

@@ -27,7 +27,9 @@ class Task(WireStruct, frozen=True, kw_only=True):
     restarts a task whose generation it has not seen. One that is to *renew* leaves its predecessor's anonymous volumes behind.
     *where* is the service's place in the stack file. *run* is set where it belongs to one run of its service (of a schedule, of
     a hook), which no plan makes or removes. After a boot of its node it waits *boot_wait_s* seconds for the control plane to
-    say that it is still that node's, and then starts without a word; None: it waits for ever."""
+    say that it is still that node's, and then starts without a word; None: it waits for ever. *definition* tells tasks of one
+    definition of their service from those of another. Tasks with a *share* get that percentage of their service's new
+    connections together; without, the rest, all alike."""
 
     name: str
     stack: str
@@ -44,6 +46,8 @@ class Task(WireStruct, frozen=True, kw_only=True):
     balanced: bool = False
     """Whether connections to its service's published ports go to all of its tasks alike, and not to those of the node first."""
     run: str = ""
+    definition: str = ""
+    share: float = -1.0
     trust: ImageTrust | None = None
     """What its images are held to at each start, beside the node's own policy."""
 

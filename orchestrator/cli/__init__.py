@@ -77,10 +77,13 @@ COMMANDS = {
     "apply": "plan",
     "history": "history",
     "rollback": "history",
+    "rollout": "rollout",
     "completion": "completion",
     "graph": "graph",
     "help": "help",
     "cron": "cron",
+    "set": "change",
+    "autoscale": "autoscale",
     "job": "cron",
 }
 

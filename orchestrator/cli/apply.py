@@ -32,7 +32,6 @@ def apply(
     import msgspec
 
     from orchestrator.cli.build import build_services
-    from orchestrator.cli.output import consume_events
     from orchestrator.server.events import TaskEvent
     from orchestrator.stackfile.graph import needed
 
@@ -73,5 +72,19 @@ def apply(
                 last = event
                 return
 
-    consume_events(events(), shown)
+    _follow(client, events(), shown, "" if options.get("attached") else loaded.stack.name)
     return last
+
+
+def _follow(client: Client, events: Iterator[Event], shown: Progress, stack: str) -> None:
+    """Show *events* to their end; ctrl-C meanwhile asks what becomes of the rollout of *stack*, "" for none."""
+    from orchestrator.cli.output import consume_events
+
+    try:
+        consume_events(events, shown)
+    except KeyboardInterrupt:
+        if stack:
+            from orchestrator.cli.rollout import interrupted
+
+            interrupted(client, stack)
+        raise

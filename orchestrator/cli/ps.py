@@ -53,6 +53,11 @@ def ps(
         for row in rows:
             row["state"] += f" ({row['health']})" if row["health"] else ""
             row["state"] += f" ({row['exit_code']})" if row["state"] == "exited" else ""
+        mixed: dict[str, set[str]] = {}
+        for row in rows:
+            mixed.setdefault(row["service"], set()).add(row["definition"])
+        for service in (name for name, found in mixed.items() if len(found - {""}) > 1):
+            click.echo(f"{service}: its tasks have {len(mixed[service])} definitions: see `pystack rollout status`", err=True)
     show(rows, ("task", "service", "node", "image", "state", "ports", "addresses"), shape)
     for row in rows if shape == "table" else ():
         if row["error"]:

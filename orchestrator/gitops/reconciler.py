@@ -208,7 +208,7 @@ class Reconciler:
     async def _up(self, stack: Stack, options: UpOptions) -> list[str]:
         """Apply *stack*. Returns one line for each failure."""
         try:
-            failures = await self.plane.executor.up(stack, options, ignore)
+            failures = await self.plane.executor.up(stack, options, ignore, verb="sync")
         except PystackError as error:
             return [f"{stack.name}: {error}"]
         return [" ".join(filter(None, (f.task, f.reason, *f.log[-3:]))) for f in failures]

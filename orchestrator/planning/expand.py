@@ -22,6 +22,7 @@ from orchestrator.planning.state import State
 from orchestrator.planning.swarm_templates import with_templates
 from orchestrator.stackfile.fence import Fence
 from orchestrator.stackfile.model import DRIVERS, LAN_DRIVERS, Service, Stack
+from orchestrator.stackfile.stable import SLOT, own_names
 
 SINGLE_NODE = PlacementContext(nodes=(Node(name="local", id="local"),), ready=frozenset({"local"}), local="local")
 
@@ -70,7 +71,8 @@ def expand(
             ]
         else:
             drafts += [
-                _task(stack, service, index, known, images) for index in range(1, scale.get(service.name, service.replicas) + 1)
+                _task(stack, service, index, known, images, _home(stack, service, index, context))
+                for index in range(1, scale.get(service.name, replicas(service, current)) + 1)
             ]
     drafts = with_ports(stack, assign(stack, drafts, current.tasks, context), known, context)
     stack, drafts, own = with_templates(stack, drafts, context)
@@ -92,6 +94,14 @@ def expand(
     beside = [t for t in current.tasks if not t.planned]
     networks = tuple(_shared(stack, n, tasks, beside, context, addresses) if n.driver == "overlay" else n for n in networks)
     return State(networks=networks, volumes=volumes, tasks=tasks, contents=stack.contents)
+
+
+def replicas(service: Service, current: State) -> int:
+    """How many tasks of *service* there are to be: as the file says, or, where they follow their use, as many as there are."""
+    if service.scale is None:
+        return service.replicas
+    there = sum(t.service == service.name and t.planned and t.share < 0 for t in current.tasks)
+    return max(service.scale.least, min(service.scale.most, there or service.replicas))
 
 
 def _with_silent_homes(service: Service, current: State, context: PlacementContext) -> PlacementContext:
@@ -312,10 +322,20 @@ def _check_ports(tasks: Sequence[Task], context: PlacementContext) -> None:
                 )
 
 
+def _home(stack: Stack, service: Service, index: int, context: PlacementContext) -> str:
+    """The node on which replica *index* of a stable service has a volume already, "" if it has none or does not say."""
+    if not service.stable:
+        return ""
+    own = {v.name.replace(SLOT, str(index)) for v in stack.volumes if SLOT in v.name}
+    used = {m.source.replace(SLOT, str(index)) for m in service.container.mounts if m.kind == "volume"}
+    return next((context.homes[v] for v in sorted(own & used) if v in context.homes), "")
+
+
 def _task(
     stack: Stack, service: Service, index: int, known: Mapping[str, Task], images: Mapping[str, str], node: str = ""
 ) -> Task:
-    name = f"{stack.name}-{service.name}-{node or index}"
+    everywhere = service.mode in ("global", "global-job")
+    name = f"{stack.name}-{service.name}-{node if everywhere else index}"
     container = service.container
     if identity := images.get(container.image):
         container = msgspec.structs.replace(container, image_id=identity)
@@ -324,6 +344,9 @@ def _task(
             msgspec.structs.replace(m, image_id=images.get(m.source, "")) if m.kind == "image" else m for m in container.mounts
         )
         container = msgspec.structs.replace(container, mounts=tuple(mounts))
+    if own := own_names(service, index):
+        named = tuple(msgspec.structs.replace(a, aliases=(*a.aliases, *own)) for a in container.attachments)
+        container = msgspec.structs.replace(container, attachments=named)
     old = known.get(name)
     return Task(
         name=name,
@@ -335,6 +358,7 @@ def _task(
         container_name=service.container_name,
         where=service.where,
         generation=old.generation if old else 0,
+        definition=service.definition,
         boot_wait_s=_fence(stack, service).boot_wait_s,
         balanced=service.ingress_mode == "balanced",
     )

@@ -175,6 +175,7 @@ def _virtuals(
                 continue
             vip = next((v for v in network.vips if v.name == service and network.stack == stack), None)
             mine = ports if network.name == way_in else ()
+            shared = set.intersection(*(_aliases(t, network.name) for t in members))  # others are one replica's own
             if vip is None and not mine:
                 continue
             out.append(
@@ -185,16 +186,32 @@ def _virtuals(
                     ipv6=vip.ipv6 if vip else "",
                     ports=mine,
                     balanced=members[0].balanced,
-                    names=tuple(dict.fromkeys(n.lower() for n in (service, *attachment.aliases))) if vip else (),
+                    names=tuple(dict.fromkeys(n.lower() for n in (service, *attachment.aliases) if n in shared | {service}))
+                    if vip
+                    else (),
                     backends=tuple(
                         AddressAssignment(name=t.name, ipv4=a.ipv4, ipv6=a.ipv6)
                         for t in ready
                         for a in t.container.attachments
                         if a.network == network.name
                     ),
+                    weights=_weights(ready),
                 )
             )
     return out
+
+
+def _aliases(task: Task, network: str) -> set[str]:
+    return {alias for a in task.container.attachments if a.network == network for alias in a.aliases}
+
+
+def _weights(ready: Sequence[Task]) -> tuple[int, ...]:
+    """The weight of each of *ready* if some of them have a share of the connections; () if all are alike."""
+    few = [t for t in ready if t.share >= 0]
+    if not few or len(few) == len(ready):
+        return ()
+    part = round(few[0].share * 100)
+    return tuple(part * (len(ready) - len(few)) if t.share >= 0 else (10_000 - part) * len(few) for t in ready)
 
 
 def ingress_ports(task: Task) -> tuple[Port, ...]:

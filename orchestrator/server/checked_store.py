@@ -17,9 +17,13 @@ from agent.contract.network import Network
 from agent.contract.task import Task
 from agent.contract.volume import Volume
 from orchestrator.placement.node import Node
+from orchestrator.planning.autoscale import ScaleMemory
+from orchestrator.planning.schedules import ScheduleState
 from orchestrator.server.contents import ExternalContent, Seal, StoredContent
+from orchestrator.server.jobs.records import JobRun
 from orchestrator.server.records import StackRecord
 from orchestrator.server.removed_nodes import RemovedNode
+from orchestrator.server.rollouts.records import RolloutRecord
 from orchestrator.store.interface import Compare, Delete, Entry, KeyChange, Op, Put, Store, StoreError, TransactionResult
 
 TYPES: dict[str, type[msgspec.Struct]] = {
@@ -33,6 +37,10 @@ TYPES: dict[str, type[msgspec.Struct]] = {
     "contents/": StoredContent,
     "named/": ExternalContent,
     "seals/": Seal,
+    "runs/": JobRun,
+    "schedules/": ScheduleState,
+    "rollouts/": RolloutRecord,
+    "autoscale/": ScaleMemory,
 }
 """What lies below each prefix."""
 DAMAGED = "damaged/"

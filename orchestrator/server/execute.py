@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence, Set
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import msgspec
@@ -17,23 +17,34 @@ from orchestrator.server.contents import Contents
 from orchestrator.server.dispatcher import Dispatcher
 from orchestrator.server.events import Emit, Failure, StepEvent, TaskEvent, WarningEvent
 from orchestrator.server.images import Images
+from orchestrator.server.jobs.hooks import DeployHooks, hooked, missing_needs
 from orchestrator.server.jobs.waiting import JobWaiter
 from orchestrator.server.oneoff import ended_oneoffs, remove_oneoffs
 from orchestrator.server.plan import Planner, chosen_services
 from orchestrator.server.prepare import prepare_nodes
 from orchestrator.server.records import UpOptions
 from orchestrator.server.rollout import Rollout
-from orchestrator.server.update_executor import UpdateExecutor
-from orchestrator.stackfile.model import Stack
+from orchestrator.server.rollout_control import RolloutControl
+from orchestrator.server.update_executor import UpdateExecutor, Wanted
+from orchestrator.stackfile.model import Service, Stack, UpdateConfig
 from orchestrator.store.interface import Delete, Op, Put
 
 
 class PlanExecutor:
     """Makes stacks true. One stack at a time, under its lock."""
 
-    def __init__(self, dispatcher: Dispatcher, planner: Planner, contents: Contents, images: Images, waiter: JobWaiter) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        planner: Planner,
+        contents: Contents,
+        images: Images,
+        waiter: JobWaiter,
+        hooks: DeployHooks,
+    ) -> None:
         self.planner = planner
-        self._waiter = waiter
+        self.cluster, self.statuses = dispatcher.cluster, dispatcher.statuses
+        self._waiter, self._hooks = waiter, hooks
         self._dispatcher = dispatcher
         self._state = dispatcher.state
         self._contents = contents
@@ -41,22 +52,70 @@ class PlanExecutor:
         self.finishers: list[Callable[[Stack, UpOptions, Emit], Awaitable[list[Failure]]]] = []
         """What packages above the server wait for once the tasks of a stack are up."""
 
-    async def up(self, stack: Stack, options: UpOptions, emit: Emit) -> list[Failure]:
-        """Make *stack* true. Returns the tasks that failed. Raises RefusedError, PystackError."""
-        async with self._state.lock(f"stack {stack.name}").hold("up", emit):
+    async def up(
+        self,
+        stack: Stack,
+        options: UpOptions,
+        emit: Emit,
+        *,
+        control: RolloutControl | None = None,
+        verb: str = "up",
+        instead_of: Collection[str] = (),
+    ) -> list[Failure]:
+        """Make *stack* true, under the name *verb* and in place of changes of the verbs *instead_of*; *control* is asked on the
+        way. Returns the tasks that failed. Raises RefusedError, PystackError, and what *control* raises."""
+        control = control or RolloutControl()
+        control.hooks = self._hooks
+        async with self._state.lock(f"stack {stack.name}").hold(verb, emit, instead_of=instead_of):
             failures = await self._images.pull(stack, chosen_services(stack, options), options.pull, emit)
             if failures:
                 return failures
             if options.remove_orphans:
                 await remove_oneoffs(self._dispatcher, await ended_oneoffs(self._dispatcher, stack.name), emit)
-            async with self.allocated(stack.name) as held:
-                plan = await self.planner.plan(stack, options)
-                if options.no_tasks:
-                    plan = plan.without_tasks(self._state.of_stack(stack.name))
-                for warning in plan.warnings:
-                    emit(WarningEvent(message=warning))
-                failures = await self.execute_plan(stack, plan, options, emit, held)
+            plan, failures = await self._carry_out(stack, options, emit, control)
+            after = hooked(stack, plan, "post_deploy")
+            if after and not failures and not options.no_start and not options.back:
+                failures = await self._hooks.run("post_deploy", stack, after, control.key, emit)
         return await self.finish_jobs(stack, options, emit, failures)
+
+    async def _carry_out(
+        self, stack: Stack, options: UpOptions, emit: Emit, control: RolloutControl
+    ) -> tuple[Plan, list[Failure]]:
+        """Plan and execute; where hooks run before, the plan is made anew after them. Returns the first plan, and what
+        failed."""
+        async with self.allocated(stack.name) as held:
+            plan = await self._plan(stack, options)
+            present = self._state.stacks.get(stack.name)
+            if plan.changes:
+                await control.begin(plan, present.stack if present else None)
+            for warning in plan.warnings:
+                emit(WarningEvent(message=warning))
+            first = [] if options.no_start or options.no_tasks or options.back else hooked(stack, plan, "pre_deploy")
+            if not first:
+                return plan, await self.execute_plan(stack, plan, options, emit, held, control)
+        if failures := await self._before(stack, plan, first, options, control, emit):
+            return plan, failures
+        async with self.allocated(stack.name) as held:
+            return plan, await self.execute_plan(stack, await self._plan(stack, options), options, emit, held, control)
+
+    async def _plan(self, stack: Stack, options: UpOptions) -> Plan:
+        plan = await self.planner.plan(stack, options)
+        return plan.without_tasks(self._state.of_stack(stack.name)) if options.no_tasks else plan
+
+    async def _before(
+        self, stack: Stack, plan: Plan, first: Sequence[Service], options: UpOptions, control: RolloutControl, emit: Emit
+    ) -> list[Failure]:
+        """Run the pre_deploy hooks of the services *first*, once what those depend on is there. Returns what failed."""
+        await self._contents.keep(stack.contents)
+        if missing := missing_needs(stack, first, {t.service for t in self._state.of_stack(stack.name).tasks if t.planned}):
+            some = msgspec.structs.replace(options, services=tuple(missing), no_deps=False, wait=True, remove_orphans=False)
+            async with self.allocated(stack.name) as held:
+                needs = await self._plan(stack, some)
+                if failures := await self.execute_plan(stack, needs, some, emit, held, control):
+                    return failures
+        await self._hooks.make_networks(plan)
+        await control.note(f"runs the pre_deploy hooks of {', '.join(s.name for s in first)}")
+        return await self._hooks.run("pre_deploy", self._contents.with_digests(stack), first, control.key, emit)
 
     @asynccontextmanager
     async def allocated(self, stack: str) -> AsyncIterator[AsyncExitStack]:
@@ -88,10 +147,16 @@ class PlanExecutor:
         record = self._state.get_stack(name).stack
         fixed = {s.name for s in record.services if s.mode.startswith("replicated")}
         options = UpOptions(scale={k: v for k, v in scale.items() if k in fixed}, moves=dict(moves))
-        return await self.up(record, options, emit)
+        return await self.up(record, options, emit, verb="redeploy")
 
     async def execute_plan(
-        self, stack: Stack, plan: Plan, options: UpOptions, emit: Emit, held: AsyncExitStack
+        self,
+        stack: Stack,
+        plan: Plan,
+        options: UpOptions,
+        emit: Emit,
+        held: AsyncExitStack,
+        control: RolloutControl,
     ) -> list[Failure]:
         """Do exactly what *plan* says; the caller holds the stack's lock, and *held* from before the plan was made: it is
         closed when the tasks are written. Returns the tasks that failed; those of jobs have begun, `finish_jobs` waits for
@@ -100,9 +165,9 @@ class PlanExecutor:
         for step in plan.changes:
             emit(StepEvent.of(step))
         stack = self._contents.with_digests(stack)
-        before = self._state.stacks[stack.name].stack if stack.name in self._state.stacks else stack
+        before = control.before or (self._state.stacks[stack.name].stack if stack.name in self._state.stacks else stack)
         changed = {s.name for s in plan.changes if s.kind == "task"}
-        absent = self._waiting_for_nodes(stack, plan)
+        absent = _waiting_for_nodes(stack, plan, self._dispatcher)
         failures = await prepare_nodes(
             self._dispatcher.cluster,
             self._images,
@@ -115,7 +180,8 @@ class PlanExecutor:
             return failures
         rolling = {} if options.no_start else self._rolling(stack, plan, absent)
         await self._remove_leaving(plan, rolling)
-        rollout = self._rollout(stack, plan, options, rolling, emit)
+        actions = UpdateExecutor(self._dispatcher, self.planner, self._images, Wanted(stack, options, plan), emit, control)
+        rollout = self._rollout(stack, plan, options, rolling, actions)
         in_place = {name for tasks in rolling.values() for name in tasks}
         tasks = [self._task(t, rollout, options, in_place, plan) for t in plan.desired.tasks if t.planned]
         left = {
@@ -141,29 +207,23 @@ class PlanExecutor:
             await self._write_reverted(stack, rollout.reverted, before, options)
         return [await self._dispatcher.with_log(f) for f in failures]
 
-    def _waiting_for_nodes(self, stack: Stack, plan: Plan) -> set[str]:
-        """The tasks of mode global on nodes that do not answer: nobody else can have them, and nobody waits for them."""
-        everywhere = {s.name for s in stack.services if s.mode == "global"}
-        tasks = plan.desired.tasks
-        return {t.name for t in tasks if t.service in everywhere and self._dispatcher.unreachable_reason(t)}
-
     def _rollout(
-        self, stack: Stack, plan: Plan, options: UpOptions, rolling: Mapping[str, Mapping[str, Task]], emit: Emit
+        self, stack: Stack, plan: Plan, options: UpOptions, rolling: Mapping[str, Mapping[str, Task]], actions: UpdateExecutor
     ) -> Rollout:
         services = {s.name for s in stack.services}
         return Rollout(
-            stack.services,
+            [_backwards(s) for s in stack.services] if options.back else stack.services,
             [t for t in plan.desired.tasks if t.service in services and t.planned],
             self._dispatcher,
             want="up" if options.wait else "begun" if options.attached else "",
             timeout_s=options.timeout_s,
             rolling=rolling,
-            actions=UpdateExecutor(self._dispatcher, self.planner, self._images, stack, options, plan, emit),
+            actions=actions,
         )
 
     def _rolling(self, stack: Stack, plan: Plan, absent: Set[str]) -> dict[str, dict[str, Task]]:
         """The tasks that a rolling update replaces, as they are now, but for those *absent*: service → name → task."""
-        paced = {s.name for s in stack.services if s.update and not s.is_job}
+        paced = {s.name for s in stack.services if (s.update or s.staged) and not s.is_job}
         replaced = {s.name for s in plan.steps if s.kind == "task" and s.action == "replace"} - absent
         out: dict[str, dict[str, Task]] = {}
         for task in plan.desired.tasks:
@@ -198,7 +258,7 @@ class PlanExecutor:
         if old and (old.container, old.generation, old.node) == (task.container, task.generation, task.node):
             return msgspec.structs.replace(task, desired=old.desired)  # nothing of it but what its images may be
         waits = not options.no_deps or task.name in followers
-        hold = options.no_start or (waits and rollout.must_wait(task.service))
+        hold = options.no_start or (waits and rollout.must_wait(task.service)) or rollout.must_follow(task)
         return msgspec.structs.replace(task, desired="waiting" if hold else "running", renew=options.renew_volumes)
 
     def _in_turn(self, stack: Stack, tasks: Sequence[Task], changed: Set[str]) -> list[Task]:
@@ -268,3 +328,17 @@ class PlanExecutor:
             yield
         finally:
             self._dispatcher.statuses.listeners.discard(listen)
+
+
+def _backwards(service: Service) -> Service:
+    """*service* with the pace at which an update is taken back; a job has none."""
+    if service.is_job:
+        return service
+    return msgspec.structs.replace(service, update=service.rollback or UpdateConfig(), staged=None)
+
+
+def _waiting_for_nodes(stack: Stack, plan: Plan, dispatcher: Dispatcher) -> set[str]:
+    """The tasks of mode global on nodes that do not answer: nobody else can have them, and nobody waits for them."""
+    everywhere = {s.name for s in stack.services if s.mode == "global"}
+    tasks = plan.desired.tasks
+    return {t.name for t in tasks if t.service in everywhere and dispatcher.unreachable_reason(t)}

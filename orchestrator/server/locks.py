@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
 from orchestrator.errors import RefusedError
 from orchestrator.server.events import Emit, WarningEvent, ignore
+
+
+class GivenUpError(RefusedError):
+    """A change was given up for another one, whose *verb* it names."""
+
+    def __init__(self, what: str, own: str, verb: str) -> None:
+        super().__init__(f"{what}: `{verb}` came meanwhile, so this `{own}` was given up", 409)
+        self.verb = verb
 
 
 class Change:
@@ -32,11 +40,23 @@ class ChangeLock:
         self._changes: list[Change] = []
         """The one that holds the lock, then those that wait for it, in their order."""
 
-    @asynccontextmanager
-    async def hold(self, verb: str, emit: Emit = ignore, *, instead_of: str = "") -> AsyncIterator[None]:
-        """Hold the lock. Whoever must wait is told for whom; with *instead_of*, changes of that verb are given up first.
+    @property
+    def busy(self) -> bool:
+        """Whether a change holds the lock or waits for it."""
+        return bool(self._changes)
 
-        Raises RefusedError (409) where another change had this one given up."""
+    def give_up(self, verbs: Collection[str], instead: str) -> None:
+        """Give up the changes of *verbs* for the change *instead*, which takes the lock later, or not at all."""
+        for one in self._changes:
+            if one.verb in verbs and not one.given_up_for:
+                one.given_up_for = instead
+                one.task.cancel()
+
+    @asynccontextmanager
+    async def hold(self, verb: str, emit: Emit = ignore, *, instead_of: Collection[str] = ()) -> AsyncIterator[None]:
+        """Hold the lock. Whoever must wait is told for whom; changes of the verbs *instead_of* are given up first.
+
+        Raises GivenUpError where another change had this one given up."""
         task = asyncio.current_task()
         assert task
         own = Change(verb, task)
@@ -50,19 +70,15 @@ class ChangeLock:
             if not own.given_up_for:
                 raise
             task.uncancel()
-            message = f"{self._what}: `{own.given_up_for}` came meanwhile, so this `{verb}` was given up"
-            raise RefusedError(message, 409) from None
+            raise GivenUpError(self._what, verb, own.given_up_for) from None
         finally:
             self._changes.remove(own)
 
-    def _make_room(self, verb: str, instead_of: str) -> str:
+    def _make_room(self, verb: str, instead_of: Collection[str]) -> str:
         """Give up the changes that *verb* is wanted instead of. Returns the sentence for who waits."""
         first = self._changes[0]
         age = time.monotonic() - first.begun
-        for one in self._changes:
-            if one.verb == instead_of and not one.given_up_for:
-                one.given_up_for = verb
-                one.task.cancel()
+        self.give_up(instead_of, verb)
         if first.given_up_for:
             return f"{self._what}: its `{first.verb}`, which began {age:.0f} s ago, is given up for this `{verb}`"
         return f"{self._what}: this `{verb}` waits for a `{first.verb}` that began {age:.0f} s ago"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
 
 from orchestrator.server import store_version
+from orchestrator.server.autoscaler import Autoscaler
 from orchestrator.server.checked_store import CheckedStore
 from orchestrator.server.cluster import Cluster
 from orchestrator.server.contents import Contents
@@ -19,10 +21,12 @@ from orchestrator.server.images import Images
 from orchestrator.server.inputs import Inputs
 from orchestrator.server.jobs.book import RunBook
 from orchestrator.server.jobs.controller import JobController
+from orchestrator.server.jobs.hooks import DeployHooks
 from orchestrator.server.jobs.waiting import JobWaiter
 from orchestrator.server.plan import Planner
 from orchestrator.server.records import StackRecord
 from orchestrator.server.reschedule import Rescheduler
+from orchestrator.server.rollouts.manager import RolloutManager
 from orchestrator.server.state import ClusterState
 from orchestrator.server.volume_migration import VolumeMigrator
 from orchestrator.store.interface import Store, StoreError
@@ -67,8 +71,12 @@ class ControlPlane:
         book = RunBook(self.state)
         self.jobs = JobController(self.dispatcher, self.images, self.inputs, book, lost_after_s=reschedule_after_s)
         waiter = JobWaiter(self.dispatcher, book, moving=reschedule_after_s is not None)
-        self.executor = PlanExecutor(self.dispatcher, self.planner, self.contents, self.images, waiter)
+        hooks = DeployHooks(self.dispatcher, book, self.jobs.starter)
+        self.executor = PlanExecutor(self.dispatcher, self.planner, self.contents, self.images, waiter, hooks)
+        self.rollouts = RolloutManager(self.state, self.contents, self.executor)
         self.migrator = VolumeMigrator(self.dispatcher, self.executor, self.inputs)
+        self.autoscaler = Autoscaler(self.dispatcher, self.executor)
+        self.rollouts.scaled_by_hand = self._scaled_by_hand
         self.loaded = False
         """Whether all of the store was read: only then can a stand-by answer from memory."""
         self._reschedule_after_s = reschedule_after_s
@@ -84,6 +92,8 @@ class ControlPlane:
         await store_version.claim(self.store)
         await self.state.load()
         await self.jobs.book.load()
+        await self.rollouts.load()
+        await self.autoscaler.load()
         await self.contents.start()
         await self._sweep_contents()
         # gates that a killed server left closed are not opened here: those tasks wait for the next `up`
@@ -91,9 +101,17 @@ class ControlPlane:
         self.loaded = True
         self._loops.append(asyncio.create_task(self.migrator.recover(), name="recover volume moves"))
         self._loops.append(asyncio.create_task(self.jobs.run(), name="jobs"))
+        self._loops.append(asyncio.create_task(self.autoscaler.run(), name="autoscale"))
+        self._loops.append(asyncio.create_task(self.rollouts.resume_all(), name="resume rollouts"))
         after_s = math.inf if self._reschedule_after_s is None else self._reschedule_after_s
         rescheduler = Rescheduler(self.dispatcher, self.images, self.inputs, after_s)
         self._loops.append(asyncio.create_task(rescheduler.run(), name="reschedule"))
+
+    async def _scaled_by_hand(self, stack: str, services: Collection[str]) -> None:
+        """Whoever says how many replicas there are does not want them changed."""
+        for name in services:
+            if any(s.name == name and s.scale for s in self.state.get_stack(stack).stack.services):
+                await self.autoscaler.pause(stack, name, True, "scaled by hand: `pystack autoscale resume` ends that")
 
     async def _sweep_contents(self) -> None:
         """Delete the contents that no stack, task or revision uses any more."""
@@ -110,6 +128,7 @@ class ControlPlane:
         """Stop the loops, and close the connections and the store."""
         for task in self._loops:
             task.cancel()
+        await self.rollouts.close()
         await self.dispatcher.close()
         await self.cluster.close()
         await self.store.close()

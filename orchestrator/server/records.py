@@ -45,6 +45,8 @@ class UpOptions(WireStruct, frozen=True, kw_only=True):
     message: str = ""
     source: str = ""
     moves: dict[str, str] = msgspec.field(default_factory=dict)
+    back: bool = False
+    """An update that failed or was given up is taken back: as `rollback_config` says, and without hooks."""
 
 
 class SavedPlan(WireStruct, frozen=True, kw_only=True):

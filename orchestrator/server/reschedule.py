@@ -109,6 +109,7 @@ class Rescheduler:
                 and t.desired == "running"
                 and (not t.strict or self._cluster.is_fenced(t.node))
                 and not self._is_done(t, services[t.service])
+                and not (services[t.service].stable and self._has_volume(t))
             }
             flapping = self._watch_of_silence.flapping(asyncio.get_running_loop().time())
             placement = msgspec.structs.replace(placement, ready=placement.ready - flapping)
@@ -140,6 +141,12 @@ class Rescheduler:
             self._dispatcher.statuses.forget(set(bound))
             await state.delete_tasks(bound)
             await self._cluster.deliver()
+
+    def _has_volume(self, task: Task) -> bool:
+        """Whether *task* has a volume of its own that lives on its node."""
+        volumes = self._state.volumes
+        sources = (m.source for m in task.container.mounts if m.kind == "volume" and m.source in volumes)
+        return any(volumes[s].node == task.node and not volumes[s].shared for s in sources)
 
     def _is_done(self, task: Task, service: Service) -> bool:
         """Whether *task* had ended with exit code 0 when its node was last heard; one of a job, whether it had ended, or may

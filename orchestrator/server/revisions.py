@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import msgspec
 
 from orchestrator.errors import RefusedError
@@ -10,7 +12,17 @@ from orchestrator.server.events import Emit, Failure
 from orchestrator.server.execute import PlanExecutor
 from orchestrator.server.plan import Planner
 from orchestrator.server.records import SavedPlan, StackRecord, UpOptions
+from orchestrator.server.rollout_control import RolloutControl
 from orchestrator.server.state import ClusterState
+from orchestrator.stackfile.model import Stack
+
+
+class Executor(Protocol):
+    """What makes a stack true: a PlanExecutor, or what keeps records of its rollouts."""
+
+    async def up(self, stack: Stack, options: UpOptions, emit: Emit) -> list[Failure]:
+        """Make *stack* true. Returns the tasks that failed."""
+        ...
 
 
 async def _earlier(state: ClusterState, name: str, revision: int) -> StackRecord:
@@ -28,7 +40,7 @@ async def _earlier(state: ClusterState, name: str, revision: int) -> StackRecord
 
 
 async def rollback(
-    state: ClusterState, executor: PlanExecutor, name: str, revision: int, options: UpOptions, emit: Emit
+    state: ClusterState, executor: Executor, name: str, revision: int, options: UpOptions, emit: Emit
 ) -> list[Failure]:
     """Apply an earlier *revision* of stack *name* again, as a new revision; 0 is the one before the present."""
     found = await _earlier(state, name, revision)
@@ -56,5 +68,5 @@ async def apply(state: ClusterState, executor: PlanExecutor, saved: SavedPlan, e
                 f"{first}: make a new plan",
                 409,
             )
-        failures = await executor.execute_plan(saved.stack, now, saved.options, emit, held)
+        failures = await executor.execute_plan(saved.stack, now, saved.options, emit, held, RolloutControl())
     return await executor.finish_jobs(saved.stack, saved.options, emit, failures)

@@ -16,6 +16,7 @@ import msgspec
 from agent.contract.task import Task
 from orchestrator.errors import PystackError, UndeliveredError
 from orchestrator.stackfile.model import Service, UpdateConfig
+from orchestrator.stackfile.workloads import DeployHook
 
 
 class UpdateActions(Protocol):
@@ -29,13 +30,30 @@ class UpdateActions(Protocol):
         """Let new connections go to *tasks* again."""
         ...
 
-    async def surge(self, service: str, count: int) -> list[Task]:
-        """Start *count* more tasks of *service*, as if it had more replicas. Raises PystackError if no node can take them,
-        UndeliveredError if one that should does not."""
+    async def surge(self, service: str, count: int, share: float = -1.0) -> list[Task]:
+        """Have *count* more tasks of *service*, as if it had more replicas, with that *share* of its connections. Returns all
+        of them. Raises PystackError if no node can take them, UndeliveredError if one that should does not."""
+        ...
+
+    async def weigh(self, tasks: Sequence[Task], share: float) -> None:
+        """Give *tasks*, which `surge` started, another share of their service's connections."""
+        ...
+
+    async def hold(self, seconds: float, phase: str, down: Callable[[], str | None]) -> str:
+        """Stay at *phase* for that long, or until somebody promotes the rollout. Returns what *down* does if that is not None
+        meanwhile, else ""."""
+        ...
+
+    async def analyse(self, service: Service, hook: DeployHook) -> str:
+        """Run *hook* beside the tasks of *service*. Returns "", or the reason why it failed."""
         ...
 
     async def remove_surge(self, tasks: Sequence[Task]) -> None:
         """Drain and remove the tasks that `surge` started."""
+        ...
+
+    async def checkpoint(self, done: int, total: int) -> None:
+        """*done* of *total* tasks are exchanged. Raises what ends the update here."""
         ...
 
     def warn(self, sentence: str) -> None:
@@ -63,17 +81,17 @@ async def update(
     pace = service.update or UpdateConfig(parallelism=0)
     surge = await _surge(service, pace, len(after), actions)
     try:
-        reasons = await _watched(surge, pace, wait_stable)
+        reasons = await watch_all(surge, pace, wait_stable)
         done: list[Task] = []
         if not _exceeds(reasons, len(after), pace):
-            done, more = await _exchange(after, pace, actions, wait_stable)
+            done, more = await exchange_all(after, pace, actions, wait_stable)
             reasons |= more
         if not _exceeds(reasons, len(after), pace):
             return UpdateOutcome(reasons=reasons)
         if pace.failure_action == "rollback":
             actions.warn(f"the update of {service.name} failed: it goes back to what it was")
             back = [before[t.name] for t in reversed(done)]
-            _, more = await _exchange(back, service.rollback or UpdateConfig(), actions, wait_stable)
+            _, more = await exchange_all(back, service.rollback or UpdateConfig(), actions, wait_stable)
             return UpdateOutcome(reasons=reasons | more, kept=tuple(before), reverted=True)
         names = {t.name for t in done}
         return UpdateOutcome(reasons=reasons, kept=tuple(t.name for t in after if t.name not in names))
@@ -99,12 +117,13 @@ def _exceeds(reasons: Mapping[str, str], count: int, pace: UpdateConfig) -> bool
     return pace.failure_action != "continue" and min(1, len(reasons) / count) > pace.max_failure_ratio
 
 
-async def _watched(tasks: Sequence[Task], pace: UpdateConfig, wait_stable: WaitStable) -> dict[str, str]:
+async def watch_all(tasks: Sequence[Task], pace: UpdateConfig, wait_stable: WaitStable) -> dict[str, str]:
+    """Wait until all of *tasks* are stable. Returns the reasons of those that are not, by name."""
     found = await asyncio.gather(*(wait_stable(t, pace.monitor_s) for t in tasks))
     return {t.name: reason for t, reason in zip(tasks, found, strict=True) if reason}
 
 
-async def _exchange(
+async def exchange_all(
     tasks: Sequence[Task], pace: UpdateConfig, actions: UpdateActions, wait_stable: WaitStable
 ) -> tuple[list[Task], dict[str, str]]:
     """Return the tasks that were replaced (all, unless too many failed), and the reasons of those that failed, by name."""
@@ -112,13 +131,14 @@ async def _exchange(
     done: list[Task] = []
     reasons: dict[str, str] = {}
     for start in range(0, len(tasks), size):
-        if start and pace.delay_s:
+        if start:
+            await actions.checkpoint(start, len(tasks))
             await asyncio.sleep(pace.delay_s)
         batch = tasks[start : start + size]
         try:
             await actions.exchange(batch)
             done += batch
-            reasons |= await _watched(batch, pace, wait_stable)
+            reasons |= await watch_all(batch, pace, wait_stable)
         finally:  # an update that is cut off here must not leave running tasks without connections
             await actions.mark_ready(batch)
         if _exceeds(reasons, len(tasks), pace):

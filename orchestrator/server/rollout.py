@@ -19,6 +19,8 @@ from agent.contract.task import Task
 from orchestrator.planning.jobs import held_back, is_current
 from orchestrator.server.events import Failure
 from orchestrator.server.rolling_update import UpdateActions, update
+from orchestrator.server.rollout_control import RolloutPausedError
+from orchestrator.server.staged_update import update_staged
 from orchestrator.server.statuses import Statuses, serves
 from orchestrator.stackfile.model import Dependency, Service
 
@@ -141,6 +143,11 @@ class Rollout:
         one = self.services.get(service)
         return one is not None and any(not self._met(d) for d in self._needs(one))
 
+    def must_follow(self, task: Task) -> bool:
+        """Whether *task* begins after another replica of its service."""
+        one = self.services.get(task.service)
+        return one is not None and one.stable == "ordered" and task.index > 1
+
     def _needs(self, one: Service) -> list[Dependency]:
         return [d for d in one.depends_on if d.service in self.tasks]
 
@@ -153,9 +160,14 @@ class Rollout:
 
     async def run(self) -> list[Failure]:
         """Roll out every service, side by side. Returns the tasks that failed."""
-        async with asyncio.TaskGroup() as group:
-            for name in self.tasks:
-                group.create_task(self._service(name))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for name in self.tasks:
+                    group.create_task(self._service(name))
+        except ExceptionGroup as errors:
+            if paused := errors.subgroup(RolloutPausedError):
+                raise paused.exceptions[0] from None
+            raise
         return self.failures
 
     async def conditions(self, service: str) -> list[Failure]:
@@ -184,25 +196,49 @@ class Rollout:
                     if dependency.required:
                         self._kept |= rolling.keys()
                         return self._give_up(one, dependency)
-        if held:
-            later = held_back(one, self.tasks[name], self.statuses.by_task)
-            released = [msgspec.structs.replace(t, desired="running") for t in held if t.name not in later]
-            await self.control.write_tasks(released)
-            self.tasks[name] = [next((r for r in released if r.name == t.name), t) for t in self.tasks[name]]
+        if held and not await self._release(one, held):
+            return
         if rolling:
             await self._update(one, rolling)
-        if self.want and not (
-            one.is_job and self.want == "up"
-        ):  # a job's end is waited for when the stack is not held any more
+        # the end of a job is waited for when the stack is not held any more
+        if self.want and not (one.is_job and self.want == "up"):
             for task in self.tasks[name]:
                 if task.name not in rolling:
                     await self._up(task)
 
+    async def _release(self, one: Service, held: Sequence[Task]) -> bool:
+        """Let tasks go that were on hold. Returns whether the service goes on."""
+        if one.stable == "ordered":
+            return await self._in_order(one, held)
+        later = held_back(one, self.tasks[one.name], self.statuses.by_task)
+        released = [msgspec.structs.replace(t, desired="running") for t in held if t.name not in later]
+        await self.control.write_tasks(released)
+        self.tasks[one.name] = [next((r for r in released if r.name == t.name), t) for t in self.tasks[one.name]]
+        return True
+
+    async def _in_order(self, one: Service, held: Sequence[Task]) -> bool:
+        """Let the replicas of a stable service go, each when the one before it is up. Returns whether all are."""
+        for task in sorted(self.tasks[one.name], key=lambda t: t.index):
+            if task in held:
+                task = msgspec.structs.replace(task, desired="running")
+                await self.control.write_tasks([task])
+                self.tasks[one.name] = [task if t.name == task.name else t for t in self.tasks[one.name]]
+            if self.want and (reason := await self._wait_stable(task, 0)):
+                self._fail(task, reason)
+                return False
+        return True
+
     async def _update(self, one: Service, before: Mapping[str, Task]) -> None:
         assert self.actions
         # tasks that do not serve go first: nothing is lost by it
-        after = sorted((t for t in self.tasks[one.name] if t.name in before), key=lambda t: (self._serves(t.name), t.index))
-        outcome = await update(one, before, after, self.actions, self._wait_stable)
+        after = sorted(
+            (t for t in self.tasks[one.name] if t.name in before),
+            key=lambda t: (self._serves(t.name), -t.index if one.stable else t.index),
+        )
+        if one.staged:
+            outcome = await update_staged(one, one.staged, before, after, self.actions, self._wait_stable, self._down)
+        else:
+            outcome = await update(one, before, after, self.actions, self._wait_stable)
         self._kept |= set(outcome.kept)
         for name, reason in outcome.reasons.items():
             self._fail(next((t for t in after if t.name == name), msgspec.structs.replace(after[0], name=name)), reason)
@@ -234,25 +270,29 @@ class Rollout:
                 return None
             return found
 
-        def down() -> str | None:
-            status = self.statuses.by_task.get(task.name)
-            if status is None or not is_current(task, status):
-                return None
-            if status.health == "unhealthy":
-                return "is unhealthy"
-            if status.state == "restarting" or (status.state in ("exited", "failed") and status.exit_code):
-                return "out of memory" if status.oom_killed else f"exited with {status.exit_code}"
-            return status.error or None
-
         try:
             if reason := await self.statuses.until(up, within_s=self.timeout_s):
                 return reason
         except TimeoutError:
             return f"is not up after {self.timeout_s:g} s"
         try:
-            return await self.statuses.until(down, within_s=seconds) if seconds else ""
+            return await self.statuses.until(lambda: self._down([task]), within_s=seconds) if seconds else ""
         except TimeoutError:
             return ""
+
+    def _down(self, tasks: Sequence[Task]) -> str | None:
+        """Why one of *tasks*, which were up, is not any more; None while all are."""
+        for task in tasks:
+            status = self.statuses.by_task.get(task.name)
+            if status is None or not is_current(task, status):
+                continue
+            if status.health == "unhealthy":
+                return "is unhealthy"
+            if status.state == "restarting" or (status.state in ("exited", "failed") and status.exit_code):
+                return "out of memory" if status.oom_killed else f"exited with {status.exit_code}"
+            if status.error:
+                return status.error
+        return None
 
     def _give_up(self, one: Service, dependency: Dependency) -> None:
         self.failures.append(

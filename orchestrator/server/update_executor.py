@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -16,18 +17,38 @@ from orchestrator.server.images import Images
 from orchestrator.server.plan import Planner
 from orchestrator.server.prepare import prepare_nodes
 from orchestrator.server.records import UpOptions
-from orchestrator.stackfile.model import Stack
+from orchestrator.server.rollout_control import RolloutControl
+from orchestrator.stackfile.model import Service, Stack
+from orchestrator.stackfile.workloads import DeployHook
+
+HOLD_PART_S = 0.5
+
+
+class Wanted(NamedTuple):
+    """What a rollout carries out."""
+
+    stack: Stack
+    options: UpOptions
+    plan: Plan
 
 
 class UpdateExecutor:
     """The `UpdateActions` for the rolling updates of one plan."""
 
     def __init__(
-        self, dispatcher: Dispatcher, planner: Planner, images: Images, stack: Stack, options: UpOptions, plan: Plan, emit: Emit
+        self,
+        dispatcher: Dispatcher,
+        planner: Planner,
+        images: Images,
+        wanted: Wanted,
+        emit: Emit,
+        control: RolloutControl,
     ) -> None:
         self._dispatcher, self._state, self._cluster = dispatcher, dispatcher.state, dispatcher.cluster
         self._planner, self._images = planner, images
-        self._stack, self._options, self._plan, self._emit = stack, options, plan, emit
+        self._stack, self._options, self._plan = wanted
+        self._emit = emit
+        self._control = control
 
     async def exchange(self, tasks: Sequence[Task]) -> None:
         """Drain the tasks that have the names of *tasks*, then replace them. The new ones stay drained until `mark_ready`."""
@@ -42,15 +63,18 @@ class UpdateExecutor:
         """Let new connections go to *tasks* again."""
         await self._dispatcher.undrain_tasks(t.name for t in tasks)
 
-    async def surge(self, service: str, count: int) -> list[Task]:
-        """Start *count* more tasks of *service*, as if it had more replicas. Raises PystackError if no node can take them."""
+    async def surge(self, service: str, count: int, share: float = -1.0) -> list[Task]:
+        """Have *count* more tasks of *service*, as if it had more replicas, with that *share* of its connections. Returns all
+        of them. Raises PystackError if no node can take them."""
         there = [t for t in self._plan.desired.tasks if t.service == service and t.planned]
         one = next(s for s in self._stack.services if s.name == service)
         if not one.mode.startswith("replicated"):
             raise PystackError("it has a task on each node")
         scale = dict(self._options.scale) | {service: len(there) + count}
         desired = await self._planner.desired(self._stack, msgspec.structs.replace(self._options, scale=scale))
-        surge = [t for t in desired.tasks if t.service == service and t.index > max(o.index for o in there)]
+        wanted = [t for t in desired.tasks if t.service == service and t.index > max(o.index for o in there)]
+        known_tasks = self._state.tasks
+        surge = [msgspec.structs.replace(t, share=share) for t in wanted if t.name not in known_tasks]
         # networks that more nodes carry because of the surge; a node that has an address on one already keeps it
         known = self._state.networks
         carried = [
@@ -76,7 +100,31 @@ class UpdateExecutor:
         except BaseException:
             await self.remove_surge(surge)
             raise
-        return surge
+        return [known_tasks[t.name] for t in wanted]
+
+    async def weigh(self, tasks: Sequence[Task], share: float) -> None:
+        """Give *tasks*, which `surge` started, another share of their service's connections."""
+        there = [self._state.tasks[t.name] for t in tasks if t.name in self._state.tasks]
+        await self._dispatcher.write_tasks([msgspec.structs.replace(t, share=share) for t in there])
+
+    async def hold(self, seconds: float, phase: str, down: Callable[[], str | None]) -> str:
+        """Stay at *phase* for that long, or until somebody promotes the rollout; while it is to pause, for longer. Returns what
+        *down* does if that is not None meanwhile, else ""."""
+        self._control.promoted.clear()
+        await self._control.note(phase)
+        self.warn(phase)
+        passed = 0.0
+        while (passed < seconds or self._control.pausing) and not self._control.promoted.is_set():
+            part = min(HOLD_PART_S, seconds - passed) if passed < seconds else HOLD_PART_S
+            try:
+                return await self._dispatcher.statuses.until(down, within_s=part)
+            except TimeoutError:
+                passed += 0.0 if self._control.pausing else part
+        return down() or ""
+
+    async def analyse(self, service: Service, hook: DeployHook) -> str:
+        """Run *hook* beside the tasks of *service*. Returns "", or the reason why it failed."""
+        return await self._control.analyse(self._stack, service, hook, self._emit)
 
     async def remove_surge(self, tasks: Sequence[Task]) -> None:
         """Drain and remove the tasks that `surge` started, and take back the networks that only they needed."""
@@ -91,6 +139,11 @@ class UpdateExecutor:
         known = self._state.networks
         await self._state.put(networks=[n for n in planned.values() if n.name in known and known[n.name].hosts != n.hosts])
         await self._cluster.deliver_where_possible()
+
+    async def checkpoint(self, done: int, total: int) -> None:
+        """*done* of *total* tasks are exchanged: the update goes on, unless somebody asked it to pause."""
+        await self._control.note(f"{done} of {total} tasks are exchanged")
+        await self._control.checkpoint()
 
     def warn(self, sentence: str) -> None:
         """Report *sentence* to the user."""

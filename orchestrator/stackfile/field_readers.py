@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from agent.contract.container import DeviceRequest, Ulimit
+from agent.contract.container import DeviceRequest, Hook, Ulimit
 from agent.contract.options import Kind, Option
 from orchestrator.stackfile.load_context import LoadContext, dotted, kind
 from orchestrator.stackfile.marked_document import Path_
@@ -248,3 +248,17 @@ def extra_hosts(draft: ServiceContext, value: Any, path: Path_) -> Fields:
             except ValueError:
                 draft.problem(path, f"{name}: {address!r} is no IP address")
     return {"extra_hosts": tuple((n, a.strip("[]")) for n, a in out)}
+
+
+def read_hook(draft: ServiceContext, body: dict[str, Any], words: tuple[str, ...]) -> Hook:
+    """The hook that runs *words*, with what else *body* says of it."""
+    variables = {
+        k: draft.variables.get(k, "") if v is None else scalar(v) for k, v in as_mapping(body.get("environment")).items()
+    }
+    return Hook(
+        command=words,
+        user=scalar(body.get("user")),
+        privileged=flag(body.get("privileged")),
+        working_dir=scalar(body.get("working_dir")),
+        environment=tuple(sorted(variables.items())),
+    )

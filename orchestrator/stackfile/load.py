@@ -26,6 +26,7 @@ from orchestrator.stackfile.problem import Mark, Problem, StackFileError
 from orchestrator.stackfile.remote import Fetch
 from orchestrator.stackfile.resources import contents_of, networks_of, volumes_of
 from orchestrator.stackfile.source_context import SourceContext
+from orchestrator.stackfile.stable import with_own_volumes
 from orchestrator.stackfile.variables import variables_of
 
 
@@ -155,6 +156,7 @@ def _read(
             services[name] = service.read(reading, name, body)
     networks = networks_of(reading, document)
     volumes = volumes_of(reading, document)
+    with_own_volumes(reading, services, volumes)
     wanted = {*options.profiles, *variables.get("COMPOSE_PROFILES", "").split(",")} - {""}
 
     def is_asked_for(name: str) -> bool:

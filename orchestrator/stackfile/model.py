@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Literal
 
 from agent.contract.bandwidth import Bandwidth
-from agent.contract.container import Container, Hook, Port, Ulimit
+from agent.contract.container import Container, Hook, Port, Ulimit, digest
 from agent.contract.network import Subnet, is_encrypted
 from agent.contract.trust import ImagePolicy, Locked
 from agent.contract.volume import is_shared
 from agent.contract.wire import WireStruct
 from orchestrator.stackfile.fence import Fence
-from orchestrator.stackfile.workloads import JOBS, Job, Schedule
+from orchestrator.stackfile.workloads import JOBS, Hooks, Job, Scale, Schedule, StagedUpdate
 
 
 class Dependency(WireStruct, frozen=True, kw_only=True):
@@ -195,6 +195,11 @@ class Service(WireStruct, frozen=True, kw_only=True):
     ingress_mode: str = "local-first"
     job: Job = Job()
     schedule: Schedule | None = None
+    hooks: Hooks = Hooks()
+    staged: StagedUpdate | None = None
+    scale: Scale | None = None
+    stable: str = ""
+    """ordered or parallel: how replicas with names of their own start; "" where they have none."""
     watch: tuple[WatchRule, ...] = ()
     pre_start: tuple[StartHook, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
@@ -203,6 +208,11 @@ class Service(WireStruct, frozen=True, kw_only=True):
     provider: Provider | None = None
     bandwidth: Bandwidth | None = None
     """On each network that says nothing of its own."""
+
+    @property
+    def definition(self) -> str:
+        """What tells the tasks of this definition from those of another one. 12 hex digits."""
+        return digest(self.container)[:12]
 
     @property
     def is_job(self) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from agent.contract.container import Healthcheck
+from agent.contract.container import Container, Healthcheck, Hook
 from orchestrator.stackfile.model import Dependency, Service, StartHook
 
 
@@ -37,14 +37,29 @@ def expand_pre_start(services: Sequence[Service]) -> Iterator[Service]:
 
 def _pre_start_service(one: Service, number: int, hook: StartHook, waits: tuple[Dependency, ...]) -> Service:
     """On the service's networks and volumes, without its names, addresses and ports."""
-    c, spec = one.container, hook.hook
-    container = msgspec.structs.replace(
+    container = hook_container(one.container, hook.hook, hook.image)
+    return Service(
+        name=f"{one.name}-pre_start-{number}",
+        container=container,
+        where=one.where,
+        depends_on=waits,
+        mode="replicated-job",
+        placement=one.placement,
+        attach=one.attach,
+        is_pre_start_of=one.name,
+    )
+
+
+def hook_container(c: Container, spec: Hook, image: str = "") -> Container:
+    """A container that runs *spec* to its end beside those of *c*: on their networks and volumes, without their names,
+    addresses and ports. *image* "" is theirs."""
+    return msgspec.structs.replace(
         c,
-        image=hook.image or c.image,
+        image=image or c.image,
         entrypoint=() if spec.command else None,
         command=spec.command or None,
-        user=spec.user or ("" if hook.image else c.user),
-        working_dir=spec.working_dir or ("" if hook.image else c.working_dir),
+        user=spec.user or ("" if image else c.user),
+        working_dir=spec.working_dir or ("" if image else c.working_dir),
         privileged=spec.privileged or c.privileged,
         environment=tuple({**dict(c.environment), **dict(spec.environment)}.items()),
         restart="no",
@@ -56,16 +71,6 @@ def _pre_start_service(one: Service, number: int, hook: StartHook, waits: tuple[
         tty=False,
         stdin_open=False,
         attachments=tuple(msgspec.structs.replace(a, ipv4="", ipv6="", mac="", aliases=()) for a in c.attachments),
-    )
-    return Service(
-        name=f"{one.name}-pre_start-{number}",
-        container=container,
-        where=one.where,
-        depends_on=waits,
-        mode="replicated-job",
-        placement=one.placement,
-        attach=one.attach,
-        is_pre_start_of=one.name,
     )
 
 

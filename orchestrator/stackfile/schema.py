@@ -109,6 +109,29 @@ HOOK = {
     "working_dir": key(TEXT, "In which folder."),
     "environment": key(PAIRS, "With which further variables."),
 }
+PERCENT: Schema = {"type": ["number", "string"], "title": "a part such as 5%"}
+SCALE_RATE = record(
+    {
+        "stabilise": key(DURATION, "The most cautious recommendation of so long counts: 0s up, 5m down."),
+        "percent": key(PERCENT, "So many of them within a period: 100%."),
+        "tasks": key(WHOLE, "Or so many, whichever is more: 4 up, 0 down."),
+        "period": key(DURATION, "The period: 15s."),
+    }
+)
+UNSEEN = "has no effect: nobody sees the requests of a service here; let `analysis` ask who does"
+DEPLOY_HOOK = either(
+    TEXT,
+    TEXTS,
+    record(
+        {
+            **HOOK,
+            "image": key(TEXT, "In which image; the service's own if not said."),
+            "deadline": key(DURATION, "It fails if it takes longer."),
+        },
+        "command",
+    ),
+    title="a command, or a mapping that has one",
+)
 REQUESTS = listed(
     record(
         {
@@ -771,6 +794,74 @@ SERVICE = record(
                 title="a cron line, or a mapping that has one",
             ),
             "Runs at these times, and not in between.",
+        ),
+        "x-hooks": key(
+            record(
+                {
+                    "pre_deploy": key(DEPLOY_HOOK, "Once before its tasks are exchanged; if it fails, nothing is."),
+                    "post_deploy": key(DEPLOY_HOOK, "Once after they were, all of them."),
+                }
+            ),
+            "Commands that run once for each new definition of the service.",
+        ),
+        "x-update": key(
+            record(
+                {
+                    "strategy": key(words("canary", "blue-green"), "A few new tasks first, or all beside the old ones."),
+                    "steps": key(
+                        listed(
+                            record(
+                                {
+                                    "weight": key(PERCENT, "The part of new connections that new tasks get."),
+                                    "hold": key(DURATION, "How long that is watched."),
+                                },
+                                "weight",
+                            )
+                        ),
+                        "Of a canary, one after the other; then all tasks are exchanged.",
+                    ),
+                    "hold": key(DURATION, "Of blue-green: how long the old tasks stay, for an instant way back."),
+                    "abort_on": key(
+                        record(
+                            {
+                                "health": key(FLAG, "A new task that ends or is unhealthy.", differs="it always does"),
+                                "error_rate": key(PERCENT, "More failing requests than this.", refused=UNSEEN),
+                                "p99": key(DURATION, "Slower requests than this.", refused=UNSEEN),
+                            }
+                        ),
+                        "What takes the update back.",
+                    ),
+                    "analysis": key(DEPLOY_HOOK, "What is run at the end of each step; if it fails, the update is taken back."),
+                },
+                "strategy",
+            ),
+            "How its tasks are exchanged, further than deploy.update_config.",
+        ),
+        "x-scale": key(
+            record(
+                {
+                    "min": key(WHOLE, "The fewest replicas."),
+                    "max": key(WHOLE, "The most."),
+                    "target": key(
+                        record(
+                            {
+                                "cpu": key(PERCENT, "Of its reserved cores, of its limit, or of one."),
+                                "memory": key(PERCENT, "Of its reserved memory, or of its limit."),
+                            }
+                        ),
+                        "What each replica should use.",
+                    ),
+                    "up": key(SCALE_RATE, "How fast replicas come."),
+                    "down": key(SCALE_RATE, "How fast they go."),
+                },
+                "max",
+                "target",
+            ),
+            "As many replicas as their use asks for.",
+        ),
+        "x-stable": key(
+            either(FLAG, record({"start": key(words("ordered", "parallel"), "One after the other, or side by side.")})),
+            "Each replica has a name (`db-1`, `db-1.db`) and volumes of its own; they start and are exchanged in order.",
         ),
         "x-ingress": key(INGRESS, "Hosts and paths at which `pystack ingress` answers for it."),
         "x-metrics": key(

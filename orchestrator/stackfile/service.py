@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from agent.contract.container import Container, Device, DeviceRate, DeviceRequest, File, Healthcheck, Hook
+from agent.contract.container import Container, Device, DeviceRate, DeviceRequest, File, Healthcheck
 from agent.contract.options import OPTIONS
 from orchestrator.stackfile import envfile, templates
 from orchestrator.stackfile.bandwidth import x_bandwidth
@@ -34,6 +34,7 @@ from orchestrator.stackfile.field_readers import (
     pairs,
     permissions,
     plain,
+    read_hook,
     scalar,
     size,
     text,
@@ -53,7 +54,7 @@ from orchestrator.stackfile.networks import mac_address, network_mode, networks,
 from orchestrator.stackfile.ports import expose, ports
 from orchestrator.stackfile.proxy_labels import rules_of_labels
 from orchestrator.stackfile.units import parse_duration
-from orchestrator.stackfile.workload_keys import job_restart, x_job, x_schedule
+from orchestrator.stackfile.workload_keys import job_restart, x_hooks, x_job, x_scale, x_schedule, x_stable, x_update
 
 CDI_NAME = re.compile(r"[A-Za-z][\w.-]*/[A-Za-z][\w.-]*=[A-Za-z0-9][\w.:-]*")
 """A device's full name in the Container Device Interface: VENDOR/CLASS=NAME."""
@@ -73,6 +74,10 @@ SERVICE_FIELDS = (
     "ingress_mode",
     "job",
     "schedule",
+    "hooks",
+    "staged",
+    "scale",
+    "stable",
     "watch",
     "pre_start",
     "provider",
@@ -290,7 +295,9 @@ def pre_start(draft: ServiceContext, value: Any, path: Path_) -> Fields:
         body = draft.reading.mapping(item, at)
         words = command_line("command")(draft, body.get("command"), (*at, "command")).get("command") or ()
         image = scalar(body.get("image"))
-        out.append(StartHook(hook=_hook(draft, body, words), image="" if image == scalar(draft.body.get("image")) else image))
+        out.append(
+            StartHook(hook=read_hook(draft, body, words), image="" if image == scalar(draft.body.get("image")) else image)
+        )
     return {"pre_start": tuple(out)}
 
 
@@ -413,23 +420,10 @@ def hooks(field: str) -> FieldReader:
             if not words:
                 draft.problem(at, "needs a command", "command: [program, argument]")
                 continue
-            out.append(_hook(draft, body, words))
+            out.append(read_hook(draft, body, words))
         return {field: tuple(out)}
 
     return row
-
-
-def _hook(draft: ServiceContext, body: dict[str, Any], words: tuple[str, ...]) -> Hook:
-    variables = {
-        k: draft.variables.get(k, "") if v is None else scalar(v) for k, v in as_mapping(body.get("environment")).items()
-    }
-    return Hook(
-        command=words,
-        user=scalar(body.get("user")),
-        privileged=flag(body.get("privileged")),
-        working_dir=scalar(body.get("working_dir")),
-        environment=tuple(sorted(variables.items())),
-    )
 
 
 def storage_opt(draft: ServiceContext, value: Any, path: Path_) -> Fields:
@@ -515,6 +509,10 @@ KEYS: dict[str, FieldReader] = {
     "x-harden": harden,
     "x-job": x_job,
     "x-schedule": x_schedule,
+    "x-hooks": x_hooks,
+    "x-update": x_update,
+    "x-scale": x_scale,
+    "x-stable": x_stable,
     "x-ingress": ingress,
     "x-metrics": x_metrics,
     "scale": integer("replicas", 0),

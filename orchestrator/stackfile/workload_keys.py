@@ -5,9 +5,30 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
-from orchestrator.stackfile.field_readers import Fields, ServiceContext, duration, integer, scalar
+import msgspec
+
+from orchestrator.stackfile.field_readers import (
+    Fields,
+    ServiceContext,
+    command_line,
+    duration,
+    flag,
+    integer,
+    read_hook,
+    scalar,
+)
 from orchestrator.stackfile.marked_document import Path_
-from orchestrator.stackfile.workloads import JOBS, Job, Schedule
+from orchestrator.stackfile.workloads import (
+    JOBS,
+    CanaryStep,
+    DeployHook,
+    Hooks,
+    Job,
+    Scale,
+    ScaleDirection,
+    Schedule,
+    StagedUpdate,
+)
 
 NEVER_BEFORE = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
 
@@ -64,6 +85,124 @@ def x_schedule(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     if mode not in JOBS:
         draft.reading.check(path, f"deploy.mode {mode} runs all the time", "leave deploy.mode out, or write replicated-job")
     return {"schedule": Schedule(**fields)}
+
+
+def x_hooks(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+    """Read services.*.x-hooks: a command alone, or a mapping that has one."""
+    body = draft.reading.mapping(value, path)
+    made: dict[str, DeployHook] = {}
+    for name in ("pre_deploy", "post_deploy"):
+        if name not in body:
+            continue
+        if hook := _deploy_hook(draft, body[name], (*path, name)):
+            made[name] = hook
+    return {"hooks": Hooks(**made)}
+
+
+def _deploy_hook(draft: ServiceContext, value: Any, path: Path_) -> DeployHook | None:
+    hook = value if isinstance(value, dict) else {"command": value}
+    words = command_line("command")(draft, hook.get("command"), path).get("command")
+    if not words:
+        draft.problem(path, "needs a command", f"{path[-1]}: ./program")
+        return None
+    limit = duration("deadline_s")(draft, hook["deadline"], (*path, "deadline")) if "deadline" in hook else {}
+    return DeployHook(hook=read_hook(draft, hook, words), image=scalar(hook.get("image")), **limit)
+
+
+def x_update(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+    """Read services.*.x-update. Weights grow from step to step."""
+    body = draft.reading.mapping(value, path)
+    strategy = scalar(body.get("strategy"))
+    steps: list[CanaryStep] = []
+    for number, item in enumerate(draft.reading.sequence(body.get("steps"), (*path, "steps"))):
+        at = (*path, "steps", number)
+        step = draft.reading.mapping(item, at)
+        weight = percent(draft, step.get("weight"), (*at, "weight"))
+        if weight is None:
+            continue
+        if steps and weight <= steps[-1].weight:
+            draft.problem((*at, "weight"), f"is {weight:g}%, and the step before has {steps[-1].weight:g}%", "weights grow")
+        hold = duration("hold_s")(draft, step["hold"], (*at, "hold")) if "hold" in step else {}
+        steps.append(CanaryStep(weight=weight, **hold))
+    if strategy == "canary" and not steps:
+        draft.problem(path, "a canary needs steps", "steps: [{weight: 5%, hold: 2m}, {weight: 50%, hold: 5m}]")
+    if strategy == "blue-green" and steps:
+        draft.problem((*path, "steps"), "are those of a canary", "blue-green has one hold, and no steps")
+    deploy = draft.body.get("deploy")
+    mode = scalar(deploy.get("mode", "replicated")) if isinstance(deploy, dict) else "replicated"
+    if mode != "replicated" or "x-schedule" in draft.body:
+        draft.reading.check(path, "needs replicas, of which there can be more for a while", "mode: replicated")
+    hold = duration("hold_s")(draft, body["hold"], (*path, "hold")) if "hold" in body else {}
+    analysis = _deploy_hook(draft, body["analysis"], (*path, "analysis")) if "analysis" in body else None
+    return {"staged": StagedUpdate(strategy=strategy, steps=tuple(steps), analysis=analysis, **hold)}  # type: ignore[arg-type]
+
+
+def x_scale(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+    """Read services.*.x-scale. A memory target needs a limit or a reservation that it is a part of."""
+    body = draft.reading.mapping(value, path)
+    fields: Fields = {"least": 1, "most": 1}
+    for key, field in (("min", "least"), ("max", "most")):
+        if key in body:
+            fields |= integer(field, 1)(draft, body[key], (*path, key))
+    if fields["least"] > fields["most"]:
+        draft.problem((*path, "min"), f"min is {fields['least']}, and max {fields['most']}", "min is at most max")
+        return {}
+    targets = draft.reading.mapping(body.get("target"), (*path, "target"))
+    for name in ("cpu", "memory"):
+        if name in targets and (part := percent(draft, targets[name], (*path, "target", name))):
+            fields[name] = part
+    if not fields.keys() & {"cpu", "memory"}:
+        draft.problem((*path, "target"), "has no target that can be measured", "target: {cpu: 70%}")
+    for name in ("up", "down"):
+        fields[name] = _rate(draft, body.get(name), (*path, name), getattr(Scale(least=1, most=1), name))
+    deploy = draft.body.get("deploy")
+    deploy = deploy if isinstance(deploy, dict) else {}
+    resources = deploy.get("resources") or {}
+    has = any((resources.get(part) or {}).get("memory") for part in ("limits", "reservations"))
+    if "memory" in fields and not has and not {"mem_limit", "mem_reservation"} & draft.body.keys():
+        draft.reading.check((*path, "target", "memory"), "is a part of nothing", "give it mem_limit, or a reservation")
+    if scalar(deploy.get("mode", "replicated")) != "replicated" or "x-schedule" in draft.body:
+        draft.reading.check(path, "needs replicas, of which there can be more", "mode: replicated")
+    if "container_name" in draft.body and fields["most"] > 1:
+        draft.reading.check((*path, "max"), "several replicas cannot share the name of container_name", "remove one of them")
+    return {"scale": Scale(**fields)}
+
+
+def x_stable(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+    """Read services.*.x-stable: true, or a mapping."""
+    if not isinstance(value, dict):
+        return {"stable": "ordered" if flag(value) else ""}
+    deploy = draft.body.get("deploy")
+    if isinstance(deploy, dict) and scalar(deploy.get("mode", "replicated")) != "replicated":
+        draft.reading.check(path, "is for replicas", "mode: replicated")
+    return {"stable": scalar(value.get("start", "ordered"))}
+
+
+def _rate(draft: ServiceContext, value: Any, path: Path_, usual: ScaleDirection) -> ScaleDirection:
+    body = draft.reading.mapping(value, path)
+    fields: Fields = {}
+    for key, row in (
+        ("stabilise", duration("stabilise_s")),
+        ("period", duration("period_s")),
+        ("tasks", integer("tasks", 0)),
+    ):
+        if key in body:
+            fields |= row(draft, body[key], (*path, key))
+    if "percent" in body and (part := percent(draft, body["percent"], (*path, "percent"))):
+        fields["percent"] = part
+    return msgspec.structs.replace(usual, **fields)
+
+
+def percent(draft: ServiceContext, value: Any, path: Path_) -> float | None:
+    """A part of a hundred, above 0 and up to 100, with or without its sign; None, and a problem, where it is none."""
+    try:
+        number = float(scalar(value).strip().removesuffix("%"))
+        if not 0 < number <= 100:
+            raise ValueError
+    except ValueError:
+        draft.problem(path, f"must be a part of a hundred such as 5%, not {scalar(value)}")
+        return None
+    return number
 
 
 def job_restart(draft: ServiceContext, fields: Fields) -> Fields:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from agent.contract.container import Hook
 from agent.contract.wire import WireStruct
 
 JOBS = ("replicated-job", "global-job")
@@ -33,3 +34,58 @@ class Schedule(WireStruct, frozen=True, kw_only=True):
     missed: Literal["run-once", "skip"] = "run-once"
     deadline_s: float = 0.0
     history: int = 10
+
+
+class DeployHook(WireStruct, frozen=True, kw_only=True):
+    """A command in a container of the service's own, in *image* or in the service's; it fails after *deadline_s*, 0 is
+    never."""
+
+    hook: Hook
+    image: str = ""
+    deadline_s: float = 0.0
+
+
+class Hooks(WireStruct, frozen=True, kw_only=True):
+    """`x-hooks`: what runs once before, and once after, the service's tasks are exchanged for those of a new definition."""
+
+    pre_deploy: DeployHook | None = None
+    post_deploy: DeployHook | None = None
+
+
+class CanaryStep(WireStruct, frozen=True, kw_only=True):
+    """For *hold_s* seconds *weight* percent of new connections go to tasks of the new definition."""
+
+    weight: float
+    hold_s: float = 0.0
+
+
+class StagedUpdate(WireStruct, frozen=True, kw_only=True):
+    """`x-update`: canary, a few tasks of the new definition get a part of the connections, in *steps*; or blue-green, as many
+    as there are get all of them, and the old ones stay for *hold_s*. An analysis is run at the end of each step."""
+
+    strategy: Literal["canary", "blue-green"]
+    steps: tuple[CanaryStep, ...] = ()
+    hold_s: float = 0.0
+    analysis: DeployHook | None = None
+
+
+class ScaleDirection(WireStruct, frozen=True, kw_only=True):
+    """How fast replicas come, or go: for *stabilise_s* the most cautious recommendation counts; within *period_s* so many
+    change as *percent* of them or *tasks* are, whichever is more."""
+
+    stabilise_s: float
+    percent: float
+    tasks: int
+    period_s: float
+
+
+class Scale(WireStruct, frozen=True, kw_only=True):
+    """`x-scale`: from *least* to *most* replicas, so that each uses *cpu* percent of its cores and *memory* percent of its
+    memory; 0 is no target."""
+
+    least: int
+    most: int
+    cpu: float = 0.0
+    memory: float = 0.0
+    up: ScaleDirection = ScaleDirection(stabilise_s=0.0, percent=100.0, tasks=4, period_s=15.0)
+    down: ScaleDirection = ScaleDirection(stabilise_s=300.0, percent=100.0, tasks=0, period_s=15.0)

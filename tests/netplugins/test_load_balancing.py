@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from netplugins.driver import LoadBalancer
-from netplugins.load_balancing import LARGE, SMALL, buckets, declare
+from netplugins.load_balancing import LARGE, SMALL, buckets, declare, weighted
 from netplugins.script import Script
 
 BACKENDS = st.lists(st.integers(1, 250).map("10.1.0.{}".format), min_size=1, max_size=30, unique=True)
@@ -64,3 +65,17 @@ def test_a_change_leaves_the_parts_of_other_services_the_same_objects() -> None:
     declare(second, [service(4), other])
     assert first.elements["service4_16"][1] is second.elements["service4_16"][1]
     assert first.elements["service4_16"][0] is not second.elements["service4_16"][0]
+
+
+@pytest.mark.parametrize(
+    ("weights", "shares"),
+    [((1, 1), (128, 128)), ((5, 95), (13, 243)), ((1, 99_999), (1, 255)), ((0, 3), (0, 256)), ((1, 1, 1), (86, 85, 85))],
+)
+def test_weights_are_shares_of_buckets(weights: tuple[int, ...], shares: tuple[int, ...]) -> None:
+    backends = ("10.0.0.1", "10.0.0.2", "10.0.0.3")[: len(weights)]
+    found = Counter(weighted(backends, weights, LARGE))
+    assert tuple(found[b] for b in backends) == shares
+
+
+def test_without_any_weight_there_are_no_buckets() -> None:
+    assert weighted(("10.0.0.1",), (0,), LARGE) == ()

@@ -37,7 +37,7 @@ async def test_who_waits_is_told_for_whom() -> None:
 async def test_down_comes_before_every_up_that_holds_or_waits() -> None:
     lock, said = ChangeLock("stack web"), list[Event]()
     ups = [await _begun(lock, "up", said) for _ in range(3)]
-    async with asyncio.timeout(5), lock.hold("down", said.append, instead_of="up"):
+    async with asyncio.timeout(5), lock.hold("down", said.append, instead_of=("up",)):
         assert isinstance(said[-1], WarningEvent)
         assert said[-1].message == "stack web: its `up`, which began 0 s ago, is given up for this `down`"
         for up in ups:
@@ -50,7 +50,7 @@ async def test_what_is_no_up_is_not_given_up() -> None:
     lock, said = ChangeLock("stack web"), list[Event]()
     restart = await _begun(lock, "restart", said)
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.05), lock.hold("down", said.append, instead_of="up"):
+        async with asyncio.timeout(0.05), lock.hold("down", said.append, instead_of=("up",)):
             pass
     assert not restart.done()
     restart.cancel()

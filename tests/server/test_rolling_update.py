@@ -53,11 +53,23 @@ class Model:
         self.look()
         self.there |= {t.name: t for t in tasks}
 
+    async def weigh(self, tasks: Sequence[Task], share: float) -> None:
+        raise AssertionError("no canary")
+
+    async def hold(self, seconds: float, phase: str, down: object) -> str:
+        raise AssertionError("no canary")
+
+    async def analyse(self, service: Service, hook: object) -> str:
+        raise AssertionError("no canary")
+
+    async def checkpoint(self, done: int, total: int) -> None:
+        assert 0 < done < total
+
     async def mark_ready(self, tasks: Sequence[Task]) -> None:
         self.draining -= {t.name for t in tasks}
         self.look()
 
-    async def surge(self, service: str, count: int) -> list[Task]:
+    async def surge(self, service: str, count: int, share: float = -1.0) -> list[Task]:
         if not self.room:
             raise PystackError("no node has room")
         spares = [task(len(self.there) + i, "new") for i in range(1, count + 1)]

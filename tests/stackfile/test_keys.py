@@ -74,6 +74,11 @@ VALUES: dict[str, Any] = {
     f"{S}pid": "host",
     f"{S}deploy.mode": "global",
     f"{S}x-schedule.cron": "@daily",
+    f"{S}x-update.steps[].weight": 7,
+    f"{S}x-stable.start": "parallel",
+    f"{S}x-scale.max": 8,
+    f"{S}x-scale.target.cpu": "60%",
+    **{f"{S}{k}.environment": {"A": "1"} for k in ("x-hooks.pre_deploy", "x-hooks.post_deploy", "x-update.analysis")},
     f"{S}x-schedule.timezone": "Europe/Berlin",
     f"{S}x-schedule.concurrency": "replace",
     f"{S}x-schedule.missed": "skip",
@@ -224,6 +229,11 @@ AROUND: dict[str, dict[str, Any]] = {
     **{f"{at}x-bandwidth": {"ingress": "20mbit"} for at in (S, f"{S}networks.*.", N)},
     f"{S}pre_start[]": {"command": "a"},
     f"{S}x-schedule": {"cron": "5 4 * * *"},
+    f"{S}x-scale": {"max": 9, "target": {"cpu": 50}},
+    f"{S}x-scale.target": {"cpu": 50},
+    f"{S}x-update": {"strategy": "canary", "steps": [{"weight": 5}]},
+    f"{S}x-update.steps[]": {"weight": 5},
+    **{f"{S}{k}": {"command": "a"} for k in ("x-hooks.pre_deploy", "x-hooks.post_deploy", "x-update.analysis")},
     f"{S}build.secrets[]": {"source": "s"},
     f"{S}build.ulimits.*": {"soft": 3, "hard": 7},
     f"{S}provider": {"type": "t"},
@@ -246,6 +256,8 @@ AROUND: dict[str, dict[str, Any]] = {
 }
 ELSEWHERE = {
     "version": "of old files",
+    f"{S}x-update.strategy": "tried in tests/kernel/test_rollouts.py",
+    f"{S}x-update.abort_on.health": "always",
     "services": "the whole",
     "networks": "the whole",
     "volumes": "the whole",
@@ -278,6 +290,7 @@ def encoded(loaded: Loaded) -> Any:
 NEEDED: dict[str, dict[str, Any]] = {
     "pull_refresh_after": {"pull_policy": "refresh"},
     "x-job": {"deploy": {"mode": "replicated-job"}},
+    "x-scale": {"mem_limit": "64m"},
 }
 """What a service must have beside a key of its own."""
 

@@ -114,7 +114,13 @@ def trim_caches(services: int) -> None:
 def vip_backends(service: ServiceAddress) -> tuple[drivers.LoadBalancer, ...]:
     """A service's own addresses. Remembered, for all are asked for whenever one changes."""
     return tuple(
-        drivers.LoadBalancer(version=version, address=address, ports=(), backends=_backends(service, version))
+        drivers.LoadBalancer(
+            version=version,
+            address=address,
+            ports=(),
+            backends=_backends(service, version),
+            weights=_weights(service, version),
+        )
         for version, address in ((4, service.ipv4), (6, service.ipv6))
         if address
     )
@@ -122,18 +128,27 @@ def vip_backends(service: ServiceAddress) -> tuple[drivers.LoadBalancer, ...]:
 
 @functools.lru_cache(None)
 def port_backends(service: ServiceAddress, near: frozenset[str]) -> tuple[drivers.LoadBalancer, ...]:
-    """The ports of a service: to backends that are *near*, where there are some."""
+    """The ports of a service: to backends that are *near*, where there are some and no weights say who gets how many."""
     ports = tuple((p.published, p.protocol, p.target) for p in service.ports)
     out = []
     for version in (4, 6):
         if backends := _backends(service, version):
-            chosen = tuple(b for b in backends if b in near) or backends
-            out.append(drivers.LoadBalancer(version=version, address="", ports=ports, backends=chosen))
+            weights = _weights(service, version)
+            chosen = backends if weights else tuple(b for b in backends if b in near) or backends
+            out.append(drivers.LoadBalancer(version=version, address="", ports=ports, backends=chosen, weights=weights))
     return tuple(out)
 
 
 def _backends(service: ServiceAddress, version: int) -> tuple[str, ...]:
     return tuple(b for v in service.backends if (b := v.ipv4 if version == 4 else v.ipv6))
+
+
+def _weights(service: ServiceAddress, version: int) -> tuple[int, ...]:
+    """Those of `_backends`."""
+    if not service.weights:
+        return ()
+    pairs = zip(service.backends, service.weights, strict=True)
+    return tuple(weight for v, weight in pairs if (v.ipv4 if version == 4 else v.ipv6))
 
 
 def targets(published: Iterable[drivers.PortMapping], balanced: Sequence[drivers.LoadBalancer]) -> conntrack.Targets:

@@ -9,7 +9,7 @@ from agent.contract.trust import RegistryImage
 from orchestrator.placement.explain import Why
 from orchestrator.placement.rebalance import Move
 from orchestrator.planning.state import Plan
-from orchestrator.server.api import contents, jobs, nodes, stacks, system, volumes
+from orchestrator.server.api import autoscale, contents, jobs, nodes, rollouts, stacks, system, volumes
 from orchestrator.server.api.extension import Route
 from orchestrator.server.api.responses import json_response
 from orchestrator.server.cluster import NodeUpdateRequest
@@ -17,6 +17,7 @@ from orchestrator.server.events import Event, TaskChange
 from orchestrator.server.node_add import NodeAddRequest
 from orchestrator.server.openapi import StreamOf, document
 from orchestrator.server.records import SavedPlan
+from orchestrator.server.service_set import SetRequest
 
 
 async def openapi(request: web.Request) -> web.Response:
@@ -54,7 +55,22 @@ ROUTES: tuple[Route, ...] = (
     ("POST", "/v1/stacks/{stack}/oneoff", stacks.create_oneoff, stacks.OneoffRequest, Task),
     ("DELETE", "/v1/stacks/{stack}/oneoff/{oneoff}", stacks.delete_oneoff, None, None),
     ("GET", "/v1/stacks/{stack}/services/{service}/why", stacks.why, None, Why),
+    ("GET", "/v1/stacks/{stack}/rollout", rollouts.get_rollout, None, rollouts.RolloutRow),
+    ("POST", "/v1/stacks/{stack}/rollout/watch", rollouts.watch_rollout, None, StreamOf(Event)),
+    ("POST", "/v1/stacks/{stack}/rollout/pause", rollouts.pause_rollout, None, rollouts.RolloutRow),
+    ("POST", "/v1/stacks/{stack}/rollout/resume", rollouts.resume_rollout, None, StreamOf(Event)),
+    ("POST", "/v1/stacks/{stack}/rollout/promote", rollouts.promote_rollout, None, rollouts.RolloutRow),
+    ("POST", "/v1/stacks/{stack}/rollout/abort", rollouts.abort_rollout, None, StreamOf(Event)),
+    ("POST", "/v1/stacks/{stack}/services/{service}/set", rollouts.set_a_service, SetRequest, StreamOf(Event)),
     ("GET", "/v1/stacks/{stack}/runs", jobs.list_runs, None, list[jobs.RunRow]),
+    ("GET", "/v1/autoscale", autoscale.list_autoscaled, None, list[autoscale.AutoscaleRow]),
+    (
+        "POST",
+        "/v1/stacks/{stack}/autoscale/{service}/{verb:pause|resume}",
+        autoscale.switch_autoscale,
+        None,
+        autoscale.AutoscaleRow,
+    ),
     ("GET", "/v1/schedules", jobs.list_schedules, None, list[jobs.ScheduleRow]),
     ("POST", "/v1/stacks/{stack}/schedules/{service}/run", jobs.run_now, None, StreamOf(Event)),
     ("POST", "/v1/stacks/{stack}/schedules/{service}/{verb:pause|resume}", jobs.pause_or_resume, None, jobs.ScheduleRow),

@@ -92,6 +92,7 @@ class TaskRow(TypedDict):
     started: str
     error: str
     oneoff: bool
+    definition: str
 
 
 class RevisionRow(TypedDict):
@@ -162,6 +163,7 @@ async def list_tasks(request: web.Request) -> web.Response:
                 started=status.started if status else "",
                 error=lost or (status.reason if status else ""),
                 oneoff=False,
+                definition=task.definition,
             )
         )
     if request.query.get("oneoff", "") in ("1", "true"):
@@ -196,6 +198,7 @@ def _oneoff_row(task: Task, seen: dict[str, Any]) -> TaskRow:
         started=state["StartedAt"],
         error=state.get("Error", ""),
         oneoff=True,
+        definition="",
     )
 
 

@@ -20,11 +20,11 @@ from orchestrator.server.dispatcher import Dispatcher
 from orchestrator.server.images import Images
 from orchestrator.server.inputs import Inputs
 from orchestrator.server.jobs.book import Owner, RunBook
-from orchestrator.server.jobs.records import JobRun, RunTask, Trigger
+from orchestrator.server.jobs.records import HOOKS, JobRun, RunTask, Trigger
 from orchestrator.server.jobs.starter import RunStarter, kept
 from orchestrator.stackfile.model import Service, Stack
 from orchestrator.stackfile.units import show_duration
-from orchestrator.stackfile.workloads import Schedule
+from orchestrator.stackfile.workloads import Job, Schedule
 
 POLL_S = 1.0
 """How often the loop looks where nothing tells it to."""
@@ -51,7 +51,7 @@ class JobController:
     ) -> None:
         self._dispatcher, self._state, self._statuses = dispatcher, dispatcher.state, dispatcher.statuses
         self.book = book
-        self._starter = RunStarter(dispatcher, images, inputs, self.book)
+        self.starter = RunStarter(dispatcher, images, inputs, self.book)
         self._clock = clock
         self._lost_after_s = lost_after_s
         self._next: dict[Owner, tuple[Schedule, float, float | None]] = {}
@@ -109,7 +109,7 @@ class JobController:
                 await self._schedule(*owner, schedule, now)
         pending: dict[str, list[JobRun]] = {}
         for run in self.book.open():
-            if run.state == "pending" and run.trigger != "up":
+            if run.state == "pending" and run.trigger in ("schedule", "hand"):  # the others are begun by those who order them
                 pending.setdefault(run.stack, []).append(run)
         for name, runs in pending.items():
             await self._begin(name, runs, now)
@@ -162,7 +162,7 @@ class JobController:
             return
         known = {s.name: s for s in record.stack.services}
         there = [r for r in runs if r.service in known]
-        for ident, reason in (await self._starter.begin(record.stack, there, now)).items():
+        for ident, reason in (await self.starter.begin(record.stack, there, now)).items():
             run = next(r for r in there if r.id == ident)
             schedule = known[run.service].schedule
             patience = (schedule.deadline_s if schedule else 0) or GIVE_UP_S
@@ -204,6 +204,8 @@ class JobController:
     async def _follow(self, run: JobRun, now: float) -> None:
         """The same for a run that has tasks of its own."""
         service, tasks = self._service(run), self._tasks(run)
+        if tasks and run.trigger in HOOKS:  # the service may be of a revision that is still to come
+            service = Service(name=run.service, container=tasks[0].container, where="", job=Job(deadline_s=run.deadline_s))
         if service is None:
             return await self.end(run, "failed", "its service is not there any more")
         if not tasks:
@@ -287,7 +289,7 @@ class JobController:
         if gone:
             await self._dispatcher.remove_tasks(gone)
         known = {(r.stack.name, s.name) for r in self._state.stacks.values() for s in r.stack.services}
-        known |= {o for o in self.book.runs if o[0] in self._state.stacks and any(r.open for r in self.book.of(*o))}
+        known |= {o for o in self.book.runs if self._state.lock(f"stack {o[0]}").busy or any(r.open for r in self.book.of(*o))}
         if lost := {*self.book.runs, *self.book.schedules} - known:
             await self.book.forget(sorted(lost))
 

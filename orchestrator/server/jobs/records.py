@@ -8,7 +8,8 @@ from typing import Literal
 from agent.contract.wire import WireStruct
 from orchestrator.planning.jobs import RunState
 
-Trigger = Literal["up", "schedule", "hand", "pre_deploy", "post_deploy"]
+Trigger = Literal["up", "schedule", "hand", "pre_deploy", "post_deploy", "analysis"]
+HOOKS: tuple[Trigger, ...] = ("pre_deploy", "post_deploy", "analysis")
 OPEN: tuple[RunState, ...] = ("pending", "running")
 """The states of a run that has not ended."""
 
@@ -27,7 +28,7 @@ class RunTask(WireStruct, frozen=True, kw_only=True):
 class JobRun(WireStruct, frozen=True, kw_only=True):
     """One run of a service. *id* is a number of ten digits that grows with time, and an h where no schedule asked for it.
     *scheduled* (of a schedule's run), *created*, *begun* and *ended* are seconds since the epoch, 0 as long as they are not.
-    *iteration* tells runs of `up` and of hooks apart."""
+    *iteration* tells runs of `up` and of hooks apart. *deadline_s* is that of a hook."""
 
     id: str
     stack: str
@@ -40,6 +41,7 @@ class JobRun(WireStruct, frozen=True, kw_only=True):
     ended: float = 0.0
     reason: str = ""
     iteration: str = ""
+    deadline_s: float = 0.0
     tasks: tuple[RunTask, ...] = ()
 
     @property

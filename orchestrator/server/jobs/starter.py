@@ -8,7 +8,7 @@ import msgspec
 
 from agent.contract.container import Container, Healthcheck
 from agent.contract.network import Network
-from agent.contract.task import Task
+from agent.contract.task import BOOT_WAIT_S, Task
 from orchestrator.errors import PystackError
 from orchestrator.placement.assign import place_oneoff
 from orchestrator.planning.expand import address_oneoff
@@ -20,7 +20,7 @@ from orchestrator.server.events import ignore
 from orchestrator.server.images import Images
 from orchestrator.server.inputs import Inputs
 from orchestrator.server.jobs.book import RunBook
-from orchestrator.server.jobs.records import JobRun
+from orchestrator.server.jobs.records import HOOKS, JobRun
 from orchestrator.server.prepare import prepare_nodes
 from orchestrator.server.trust import TrustCheck
 from orchestrator.stackfile.model import Service, Stack
@@ -106,6 +106,7 @@ class RunStarter:
                 desired="waiting" if held else "running",
                 where=service.where,
                 run=run.id,
+                boot_wait_s=service.fence.boot_wait_s if service.fence else BOOT_WAIT_S,
             )
             there = msgspec.structs.replace(current, tasks=(*current.tasks, *made.tasks))
             task = place_oneoff(stack, draft, there.tasks, context)
@@ -136,7 +137,7 @@ def container_of(stack: Stack, service: Service, run: JobRun, ids: dict[str, str
         ),
         files=files_with_digests(container.files, stack.contents),
         labels=tuple(sorted({**dict(container.labels), "pystack.run": run.id}.items())),
-        healthcheck=Healthcheck(test=("NONE",)) if run.trigger in ("pre_deploy", "post_deploy") else container.healthcheck,
+        healthcheck=Healthcheck(test=("NONE",)) if run.trigger in HOOKS else container.healthcheck,
     )
 
 

@@ -1,0 +1,146 @@
+"""The loop that gives services with `x-scale` as many replicas as their use asks for. `planning/autoscale.py` decides."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from agent.contract.task import Task
+from orchestrator.errors import PystackError, RefusedError
+from orchestrator.planning.autoscale import ScaleMemory, decide
+from orchestrator.server.dispatcher import Dispatcher
+from orchestrator.server.events import ignore
+from orchestrator.server.execute import PlanExecutor
+from orchestrator.server.records import UpOptions
+from orchestrator.server.statuses import may_serve
+from orchestrator.stackfile.model import Service
+from orchestrator.store.interface import Delete, Put
+
+PERIOD_S = 15.0
+"""Source: Kubernetes, --horizontal-pod-autoscaler-sync-period."""
+log = logging.getLogger(__name__)
+
+
+def of_autoscale(stack: str, service: str) -> str:
+    """The key in the store of what is kept of a service's scaling: `autoscale/<stack>/<service>`."""
+    return f"autoscale/{stack}/{service}"
+
+
+class Usage(msgspec.Struct, kw_only=True):
+    """What a container had used at *at* (monotonic seconds): *cpu_s* seconds of CPU, *memory* bytes."""
+
+    at: float
+    cpu_s: float
+    memory: int
+
+
+class Autoscaler:
+    """Looks at every service with `x-scale` each *period_s*. What it decided last is kept in the store, so that whoever leads
+    goes on with its windows and limits."""
+
+    def __init__(self, dispatcher: Dispatcher, executor: PlanExecutor, period_s: float = PERIOD_S) -> None:
+        self._dispatcher, self._state, self._executor = dispatcher, dispatcher.state, executor
+        self._period_s = period_s
+        self.memories: dict[tuple[str, str], ScaleMemory] = {}
+        self._used: dict[str, Usage] = {}
+
+    async def load(self) -> None:
+        """Read everything from the store. Raises StoreError."""
+        for entry in await self._state.store.scan("autoscale/"):
+            _, stack, service = entry.key.split("/")
+            self.memories[stack, service] = msgspec.json.decode(entry.value, type=ScaleMemory)
+
+    async def run(self) -> None:
+        """Never returns."""
+        while True:
+            await asyncio.sleep(self._period_s)
+            for record in list(self._state.stacks.values()):
+                for service in record.stack.services:
+                    if service.scale:
+                        await self._try(record.stack.name, service)
+            await self._forget()
+
+    async def _try(self, stack: str, service: Service) -> None:
+        try:
+            await self._turn(stack, service)
+        except PystackError as error:
+            log.warning("%s/%s is not scaled: %s", stack, service.name, error)
+        except Exception:
+            log.exception("scaling of %s/%s", stack, service.name)
+
+    async def _turn(self, stack: str, service: Service) -> None:
+        memory = self.memories.get((stack, service.name), ScaleMemory())
+        if memory.paused or self._state.lock(f"stack {stack}").busy:
+            return  # a rollout changes how many there are
+        assert service.scale
+        tasks = [t for t in self._state.of_stack(stack).tasks if t.service == service.name and t.planned]
+        used = await self._used_of(service, tasks)
+        found = decide(service.scale, memory, time.time(), len(tasks), used)
+        await self.keep(stack, service.name, found.memory)
+        if found.replicas != len(tasks):
+            log.warning("%s/%s: %s", stack, service.name, found.memory.reason)
+            options = UpOptions(
+                services=(service.name,), scale={service.name: found.replicas}, no_deps=True, wait=False, user="autoscale"
+            )
+            record = self._state.get_stack(stack).stack
+            await self._executor.up(record, options, ignore, verb="redeploy")
+
+    async def _used_of(self, service: Service, tasks: Sequence[Task]) -> dict[str, list[float | None]]:
+        """What each of *tasks* uses of its cores and of its memory, in percent, as far as the file has a target for it."""
+        assert service.scale
+        known = await asyncio.gather(*(self._measure(t) for t in tasks))
+        cores = service.reserves.cpus or service.container.cpus or 1.0
+        memory = service.reserves.memory or service.container.memory
+        out: dict[str, list[float | None]] = {}
+        if service.scale.cpu:
+            out["cpu"] = [None if k is None else k[0] / cores * 100 for k in known]
+        if service.scale.memory and memory:
+            out["memory"] = [None if k is None else k[1] / memory * 100 for k in known]
+        return out
+
+    async def _measure(self, task: Task) -> tuple[float, int] | None:
+        """The cores that *task* has used since the last turn, and its bytes of memory; None while that is not known."""
+        status = self._dispatcher.statuses.by_task.get(task.name)
+        if status is None or not status.container or not may_serve(status) or self._dispatcher.unreachable_reason(task):
+            return None
+        client = self._dispatcher.cluster.get(task.node).client
+        found = await client.call("GET", f"/containers/{status.container}/stats", params={"stream": "0", "one-shot": "1"})
+        memory = found["memory_stats"]
+        idle = memory.get("stats", {}).get("total_inactive_file", memory.get("stats", {}).get("inactive_file", 0))
+        now = Usage(
+            at=time.monotonic(),
+            cpu_s=found["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9,
+            memory=max(memory.get("usage", 0) - idle, 0),
+        )
+        before, self._used[status.container] = self._used.get(status.container), now
+        if before is None or now.at - before.at < 1.0 or now.cpu_s < before.cpu_s:
+            return None
+        return (now.cpu_s - before.cpu_s) / (now.at - before.at), now.memory
+
+    async def pause(self, stack: str, service: str, paused: bool, reason: str) -> ScaleMemory:
+        """Decide nothing of *service* any more, or again. Raises RefusedError (404, 409) where it has no `x-scale`."""
+        if self._state.get_service(stack, service).scale is None:
+            raise RefusedError(f"service {service} of stack {stack} has no x-scale", 409)
+        memory = ScaleMemory(paused=paused, reason=reason)
+        await self.keep(stack, service, memory)
+        return memory
+
+    async def keep(self, stack: str, service: str, memory: ScaleMemory) -> None:
+        """Write what is to be known at the next turn."""
+        if self.memories.get((stack, service)) != memory:
+            await self._state.transact([Put(of_autoscale(stack, service), msgspec.json.encode(memory))])
+            self.memories[stack, service] = memory
+
+    async def _forget(self) -> None:
+        """Drop what is kept of services that are not there, and of containers that ended."""
+        there = {(r.stack.name, s.name) for r in self._state.stacks.values() for s in r.stack.services if s.scale}
+        for stack, service in self.memories.keys() - there:
+            await self._state.transact([Delete(of_autoscale(stack, service))])
+            del self.memories[stack, service]
+        alive = {s.container for s in self._dispatcher.statuses.by_task.values()}
+        for container in self._used.keys() - alive:
+            del self._used[container]
