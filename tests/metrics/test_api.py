@@ -54,7 +54,7 @@ async def test_a_server_that_leads_tells_what_it_knows(ingress: Ingress) -> None
         reply = await client.get("/metrics", headers=ACCEPT)
         assert reply.headers["Content-Type"].startswith("application/openmetrics-text")
         text = await reply.text()
-        found = {s.name: s for family in parser.text_string_to_metric_families(text) for s in family.samples}
+        found = {s.name: s for family in parser.text_string_to_metric_families(text) for s in family.samples}  # type: ignore[no-untyped-call]
         assert found["pystack_build_info"].labels == {"version": __version__, "node": "n1"}
         of_service = {"stack": "s", "service": "web"}
         for name, labels, value in (
