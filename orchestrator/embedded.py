@@ -28,6 +28,7 @@ from orchestrator.gitops import api as gitops_api
 from orchestrator.gitops.gitops import Gitops
 from orchestrator.ingress import api as ingress_api
 from orchestrator.ingress.controller import Ingress
+from orchestrator.metrics import api as metrics_api
 from orchestrator.server.api.app import OWN_ENGINE, make_app
 from orchestrator.server.api.standby import StandbyState, make_standby_app
 from orchestrator.server.plane import ControlPlane
@@ -174,7 +175,7 @@ async def _lead(
     )
     gitops = Gitops(plane, paths.root / "gitops", paths.run / "gitops")
     ingress = Ingress(plane)
-    extensions = [gitops_api.extension(gitops), ingress_api.extension(ingress)]
+    extensions = [gitops_api.extension(gitops), ingress_api.extension(ingress), metrics_api.extension(ingress)]
     try:
         await plane.start()
         await ingress.start()

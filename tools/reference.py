@@ -26,6 +26,7 @@ from orchestrator.cli import cli  # noqa: E402
 from orchestrator.cli.groups import EXAMPLES, GROUPS, OTHERS, group_of  # noqa: E402
 from orchestrator.cli.help import EXIT_STATUSES, STATES  # noqa: E402
 from orchestrator.gitops import api as gitops_api  # noqa: E402
+from orchestrator.metrics import api as metrics_api  # noqa: E402
 from orchestrator.server.api.routes import ROUTES  # noqa: E402
 
 HEAD = "<!-- written by tools/reference.py: change what it reads -->\n"
@@ -229,7 +230,7 @@ def config() -> str:
 def api() -> str:
     """The page of routes."""
     rows = []
-    for method, path, handler, asked, given in (*ROUTES, *gitops_api.ROUTES):
+    for method, path, handler, asked, given in (*ROUTES, *gitops_api.ROUTES, *metrics_api.ROUTES):
         words = (handler.__doc__ or "").strip().splitlines()[0]
         answer = "events, one a line" if type(given).__name__ == "StreamOf" else _type(given)
         rows.append(

@@ -21,6 +21,7 @@ from agent.api import (
     manifest,
     manifest_source,
     membership,
+    metrics,
     shipping,
     table,
     trust,
@@ -107,7 +108,7 @@ class OneLine(logging.Filter):
         return not isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError)
 
 
-OURS = (container_http, manifest, shipping, trust, audit, dial, doctor, volume_migration, manifest_source, membership)
+OURS = (container_http, manifest, shipping, trust, audit, dial, doctor, volume_migration, manifest_source, membership, metrics)
 
 
 def _dockers() -> Iterator[tuple[str, str, Handler]]:

@@ -64,6 +64,7 @@ COMMANDS = {
     "schema": "schema",
     "gitops": "gitops",
     "ingress": "ingress",
+    "monitoring": "monitoring",
     "convert": "convert",
     "compose": "compose",
     "check": "check",
@@ -87,7 +88,18 @@ COMMANDS = {
 }
 
 
-OF_EXTRAS = ("aiohttp", "h2", "asyncssh", "cryptography", "grpc", "networkx", "numpy", "pyroute2", "uvloop")
+OF_EXTRAS = (
+    "aiohttp",
+    "h2",
+    "asyncssh",
+    "cryptography",
+    "grpc",
+    "networkx",
+    "numpy",
+    "prometheus_client",
+    "pyroute2",
+    "uvloop",
+)
 """Modules that the client does without, but for what speaks to registries and runs servers."""
 
 

@@ -10,7 +10,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Files": ("config", "graph", "check", "convert", "schema", "compose"),
     "Images": ("build", "pull", "push", "publish", "image"),
     "Single things": ("container", "network", "volume", "secret", "configs"),
-    "Hosts and the cluster": ("node", "doctor", "rebalance", "gitops", "store", "server", "agent", "lab"),
+    "Hosts and the cluster": ("node", "doctor", "rebalance", "gitops", "monitoring", "store", "server", "agent", "lab"),
     "pystack itself": ("system", "version", "completion", "help"),
 }
 OTHERS = "More"

@@ -115,10 +115,11 @@ def shutdown() -> None:
 def openapi() -> None:
     """The REST API's OpenAPI document."""
     from orchestrator.gitops import api as gitops
+    from orchestrator.metrics import api as metrics
     from orchestrator.server.api.routes import ROUTES
     from orchestrator.server.openapi import document
 
-    click.echo(json.dumps(document((*ROUTES, *gitops.ROUTES)), indent=2))
+    click.echo(json.dumps(document((*ROUTES, *gitops.ROUTES, *metrics.ROUTES)), indent=2))
 
 
 @click.command()

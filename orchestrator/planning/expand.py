@@ -296,7 +296,7 @@ def _shared(
     old = {h.name for h in network.vips}
     wanted = [s for s in count if modes[s] == "vip" or (modes[s] != "dnsrr" and (count[s] > 1 or s in old))]
     nodes = {t.node for t in (*users, *beside) if any(a.network == network.name for a in t.container.attachments)}
-    entered = {s.name for s in stack.services if s.ingress}  # the proxy of any node has a way to them
+    entered = {s.name for s in stack.services if s.ingress or s.metrics}  # any node's proxy or Prometheus has a way to them
     if any(
         ingress_network(t, {network.name: network}) == network.name and (ingress_ports(t) or t.service in entered)
         for t in users

@@ -98,7 +98,14 @@ def ingress(service: Service, body: Mapping[str, Any]) -> Iterator[Conflict]:
             yield Conflict(("x-ingress", number), f"network_mode {service.container.network_mode} has no address of its own")
 
 
-CHECKS: tuple[Check, ...] = (said_twice, build, ingress)
+def metrics(service: Service, body: Mapping[str, Any]) -> Iterator[Conflict]:
+    """`x-metrics` of tasks that have no address."""
+    mode = service.container.network_mode
+    if "x-metrics" in body and mode not in ("", "bridge", "host"):
+        yield Conflict(("x-metrics",), f"network_mode {mode} has no address of its own", "say it of a service that has one")
+
+
+CHECKS: tuple[Check, ...] = (said_twice, build, ingress, metrics)
 
 
 def _build_contexts(reading: LoadContext, service: Service, bodies: Mapping[str, Any]) -> None:

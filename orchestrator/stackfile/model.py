@@ -157,6 +157,13 @@ class IngressRule(WireStruct, frozen=True, kw_only=True):
         return tuple(s for s in (self.secret, self.basic_auth) if s)
 
 
+class MetricsEndpoint(WireStruct, frozen=True, kw_only=True):
+    """`x-metrics`: each task of the service answers with its metrics at *path* of its *port*."""
+
+    port: int
+    path: str = "/metrics"
+
+
 class PortRange(WireStruct, frozen=True, kw_only=True):
     """A port of each task's own, from that of *port* to *last*, of which the plan takes one."""
 
@@ -218,6 +225,7 @@ class Service(WireStruct, frozen=True, kw_only=True):
         return self.job.max_concurrent or (self.update.parallelism if self.update else 0)
 
     ingress: tuple[IngressRule, ...] = ()
+    metrics: MetricsEndpoint | None = None
 
 
 DRIVERS = ("bridge", "overlay", "macvlan", "ipvlan", "host", "none")

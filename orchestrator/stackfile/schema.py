@@ -864,6 +864,16 @@ SERVICE = record(
             "Each replica has a name (`db-1`, `db-1.db`) and volumes of its own; they start and are exchanged in order.",
         ),
         "x-ingress": key(INGRESS, "Hosts and paths at which `pystack ingress` answers for it."),
+        "x-metrics": key(
+            record(
+                {
+                    "port": key(WHOLE, "The container's port."),
+                    "path": key(TEXT, "Where it answers; /metrics if not said."),
+                },
+                "port",
+            ),
+            "Where each of its tasks answers with metrics of its own: Prometheus finds them at `/v1/sd`.",
+        ),
     }
 )
 

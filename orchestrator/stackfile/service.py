@@ -47,6 +47,7 @@ from orchestrator.stackfile.interpolate import InvalidError
 from orchestrator.stackfile.load_context import LoadContext
 from orchestrator.stackfile.marked_document import Path_
 from orchestrator.stackfile.merge import as_mapping
+from orchestrator.stackfile.metrics_key import x_metrics
 from orchestrator.stackfile.model import Dependency, Placement, Provider, Service, StartHook, WatchRule
 from orchestrator.stackfile.mounts import tmpfs, volumes
 from orchestrator.stackfile.networks import mac_address, network_mode, networks, service_links
@@ -85,6 +86,7 @@ SERVICE_FIELDS = (
     "service_labels",
     "bandwidth",
     "ingress",
+    "metrics",
 )
 
 
@@ -512,6 +514,7 @@ KEYS: dict[str, FieldReader] = {
     "x-scale": x_scale,
     "x-stable": x_stable,
     "x-ingress": ingress,
+    "x-metrics": x_metrics,
     "scale": integer("replicas", 0),
     "profiles": nothing,
     "configs": granted("configs", ""),

@@ -1,0 +1,1 @@
+"""What Prometheus asks of a server: metrics of the cluster, and which tasks have metrics of their own."""
