@@ -2,13 +2,15 @@
 PACKAGES = runc crun conmon nftables iptables iproute2 buildah docker-registry curl busybox-static mmdebstrap util-linux procps tar openssh-server openssh-client openssl etcd-server etcd-client sshfs git gnupg age tini iperf3 wireguard-go uidmap slirp4netns caddy pebble prometheus python3-venv mandoc zsh fish
 PROGRAMS = runc crun conmon nft ip buildah docker-registry curl busybox mmdebstrap nsenter ps tar sshd ssh-keygen sshfs etcd etcdctl openssl tini age wireguard-go iptables gpg newuidmap slirp4netns caddy pebble promtool mandoc zsh fish
 PYTEST = .venv/bin/python -m pytest
+# in an order of chance: a test that needs another is none
+UNIT = -p randomly -m "not kernel and not etcd and not slow"
 
 
 # what packages are built and tried with, and nothing else needs
 RELEASE_PACKAGES = debhelper lintian dpkg-dev fakeroot python3-venv mmdebstrap shellcheck
 RELEASE_PROGRAMS = dh lintian dpkg-buildpackage fakeroot mmdebstrap shellcheck
 
-.PHONY: setup check test test-vm test-packages lint bench fuzz simulate faults quickstart man docs picture deb dist release
+.PHONY: setup check coverage test test-vm test-packages lint bench fuzz simulate faults quickstart man docs picture deb dist release
 setup:
 	@bash tools/setup "$(PACKAGES)" "$(PROGRAMS)"
 
@@ -19,7 +21,12 @@ check:
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	$(PYTEST) -q -n 2 --timeout 60 -m "not kernel and not etcd and not slow" tests
+	$(PYTEST) -q -n 2 --timeout 60 $(UNIT) tests
+
+# branches of the code that unit tests take, without root; build/coverage/index.html shows them by line
+coverage:
+	@bash tools/setup "" ""
+	$(PYTEST) -q -n 2 --timeout 120 $(UNIT) --cov --cov-report=term:skip-covered --cov-report=html:build/coverage tests
 
 test: setup
 	$(PYTEST) -n 4 --dist loadfile --no-loadscope-reorder --ignore tests/packaging tests
