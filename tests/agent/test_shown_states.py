@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import time
 from typing import Any
 
 import pytest
@@ -13,9 +14,11 @@ from agent.engine.records import Record
 from agent.images.store import Image
 from agent.images.types import Config, RootFs, RunConfig
 
+NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+
 
 def ago(seconds: int) -> str:
-    return (datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=seconds)).isoformat()
+    return (NOW - datetime.timedelta(seconds=seconds)).isoformat()
 
 
 def record(**fields: Any) -> Record:
@@ -50,7 +53,8 @@ STATES: dict[str, tuple[dict[str, Any], str, str]] = {
 
 
 @pytest.mark.parametrize(("fields", "word", "words"), STATES.values(), ids=STATES)
-def test_a_state_in_a_word_and_in_words(fields: dict[str, Any], word: str, words: str) -> None:
+def test_a_state_in_a_word_and_in_words(fields: dict[str, Any], word: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", NOW.timestamp)
     made = record(**fields)
     assert describe.state_word(made) == word
     assert describe.status_words(made) == words
