@@ -212,7 +212,7 @@ async def up(request: web.Request) -> web.StreamResponse:
     """Make a stack true; a stream of events."""
     body = msgspec.json.decode(await request.read(), type=UpRequest)
     plane = request.app[PLANE]
-    return await stream(request, lambda emit: plane.executor.up(body.stack, body.options, emit))
+    return await stream(request, lambda emit: plane.rollouts.up(body.stack, body.options, emit))
 
 
 async def apply(request: web.Request) -> web.StreamResponse:
@@ -246,7 +246,7 @@ async def rollback(request: web.Request) -> web.StreamResponse:
     body = msgspec.json.decode(await request.read() or b"{}", type=RollbackRequest)
     plane, name = request.app[PLANE], request.match_info["stack"]
     return await stream(
-        request, lambda emit: revisions.rollback(plane.state, plane.executor, name, body.revision, body.options, emit)
+        request, lambda emit: revisions.rollback(plane.state, plane.rollouts, name, body.revision, body.options, emit)
     )
 
 
