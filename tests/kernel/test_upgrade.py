@@ -36,7 +36,7 @@ LOAD = """
 wrong=0; asked=0
 while [ ! -e "$0/enough" ]; do
     for node in 1 2 3; do
-        busybox wget -T 5 -qO /dev/null http://10.99.0.$node:18080/ || wrong=$((wrong + 1)); asked=$((asked + 1))
+        curl -sf -m 5 -o /dev/null http://10.99.0.$node:18080/ || wrong=$((wrong + 1)); asked=$((asked + 1))
     done
 done
 echo "$asked $wrong" > "$0/counted"
