@@ -347,7 +347,8 @@ def the_whole_of_an_inspection(look: Look) -> None:
         },
     )
     # the shell has its trap before it has a child; TERM to the first process of a namespace without one is passed over
-    look.until("it sleeps", lambda: len(look.c.top(made)["Processes"]) == 2)
+    while len(look.c.top(made)["Processes"]) < 2:
+        time.sleep(0.05)
     look.c.stop(made, timeout=5)
     look.see("stopped state", look.c.inspect_container(made)["State"])
     look.see("stopped network", look.c.inspect_container(made)["NetworkSettings"]["Networks"])
