@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import struct
@@ -104,6 +105,10 @@ def _overlay(target: Path, lower: Sequence[Path], own: Path | None, singly: bool
         in_thread(work)
     except OSError as error:
         raise AgentError(f"mount overlay at {target}: {error}") from error
+    if own and os.statvfs(target).f_flag & os.ST_RDONLY:
+        # without room for its work directory overlayfs mounts all the same, but read-only (kernel: overlayfs.rst)
+        unmount(target)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(own))
 
 
 def _name_at_once(target: Path, names: Sequence[str], options: Sequence[tuple[str, str]]) -> None:
