@@ -102,7 +102,8 @@ def test_an_update_whose_client_goes_away_leaves_every_task_its_connections(
     stack.up(WEB % "one")
     eventually(lambda: _is(answers(lab), {"one"}))
     stack.write(WEB % "two")
-    words = [sys.executable, "-m", "orchestrator", "-f", str(stack.file), "up", "-p", stack.name]
+    # who runs the tests in the background may have SIGINT ignored, and children inherit that
+    words = ["env", "--default-signal=INT", sys.executable, "-m", "orchestrator", "-f", str(stack.file), "up", "-p", stack.name]
     with subprocess.Popen(words, env=lab.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as client:
 
         def exchanged() -> None:

@@ -50,7 +50,8 @@ def begun(stack: Stack, lab: Pystack, text: str) -> Iterator[subprocess.Popen[st
     """An `up` that is on its way; it has exchanged something."""
     stack.write(text)
     before = definitions(stack)
-    words = [sys.executable, "-m", "orchestrator", "-f", str(stack.file), "up", "-p", stack.name]
+    # who runs the tests in the background may have SIGINT ignored, and children inherit that
+    words = ["env", "--default-signal=INT", sys.executable, "-m", "orchestrator", "-f", str(stack.file), "up", "-p", stack.name]
     with subprocess.Popen(words, env=lab.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as up:
         try:
             eventually(lambda: check(definitions(stack) != before), 30)
