@@ -57,6 +57,11 @@ class Paths(msgspec.Struct, frozen=True):
         return self.run / "swarm.sock"
 
     @property
+    def web_socket(self) -> Path:
+        """The socket of the server's API at which nobody is root: who asks shows a token, or has signed in."""
+        return self.run / "web.sock"
+
+    @property
     def images(self) -> Path:
         """The directory of blobs and image names."""
         return self.root / "images"

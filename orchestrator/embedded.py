@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The configuration from the environment. *store* is an etcd:// address, "" for the embedded store; *ca*, *cert* and *key*
     are files for TLS to etcd. *advertise* is how other servers reach this host over SSH (`root@10.0.0.1`). *listen* is a
-    tcp:// address at which the server also answers, "" for none."""
+    tcp:// address at which the server also answers, "" for none; *web* an https:// one for tokens and browsers."""
 
     store: str = ""
     ca: str = ""
@@ -56,6 +56,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     key: str = ""
     advertise: str = ""
     listen: str = ""
+    web: str = ""
 
     @classmethod
     def read(cls) -> ServerConfig:
@@ -68,6 +69,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
             key=get("PYSTACK_STORE_KEY", ""),
             advertise=get("PYSTACK_ADVERTISE", ""),
             listen=get("PYSTACK_LISTEN", ""),
+            web=get("PYSTACK_WEB", ""),
         )
 
 
@@ -81,22 +83,24 @@ async def serve() -> None:
         if embedded:
             await embedded.close()
         raise PystackError(str(error)) from error
-    stop, listener = asyncio.Event(), None
+    stop, listeners = asyncio.Event(), []
     try:
         await agent.start()
-        if config.listen:
+        if config.listen or config.web:
             from orchestrator.tls import TlsListener
 
-            listener = TlsListener(config.listen, paths.control_socket)
+            listeners += [TlsListener(config.listen, paths.control_socket)] if config.listen else []
+            listeners += [TlsListener(config.web, paths.web_socket, web=True)] if config.web else []
         stop = stop_event()
         if embedded:
             await _lead(embedded, agent, config, stop, stop)
         else:
             await _run_ha(agent, config, stop)
     finally:
-        if listener:
+        for listener in listeners:
             listener.close()
         unlink(paths.control_socket)
+        unlink(paths.web_socket)
         await agent.stop()
 
 
@@ -108,7 +112,7 @@ async def _run_ha(agent: Agent, config: ServerConfig, stop: asyncio.Event) -> No
     address = Address.parse(config.store, ca=config.ca, cert=config.cert, key=config.key)
     state = StandbyState()
     while not stop.is_set():
-        waiting = await _listen(paths.control_socket, make_standby_app(state))
+        waiting = await _listen(make_standby_app(state, paths.control_socket), paths.control_socket, paths.web_socket)
         store = None
         try:
             while store is None and not stop.is_set():
@@ -180,9 +184,12 @@ async def _lead(
         await plane.start()
         await ingress.start()
         await gitops.start()
-        application = make_app(plane, stop, extensions)
+        application = make_app(plane, stop, extensions, paths.control_socket)
         agent.mount_into(application, OWN_ENGINE)  # requests for this node need no proxy
-        runners = [await _listen(paths.control_socket, application), await _listen(paths.cluster_socket, swarm.make_app(plane))]
+        runners = [
+            await _listen(application, paths.control_socket, paths.web_socket),
+            await _listen(swarm.make_app(plane), paths.cluster_socket),
+        ]
         agent.open_to_docker_group(paths.cluster_socket)
         if waiting:
             await waiting.cleanup()
@@ -202,10 +209,11 @@ async def _lead(
         await plane.close()
 
 
-async def _listen(path: Path, app: web.Application) -> web.AppRunner:
+async def _listen(app: web.Application, *sockets: Path) -> web.AppRunner:
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
-    await web.SockSite(runner, bind(path), backlog=BACKLOG).start()
+    for path in sockets:
+        await web.SockSite(runner, bind(path), backlog=BACKLOG).start()
     return runner
 
 

@@ -24,6 +24,39 @@ def certificates() -> Path:
     return Path(os.environ.get("PYSTACK_CERT_PATH", "") or Path.home() / ".pystack")
 
 
+TOKEN = "PYSTACK_TOKEN"
+"""The variable of a client's token."""
+
+
+def token() -> str:
+    """The client's token, "" if it has none: then a certificate says who it is."""
+    return os.environ.get(TOKEN, "").strip()
+
+
+def _web_context(folder: Path) -> ssl.SSLContext:
+    """For clients that show a token, or sign in. Raises PystackError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    for name in ("cert.pem", "key.pem"):
+        if not (folder / name).is_file():
+            raise PystackError(f"--web needs a certificate: {folder / name} is missing (PYSTACK_CERT_PATH is its folder)")
+    try:
+        context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    except (OSError, ssl.SSLError) as error:
+        raise PystackError(f"the certificate in {folder} is no good: {error}") from error
+    return context
+
+
+def _token_context(folder: Path) -> ssl.SSLContext:
+    """Of a client with a token: the server is known by ca.pem if it is there, or else as any on the web. Raises
+    PystackError."""
+    authority = folder / "ca.pem"
+    try:
+        return ssl.create_default_context(cafile=str(authority) if authority.is_file() else None)
+    except (OSError, ssl.SSLError) as error:
+        raise PystackError(f"{authority} is no good: {error}") from error
+
+
 def _context(folder: Path, *, server: bool) -> ssl.SSLContext:
     """Raises PystackError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
@@ -56,7 +89,7 @@ def _address(url: str) -> tuple[str, int]:
 def dial(url: str) -> socket.socket:
     """A connection to the server at tcp://… Raises PystackError, UnreachableError."""
     host, port = _address(url)
-    context = _context(certificates(), server=False)
+    context = _token_context(certificates()) if token() else _context(certificates(), server=False)
     try:
         far = socket.create_connection((host, port), tunnel.WITHIN_S)
     except OSError as error:
@@ -73,14 +106,14 @@ def dial(url: str) -> socket.socket:
 
 
 class TlsListener(tunnel.Listener):
-    """Takes connections at a tcp:// address to the socket at *path*."""
+    """Takes connections at a tcp:// address to the socket at *path*; *web*: of clients without a certificate."""
 
-    def __init__(self, url: str, path: Path) -> None:
+    def __init__(self, url: str, path: Path, *, web: bool = False) -> None:
         """Raises PystackError."""
-        context = _context(certificates(), server=True)
+        context = _web_context(certificates()) if web else _context(certificates(), server=True)
         host, port = _address(url)
         try:
             listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         except OSError as error:
-            raise PystackError(f"--listen {url}: {error.strerror or error}") from error
+            raise PystackError(f"{'--web' if web else '--listen'} {url}: {error.strerror or error}") from error
         super().__init__(listening, context, path)

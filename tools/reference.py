@@ -26,6 +26,7 @@ from orchestrator.cli import cli  # noqa: E402
 from orchestrator.cli.groups import EXAMPLES, GROUPS, OTHERS, group_of  # noqa: E402
 from orchestrator.cli.help import EXIT_STATUSES, STATES  # noqa: E402
 from orchestrator.gitops import api as gitops_api  # noqa: E402
+from orchestrator.ingress import api as ingress_api  # noqa: E402
 from orchestrator.metrics import api as metrics_api  # noqa: E402
 from orchestrator.server.api.routes import ROUTES  # noqa: E402
 
@@ -46,6 +47,8 @@ VARIABLES = {
     "PYSTACK_STORE_KEY": "`server --key`: its key.",
     "PYSTACK_ADVERTISE": "`server --advertise`: how the other servers reach this host over SSH.",
     "PYSTACK_LISTEN": "`server --listen`: a tcp:// address at which the server answers over TLS.",
+    "PYSTACK_WEB": "`server --web`: an https:// address for tokens and browsers.",
+    "PYSTACK_TOKEN": "The client's token (`pystack token create`), for a server at https://.",
     "PYSTACK_REPO": "For a GitOps status command: the repository's name.",
     "PYSTACK_COMMIT": "For a GitOps status command: the commit.",
     "PYSTACK_PHASE": "For a GitOps status command: what became of it.",
@@ -230,7 +233,7 @@ def config() -> str:
 def api() -> str:
     """The page of routes."""
     rows = []
-    for method, path, handler, asked, given in (*ROUTES, *gitops_api.ROUTES, *metrics_api.ROUTES):
+    for method, path, handler, asked, given in (*ROUTES, *gitops_api.ROUTES, *ingress_api.ROUTES, *metrics_api.ROUTES):
         words = (handler.__doc__ or "").strip().splitlines()[0]
         answer = "events, one a line" if type(given).__name__ == "StreamOf" else _type(given)
         rows.append(

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import socket
 import ssl
 import threading
 from pathlib import Path
+from typing import Any
 
 WITHIN_S = 15.0
 PIECE = 1 << 16
@@ -45,6 +47,12 @@ class Tunnel:
                 raise
         self._flush()
         self._far.settimeout(None)
+
+    @property
+    def peer(self) -> str:
+        """The common name of the other side's certificate, "" if it showed none."""
+        subject: Any = (self._tls.getpeercert() or {}).get("subject", ())
+        return next((str(value) for part in subject for kind, value in part if kind == "commonName"), "")
 
     def run(self) -> None:
         """Carry bytes both ways until both have ended."""
@@ -119,6 +127,24 @@ def reason(error: OSError) -> str:
     return str(error.strerror or error)
 
 
+MARK = "\0pystack"
+LONGEST = 100
+"""Bytes of a mark: sun_path has 108 (unix(7))."""
+
+
+def mark(near: socket.socket, way: str, address: str, name: str = "") -> None:
+    """Give *near* a name by which the server behind its socket learns of a connection: the *way* that it came, the *address* at
+    the other end, and the *name* there. Source: unix(7), abstract sockets."""
+    near.bind("/".join((MARK, os.urandom(6).hex(), way, address, name)).encode()[:LONGEST])
+
+
+def origin_of(peer: object) -> tuple[str, str, str]:
+    """(way, address, name) of a connection whose other end has the name *peer* (getpeername(2)); all "" if it has no mark."""
+    text = peer.decode(errors="replace") if isinstance(peer, bytes) else peer if isinstance(peer, str) else ""
+    parts = text.split("/", 4)
+    return (parts[2], parts[3], parts[4]) if len(parts) == 5 and parts[0] == MARK else ("", "", "")
+
+
 class Listener:
     """Takes connections at *listening* to the socket at *path*, each by two threads of its own."""
 
@@ -145,6 +171,7 @@ class Listener:
         tunnel = Tunnel(near, far, self._context, None)
         try:
             tunnel.shake_hands()
+            mark(near, "tls", who, tunnel.peer)
             near.connect(str(self._path))
         except OSError as error:
             log.warning("a connection from %s: %s", who, reason(error))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from orchestrator import LEADER, STALE
 from orchestrator.cli.endpoint import control_socket, dial
 from orchestrator.cli.http import Connection, Response
-from orchestrator.cli.leader import LostError, NoLeaderError, through_takeover
+from orchestrator.cli.leader import LostError, NoLeaderError, authorization, through_takeover
 from orchestrator.errors import RefusedError, UnreachableError
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Client:
     ) -> Response:
         """The answer, its body unread. *body*: something for JSON, bytes, or an iterator of bytes. While no server leads, it is
         sent again, unless it is an iterator. Raises RefusedError."""
-        sent = dict(headers or {})
+        sent = {**authorization(), **(headers or {})}
         data: Any = body
         if body is not None and not isinstance(body, bytes) and not hasattr(body, "__next__"):
             data = json.dumps(body).encode()
@@ -166,7 +166,7 @@ class Client:
 
     def _hijack(self, path: str, body: Any) -> socket.socket:
         sock = self._dial()
-        headers = {"Connection": "Upgrade", "Upgrade": "tcp", "Content-Type": "application/json"}
+        headers = {"Connection": "Upgrade", "Upgrade": "tcp", "Content-Type": "application/json", **authorization()}
         try:
             reply = Connection(sock).request("POST", path, headers, json.dumps(body).encode())
             if reply.status not in (101, 200):

@@ -11,6 +11,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Images": ("build", "pull", "push", "publish", "image"),
     "Single things": ("container", "network", "volume", "secret", "configs"),
     "Hosts and the cluster": ("node", "doctor", "rebalance", "gitops", "monitoring", "store", "server", "agent", "lab"),
+    "Who may, and the page": ("ui", "user", "token", "audit-log"),
     "pystack itself": ("system", "version", "completion", "help"),
 }
 OTHERS = "More"
@@ -51,6 +52,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "gitops add": ("pystack gitops add https://git.example.org/infra.git --path prod",),
     "lab up": ("pystack lab up --nodes 3", "pystack lab up --servers 3 --store etcd"),
     "store backup": ("pystack store backup backup.json",),
+    "ui": ("pystack ui", "pystack ui --port 8080 --no-open"),
+    "user create": ("pystack user create ada --role operator --stack 'shop-*'",),
+    "token create": ("pystack token create ci --role operator --stack shop --days 90",),
+    "audit-log": ("pystack audit-log", "pystack audit-log --stack shop --format json"),
     "completion": ("pystack completion bash > /etc/bash_completion.d/pystack",),
     "help": ("pystack help states", "pystack help up"),
 }

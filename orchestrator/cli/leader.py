@@ -7,6 +7,7 @@ it does not lead, has changed nothing: it is sent again until a server leads, or
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -35,6 +36,12 @@ class NoLeaderError(RefusedError):
 
 class LostError(UnreachableError):
     """The server went away after it had the request: it may have done what was asked."""
+
+
+def authorization() -> dict[str, str]:
+    """The header that shows PYSTACK_TOKEN, where there is one. Source: RFC 6750, section 2.1."""
+    token = os.environ.get("PYSTACK_TOKEN", "").strip()
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def choose(places: Sequence[str], open_connection: Callable[[str], Connection]) -> str:
@@ -79,7 +86,7 @@ def _leadership_rank(place: str, open_connection: Callable[[str], Connection]) -
         return 0
     try:
         connection.sock.settimeout(ANSWER_S)
-        reply = connection.request("GET", "/v1/version", {}, None)
+        reply = connection.request("GET", "/v1/version", authorization(), None)
         return 0 if reply.status != 200 else 1 if reply.getheader(STALE) else LEADS
     except OSError:
         return 0

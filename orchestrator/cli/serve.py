@@ -25,17 +25,25 @@ import click
     help="Answer there too, over TLS, to those with a certificate of the CA in PYSTACK_CERT_PATH.",
 )
 @click.option(
+    "--web",
+    envvar="PYSTACK_WEB",
+    default="",
+    metavar="https://ADDRESS[:PORT]",
+    help="Answer there, over TLS, to those who show a token or sign in: the API, and the page at /ui.",
+)
+@click.option(
     "--docker-socket",
     envvar="PYSTACK_DOCKER_SOCKET",
     default="",
     metavar="PATH",
     help="Where Docker's API is answered, if not beside the control socket.",
 )
-def server(store: str, ca: str, cert: str, key: str, advertise: str, listen: str, docker_socket: str) -> None:
+def server(store: str, ca: str, cert: str, key: str, advertise: str, listen: str, web: str, docker_socket: str) -> None:
     """Run the server in the foreground: control plane and this host's agent in one process.
 
     With --store, several servers share a cluster: one leads, the others wait to take over. --listen is TLS with certificates on
-    both sides: ca.pem, cert.pem and key.pem in the folder PYSTACK_CERT_PATH, ~/.pystack where it is not said."""
+    both sides: ca.pem, cert.pem and key.pem in the folder PYSTACK_CERT_PATH, ~/.pystack where it is not said; --web needs
+    cert.pem and key.pem of it."""
     import os
 
     from orchestrator.cli.starting import require_server_parts
@@ -50,6 +58,7 @@ def server(store: str, ca: str, cert: str, key: str, advertise: str, listen: str
         "PYSTACK_STORE_KEY": key,
         "PYSTACK_ADVERTISE": advertise,
         "PYSTACK_LISTEN": listen,
+        "PYSTACK_WEB": web,
         "PYSTACK_DOCKER_SOCKET": docker_socket,
     }
     os.environ.update({k: v for k, v in words.items() if v})

@@ -19,6 +19,8 @@ from agent.contract.volume import Volume
 from orchestrator.placement.node import Node
 from orchestrator.planning.autoscale import ScaleMemory
 from orchestrator.planning.schedules import ScheduleState
+from orchestrator.server.access.log import AuditLine
+from orchestrator.server.access.model import Token, User
 from orchestrator.server.contents import ExternalContent, Seal, StoredContent
 from orchestrator.server.jobs.records import JobRun
 from orchestrator.server.records import StackRecord
@@ -41,6 +43,9 @@ TYPES: dict[str, type[msgspec.Struct]] = {
     "schedules/": ScheduleState,
     "rollouts/": RolloutRecord,
     "autoscale/": ScaleMemory,
+    "users/": User,
+    "tokens/": Token,
+    "auditlog/": AuditLine,
 }
 """What lies below each prefix."""
 DAMAGED = "damaged/"

@@ -11,6 +11,9 @@ from pathlib import Path
 import msgspec
 
 from orchestrator.server import store_version
+from orchestrator.server.access.book import AccessBook
+from orchestrator.server.access.log import AuditLog
+from orchestrator.server.access.sessions import Sessions, Throttle
 from orchestrator.server.autoscaler import Autoscaler
 from orchestrator.server.checked_store import CheckedStore
 from orchestrator.server.cluster import Cluster
@@ -52,6 +55,9 @@ class ControlPlane:
         store = CheckedStore(store)
         self.store: Store = store
         self.state = ClusterState(store)
+        self.access = AccessBook(store)
+        self.sessions, self.throttle = Sessions(), Throttle()
+        self.audit = AuditLog(store)
         self.contents = Contents(store, keys, node)
         # the connections begin with `start`: by then there is a dispatcher
         self.cluster = Cluster(
@@ -91,6 +97,8 @@ class ControlPlane:
         """Read the store, connect the nodes, and start the loops. Raises StoreError; PystackError for a newer one."""
         await store_version.claim(self.store)
         await self.state.load()
+        await self.access.load()
+        await self.audit.load()
         await self.jobs.book.load()
         await self.rollouts.load()
         await self.autoscaler.load()
@@ -131,4 +139,5 @@ class ControlPlane:
         await self.rollouts.close()
         await self.dispatcher.close()
         await self.cluster.close()
+        await self.audit.close()
         await self.store.close()

@@ -7,6 +7,7 @@ from typing import TypedDict
 from aiohttp import web
 
 from orchestrator.planning.autoscale import ScaleMemory
+from orchestrator.server.api.guard import sees
 from orchestrator.server.api.responses import PLANE, json_response
 from orchestrator.server.plane import ControlPlane
 from orchestrator.stackfile.model import Service
@@ -49,7 +50,7 @@ async def list_autoscaled(request: web.Request) -> web.Response:
             _row(plane, name, service)
             for name, record in sorted(plane.state.stacks.items())
             for service in record.stack.services
-            if service.scale and only in ("", name)
+            if service.scale and only in ("", name) and sees(request, name)
         ]
     )
 

@@ -11,6 +11,7 @@ from aiohttp import web
 from agent.contract.status import TaskStatus
 from orchestrator.errors import RefusedError
 from orchestrator.planning.schedules import ScheduleState, next_time
+from orchestrator.server.api.guard import sees
 from orchestrator.server.api.responses import PLANE, json_response
 from orchestrator.server.api.stream import stream
 from orchestrator.server.events import Emit, Failure, TaskEvent
@@ -102,7 +103,7 @@ async def list_schedules(request: web.Request) -> web.Response:
     rows = [
         _schedule_row(plane, name, service)
         for name, record in sorted(plane.state.stacks.items())
-        if only in ("", name)
+        if only in ("", name) and sees(request, name)
         for service in record.stack.services
         if service.schedule
     ]

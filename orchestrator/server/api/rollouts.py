@@ -7,6 +7,7 @@ from typing import TypedDict
 import msgspec
 from aiohttp import web
 
+from orchestrator.server.api.guard import signed
 from orchestrator.server.api.responses import PLANE, json_response
 from orchestrator.server.api.stream import stream
 from orchestrator.server.events import Failure
@@ -94,6 +95,7 @@ async def set_a_service(request: web.Request) -> web.StreamResponse:
     """Change a service without its file; a stream of events."""
     plane, stack, service = request.app[PLANE], request.match_info["stack"], request.match_info["service"]
     body = msgspec.json.decode(await request.read(), type=SetRequest)
+    body = msgspec.structs.replace(body, options=signed(request, body.options))
     plane.state.get_service(stack, service)
     return await stream(request, lambda emit: set_service(plane.state, plane.rollouts, stack, service, body, emit))
 

@@ -9,7 +9,8 @@ from agent.contract.trust import RegistryImage
 from orchestrator.placement.explain import Why
 from orchestrator.placement.rebalance import Move
 from orchestrator.planning.state import Plan
-from orchestrator.server.api import autoscale, contents, jobs, nodes, rollouts, stacks, system, volumes
+from orchestrator.server.access.log import AuditLine
+from orchestrator.server.api import access, autoscale, contents, jobs, nodes, rollouts, stacks, system, volumes
 from orchestrator.server.api.extension import Route
 from orchestrator.server.api.responses import json_response
 from orchestrator.server.cluster import NodeUpdateRequest
@@ -86,4 +87,16 @@ ROUTES: tuple[Route, ...] = (
     ("POST", "/v1/nodes/{node}/drain", nodes.drain_node, None, StreamOf(Event)),
     ("POST", "/v1/nodes/{node}/taint", nodes.taint_node, NodeUpdateRequest, StreamOf(Event)),
     ("*", "/v1/nodes/{node}/engine/{path:.*}", nodes.engine, None, None),
+    ("GET", "/v1/users", access.list_users, None, list[access.UserRow]),
+    ("PUT", "/v1/users/{name}", access.put_user, access.UserRequest, access.UserRow),
+    ("DELETE", "/v1/users/{name}", access.remove_user, None, None),
+    ("GET", "/v1/tokens", access.list_tokens, None, list[access.TokenRow]),
+    ("PUT", "/v1/tokens/{name}", access.create_token, access.TokenRequest, access.TokenRow),
+    ("DELETE", "/v1/tokens/{name}", access.remove_token, None, None),
+    ("GET", "/v1/audit-log", access.audit_log, None, list[AuditLine]),
+    ("GET", "/v1/session", access.get_session, None, access.SessionRow),
+    ("POST", "/v1/session", access.sign_in, access.SignInRequest, access.SessionRow),
+    ("DELETE", "/v1/session", access.sign_out, None, None),
+    ("POST", "/v1/session/link", access.make_link, None, access.Link),
+    ("POST", "/v1/session/connection", access.connect_page, None, None),
 )

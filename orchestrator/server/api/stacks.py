@@ -12,6 +12,7 @@ from agent.contract.task import Task
 from agent.contract.wire import WireStruct
 from orchestrator.planning.manifests import ingress_ports
 from orchestrator.server import lifecycle, oneoff, revisions
+from orchestrator.server.api.guard import sees, signed
 from orchestrator.server.api.responses import PLANE, json_response
 from orchestrator.server.api.stream import stream
 from orchestrator.server.records import SavedPlan, UpOptions
@@ -111,6 +112,8 @@ async def list_stacks(request: web.Request) -> web.Response:
     plane = request.app[PLANE]
     rows: list[StackRow] = []
     for name, record in sorted(plane.state.stacks.items()):
+        if not sees(request, name):
+            continue
         tasks = plane.state.of_stack(name).tasks
         states = [s.state for t in tasks if (s := plane.statuses.by_task.get(t.name))]
         rows.append(
@@ -212,13 +215,14 @@ async def up(request: web.Request) -> web.StreamResponse:
     """Make a stack true; a stream of events."""
     body = msgspec.json.decode(await request.read(), type=UpRequest)
     plane = request.app[PLANE]
-    return await stream(request, lambda emit: plane.rollouts.up(body.stack, body.options, emit))
+    return await stream(request, lambda emit: plane.rollouts.up(body.stack, signed(request, body.options), emit))
 
 
 async def apply(request: web.Request) -> web.StreamResponse:
     """Do exactly what a saved plan says, or refuse; a stream of events."""
     plane = request.app[PLANE]
     saved = msgspec.json.decode(await request.read(), type=SavedPlan)
+    saved = msgspec.structs.replace(saved, options=signed(request, saved.options))
     return await stream(request, lambda emit: revisions.apply(plane.state, plane.executor, saved, emit))
 
 
@@ -245,8 +249,9 @@ async def rollback(request: web.Request) -> web.StreamResponse:
     """Apply an earlier revision again; a stream of events."""
     body = msgspec.json.decode(await request.read() or b"{}", type=RollbackRequest)
     plane, name = request.app[PLANE], request.match_info["stack"]
+    options = signed(request, body.options)
     return await stream(
-        request, lambda emit: revisions.rollback(plane.state, plane.rollouts, name, body.revision, body.options, emit)
+        request, lambda emit: revisions.rollback(plane.state, plane.rollouts, name, body.revision, options, emit)
     )
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 
 from aiohttp import web
 
 from orchestrator import LEADER, STALE
 from orchestrator.server.api.extension import ApiExtension
+from orchestrator.server.api.guard import guard, trust
 from orchestrator.server.api.responses import PLANE, Handler, errors
 from orchestrator.server.api.routes import ROUTES
 from orchestrator.server.plane import ControlPlane
@@ -65,9 +67,9 @@ async def _nobody() -> str:
     return ""
 
 
-def make_standby_app(state: StandbyState) -> web.Application:
+def make_standby_app(state: StandbyState, trusted: Path | None = None) -> web.Application:
     """The application of a server that does not lead. It answers 503 with the reason; while no server can lead, it answers
-    reads from memory, with a header that says how old they are."""
+    reads from memory, with a header that says how old they are. *trusted* is as for `make_app`."""
 
     async def refuse(request: web.Request) -> web.Response:
         del request
@@ -85,7 +87,8 @@ def make_standby_app(state: StandbyState) -> web.Application:
 
         return answer
 
-    app = web.Application(middlewares=[errors])
+    app = web.Application(middlewares=[errors, guard] if state.last_plane else [errors])
+    trust(app, trusted)
     if state.last_plane:
         app[PLANE] = state.last_plane
         for extension in state.extensions:

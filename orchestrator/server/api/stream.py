@@ -11,6 +11,7 @@ from aiohttp import web
 
 from agent.errors import user_message
 from orchestrator.errors import PystackError
+from orchestrator.server.api.guard import change_of
 from orchestrator.server.events import DoneEvent, Emit, ErrorEvent, Event, Failure
 
 log = logging.getLogger(__name__)
@@ -23,20 +24,26 @@ async def stream(request: web.Request, work: Work) -> web.StreamResponse:
 
     If the client goes away, the work is cancelled: what was written stays, and the next `up` goes on from there."""
     queue: asyncio.Queue[Event] = asyncio.Queue()
+    change = change_of(request)
+
+    def emit(event: Event) -> None:
+        change.see(event)
+        queue.put_nowait(event)
+
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     await response.prepare(request)
 
     async def run() -> None:
         try:
-            failures = await work(queue.put_nowait)
-            queue.put_nowait(DoneEvent(failures=tuple(failures or ())))
+            failures = await work(emit)
+            emit(DoneEvent(failures=tuple(failures or ())))
         except PystackError as error:
-            queue.put_nowait(ErrorEvent(message=str(error)))
+            emit(ErrorEvent(message=str(error)))
         except ExceptionGroup as group:
-            queue.put_nowait(ErrorEvent(message="; ".join(str(e) for e in group.exceptions)))
+            emit(ErrorEvent(message="; ".join(str(e) for e in group.exceptions)))
         except Exception as error:
             log.exception("%s %s", request.method, request.path)
-            queue.put_nowait(ErrorEvent(message=user_message(error)))
+            emit(ErrorEvent(message=user_message(error)))
 
     task = asyncio.create_task(run())
     try:

@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import web
 
 from orchestrator import __version__
+from orchestrator.server.api.guard import sees
 from orchestrator.server.api.responses import PLANE, STOP, json_response
 from orchestrator.server.doctor import Check, diagnose
 from orchestrator.store.transfer import dump
@@ -55,6 +56,8 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     await response.prepare(request)
     async for event in request.app[PLANE].dispatcher.follow():
+        if not sees(request, event.stack):
+            continue
         await response.write(msgspec.json.encode(event) + b"\n")
     return response
 
