@@ -52,6 +52,10 @@ bench: setup
 faults: setup
 	.venv/bin/python -m tests.faults --write
 
+# every stack of the shared corpora through load, plan, up, change and down on a lab; BUDGET and KEPT make parts of it
+stacks: setup
+	.venv/bin/python -m tests.stacks $(if $(BUDGET),--budget $(BUDGET)) $(if $(KEPT),--kept $(KEPT))
+
 # one thread, virtual time: a seed that fails is printed, and `python -m tests.simulator --seed N` is it again
 simulate: setup
 	.venv/bin/python -m tests.simulator --seeds $(or $(SEEDS),10000) --jobs $(or $(JOBS),2)

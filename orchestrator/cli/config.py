@@ -140,17 +140,27 @@ def _rendered(loaded: Loaded, shape: str, only: tuple[str, ...], *, canonical: b
         from orchestrator.stackfile.canonical import canonicalize
 
         document = canonicalize(loaded)
-    if only:
-        document = _part(document, only)
+    document = narrowed(document, loaded, only)
     if pinned:
-        given = {n: b["image"] for n, b in document.get("services", {}).items() if b.get("image")}
-        for name, image in _pinned(given).items():
-            document["services"][name] = {**document["services"][name], "image": image}
+        pin_images(document)
     if shape == "json":
         return json.dumps(document, default=str, indent=2) + "\n"
     import yaml
 
     return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+
+
+def narrowed(document: dict[str, Any], loaded: Loaded, only: tuple[str, ...]) -> dict[str, Any]:
+    """*document* with the services *only* and what they need, or all. Raises NoSuchServiceError."""
+    require_services(only, loaded.stack.name, loaded.document.get("services", {}))
+    return _part(document, only) if only else document
+
+
+def pin_images(document: dict[str, Any]) -> None:
+    """Put the digest that its registry has to each image of *document*. Raises RefusedError if a registry does not have one."""
+    given = {n: b["image"] for n, b in document.get("services", {}).items() if b.get("image")}
+    for name, image in _pinned(given).items():
+        document["services"][name] = {**document["services"][name], "image": image}
 
 
 def _pinned(images: dict[str, str]) -> dict[str, str]:

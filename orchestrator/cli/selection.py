@@ -9,7 +9,7 @@ import click
 from orchestrator.cli.options import StackOptions
 from orchestrator.cli.rows import services as applied_services
 from orchestrator.cli.rows import tasks
-from orchestrator.errors import PystackError, RefusedError
+from orchestrator.errors import NoSuchServiceError, PystackError, RefusedError
 
 if TYPE_CHECKING:
     from orchestrator.cli.client import Client
@@ -24,13 +24,12 @@ def chosen(client: Client, stack: StackOptions, services: tuple[str, ...] = (), 
 def of_stack(client: Client, name: str, services: tuple[str, ...] = (), index: int = 0) -> list[TaskRow]:
     """The stack's tasks that have a container; those whose node does not answer are named on stderr and left out.
 
-    Raises PystackError for a service that the stack does not have."""
+    Raises NoSuchServiceError for a service that the stack does not have."""
     rows = tasks(client, name)
     unknown = set(services) - {row["service"] for row in rows}
     unknown -= _services_without_tasks(client, name) if unknown else set()
     if unknown:
-        there = ", ".join(dict.fromkeys(row["service"] for row in rows)) or "nothing"
-        raise PystackError(f"stack {name} has no task of {', '.join(sorted(unknown))}; there is: {there}")
+        raise NoSuchServiceError(unknown, name, {row["service"] for row in rows})
     rows = [row for row in rows if (not services or row["service"] in services) and (not index or row["index"] == index)]
     for row in rows:
         if row["state"] == "unknown":
@@ -45,6 +44,12 @@ def _services_without_tasks(client: Client, name: str) -> set[str]:
         return set()
 
 
+def not_running(service: str, index: int) -> PystackError:
+    """The error of a verb that needs a container of *service*, or its replica *index*, in the words that scripts know."""
+    which = f" container #{index}" if index > 1 else ""
+    return PystackError(f'service "{service}" is not running{which}: `pystack ps -a` lists what there is')
+
+
 def only(client: Client, stack: StackOptions, service: str, index: int) -> TaskRow:
     """The row of one replica of *service*; one that `run` made if no replica runs. Raises PystackError if there is none."""
     rows = chosen(client, stack, (service,), index)
@@ -55,5 +60,5 @@ def only(client: Client, stack: StackOptions, service: str, index: int) -> TaskR
             if r["oneoff"] and r["service"] == service and r["state"] == "running"
         ] or rows
     if not rows:
-        raise PystackError(f"service {service} has no container number {index}: `pystack ps` lists what there is")
+        raise not_running(service, index)
     return rows[0]

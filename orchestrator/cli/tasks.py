@@ -121,7 +121,7 @@ def rm(stack: StackOptions, stop: bool, force: bool, volumes: bool, everything: 
     client, name = Client(), stack.name()
     going = [row for row in chosen(client, stack, services) if stop or row["state"] in ("exited", "failed", "created")]
     if not going:
-        click.echo("no stopped containers", err=True)
+        click.echo("No stopped containers", err=True)
         return
     if not force and sys.stdin.isatty():
         click.confirm(f"remove {', '.join(row['task'] for row in going)}?", abort=True)
@@ -266,7 +266,7 @@ def published(
     bound = found.get(f"{private_port}/{protocol}") or []
     if not bound:
         there = ", ".join(key for key, value in found.items() if value) or "nothing"
-        raise PystackError(f"{row['task']} does not publish {private_port}/{protocol}; it publishes: {there}")
+        raise PystackError(f"no port {private_port}/{protocol} for container {row['task']}: it publishes {there}")
     return [{"host_ip": one["HostIp"] or "0.0.0.0", "host_port": int(one["HostPort"])} for one in bound]
 
 
@@ -322,7 +322,7 @@ def cp(stack: StackOptions, index: int, archive: bool, follow_link: bool, everyt
     def find(service: str) -> list[tuple[Client, str]]:
         rows = chosen(client, stack, (service,), index)
         if not rows:
-            raise PystackError(f"service {service} has no container number {index}: `pystack ps` lists what there is")
+            raise PystackError(f'no container found for service "{service}"{f" (index {index})" if index else ""}')
         return [(client.at(row["node"]), row["id"]) for row in rows]
 
     copy.copy(find, source, target)

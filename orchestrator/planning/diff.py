@@ -223,20 +223,21 @@ def _task_step(task: Task, old: Task | None, status: TaskStatus | None, force: b
     def step(action: Verb, cause: Cause, reason: str, changes: tuple[FieldChange, ...] = ()) -> Step:
         return Step(action=action, kind="task", name=task.name, node=task.node, cause=cause, reason=reason, changes=changes)
 
+    fresh, task = task, _as_made(task, old)
     again = msgspec.structs.replace(task, generation=(old.generation if old else 0) + 1)
     runs = status is not None and status.state in ("running", "paused")
     if old is None:
         return step("create", "absent", "not there yet"), task
     if old.node != task.node:
-        return step("replace", "moved", f"moves from {old.node} to {task.node}"), task
+        return step("replace", "moved", f"moves from {old.node} to {task.node}"), fresh
     if digest(old.container) != digest(task.container) or old.container_name != task.container_name:
         changes = differences(old.container, task.container)
         if runs and old.desired == "running" and moved(old.container, task.container):
             return step("update", "changed", _moves(old.container, task.container), changes), task
-        return step("replace", "changed", summarize(changes) or "its name changed", changes), task
+        return step("replace", "changed", summarize(changes) or "its name changed", changes), fresh
     if force:
         # another label is another digest, so that the node makes the container anew
-        labels = dict(task.container.labels) | {"pystack.recreated": str(again.generation)}
+        labels = dict(task.container.labels) | {MADE_ANEW: str(again.generation)}
         container = msgspec.structs.replace(task.container, labels=tuple(sorted(labels.items())))
         return step("replace", "forced", "asked for"), msgspec.structs.replace(again, container=container)
     if old.desired == "waiting":
@@ -251,6 +252,20 @@ def _task_step(task: Task, old: Task | None, status: TaskStatus | None, force: b
     if old.trust != task.trust:
         return step("update", "changed", "what its images may be changed: it holds from its next start"), task
     return step("none", "unchanged", "unchanged"), task
+
+
+MADE_ANEW = "pystack.recreated"
+"""The label of a container that was made anew because somebody asked for it."""
+
+
+def _as_made(task: Task, old: Task | None) -> Task:
+    """*task* with the label by which *old* was made anew: that it has none of its own is no change."""
+    mark = dict(old.container.labels).get(MADE_ANEW) if old else None
+    if mark is None:
+        return task
+    labels = dict(task.container.labels) | {MADE_ANEW: mark}
+    container = msgspec.structs.replace(task.container, labels=tuple(sorted(labels.items())))
+    return msgspec.structs.replace(task, container=container)
 
 
 def _moves(old: Container, new: Container) -> str:

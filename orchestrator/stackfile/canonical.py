@@ -12,12 +12,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from agent.contract.options import OPTIONS, Kind
 from orchestrator.stackfile.field_readers import flag, scalar
 from orchestrator.stackfile.load import Loaded
 from orchestrator.stackfile.merge import as_mapping
 from orchestrator.stackfile.model import Service
-from orchestrator.stackfile.mount_text import converted, is_windows
+from orchestrator.stackfile.mount_text import converted, is_windows, parts_of
 from orchestrator.stackfile.mounts import converts, split_mount
 from orchestrator.stackfile.plain import cast
 from orchestrator.stackfile.port_text import read_ports
@@ -28,11 +30,31 @@ from orchestrator.stackfile.units import parse_bytes, parse_duration, show_durat
 Form = Callable[["ServiceBody", Any], Any]
 
 
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """What of the normal form is left as the file has it."""
+
+    implied: bool = True
+    """Names, the default network, the Dockerfile's name and what else follows from the rest are written out."""
+    paths: bool = True
+    """Paths are absolute."""
+    env_files: bool = True
+    """What files of variables say is in `environment`, and the files are not named."""
+
+    targets: bool = False
+    """Where secrets go is said even where the file leaves it to what is usual."""
+
+
+WHOLE_FORM = Shape()
+
+
 class ServiceBody:
     """Where values stand: the project's folder, and the service as it was read."""
 
-    def __init__(self, directory: Path, service: Service, body: Mapping[str, Any], *, convert: bool = False) -> None:
+    def __init__(
+        self, directory: Path, service: Service, body: Mapping[str, Any], *, convert: bool = False, shape: Shape = WHOLE_FORM
+    ) -> None:
         self.directory = directory
+        self.shape = shape
         self.convert = convert
         self.service = service
         self.body = body
@@ -41,10 +63,12 @@ class ServiceBody:
         """*text* as an absolute path; a path of Windows is converted only if that is wanted."""
         if is_windows(text):
             return converted(text) if self.convert else text
+        if not self.shape.paths:
+            return text
         return str((self.directory / Path(text).expanduser()).resolve())
 
 
-def canonicalize(loaded: Loaded) -> dict[str, Any]:
+def canonicalize(loaded: Loaded, shape: Shape = WHOLE_FORM) -> dict[str, Any]:
     """The normal form, its keys in alphabetical order; a $ is written $$, as in every stack file."""
     document = loaded.document
     active = {s.name: s for s in loaded.services}
@@ -52,14 +76,14 @@ def canonicalize(loaded: Loaded) -> dict[str, Any]:
     for name, body in (document.get("services") or {}).items():
         if name in active:
             out["services"][name] = _service(
-                ServiceBody(loaded.directory, active[name], body, convert=converts(loaded.environment))
+                ServiceBody(loaded.directory, active[name], body, convert=converts(loaded.environment), shape=shape)
             )
     for section in ("networks", "volumes", "configs", "secrets"):
         bodies = dict(document.get(section) or {})
         if section == "networks" and any("default" in (s.get("networks") or ()) for s in out["services"].values()):
             bodies.setdefault("default", None)
         if bodies:
-            out[section] = {k: _resource(loaded, section, k, v or {}) for k, v in bodies.items()}
+            out[section] = {k: _resource(loaded, section, k, v or {}, shape) for k, v in bodies.items()}
     for key, value in document.items():
         if key not in out and key not in ("version", "include"):
             out[key] = value
@@ -76,27 +100,39 @@ def _sorted(value: Any, first: tuple[str, str] | None = None) -> Any:
 
 
 def _service(place: ServiceBody) -> dict[str, Any]:
-    out, body = {}, place.body
+    out: dict[str, Any] = {}
+    body = place.body
     for key, value in body.items():
+        if key == "env_file" and not place.shape.env_files:
+            out[key] = [_env_file(place, item) for item in (value if isinstance(value, list) else [value])]
         if key in ("env_file", "label_file", "extends"):
             continue  # what is in them is in the service now
         plain = cast(SERVICE["properties"].get(key, {}), value)
         out[key] = FORMS[key](place, plain) if key in FORMS else plain
     environment = dict(place.service.container.environment)
+    if not place.shape.env_files:
+        environment = {k: scalar(v) for k, v in as_mapping(body.get("environment")).items() if v is not None}
     missing = {k: None for k, v in as_mapping(body.get("environment")).items() if v is None and k not in environment}
     if environment or missing:
         out["environment"] = environment | missing
     if labels := place.service.container.labels:
         out["labels"] = dict(labels)
-    if place.service.depends_on:
-        out["depends_on"] = {
-            d.service: {"condition": d.condition, "required": d.required, **({"restart": True} if d.restart else {})}
-            for d in place.service.depends_on
-        }
+    said = {
+        d.service: {"condition": d.condition, "required": d.required, **({"restart": True} if d.restart else {})}
+        for d in place.service.depends_on
+        if place.shape.implied or d.service in (body.get("depends_on") or ())
+    }
+    if said:
+        out["depends_on"] = said
     mode = body.get("network_mode")
-    if not mode and "provider" not in body and not out.get("networks"):
+    if place.shape.implied and not mode and "provider" not in body and not out.get("networks"):
         out["networks"] = {"default": None}
     return out
+
+
+def _env_file(place: ServiceBody, item: Any) -> dict[str, Any]:
+    body = dict(item) if isinstance(item, dict) else {"path": scalar(item)}
+    return {"required": True, **body, "path": place.path(scalar(body["path"]))}
 
 
 def _command(place: ServiceBody, value: Any) -> Any:
@@ -113,15 +149,18 @@ def _pairs(place: ServiceBody, value: Any) -> Any:
 
 def _build(place: ServiceBody, value: Any) -> Any:
     body = {"context": value} if isinstance(value, str) else dict(value)
-    body["context"] = place.service.build.context if place.service.build else place.path(scalar(body.get("context", ".")))
-    if "dockerfile_inline" not in body:
+    if place.service.build and place.shape.paths:
+        body["context"] = place.service.build.context
+    else:
+        body["context"] = place.path(scalar(body.get("context", ".")))
+    if place.shape.implied and "dockerfile_inline" not in body:
         body.setdefault("dockerfile", "Dockerfile")
     if place.service.build and "args" in body:
         body["args"] = dict(place.service.build.args)
     for key in ("labels", "additional_contexts"):
         if key in body:
             body[key] = _pairs(place, body[key])
-    if place.service.build and "additional_contexts" in body:
+    if place.service.build and "additional_contexts" in body and place.shape.paths:
         body["additional_contexts"] = dict(place.service.build.contexts)
     if "secrets" in body:
         body["secrets"] = _granted(place, body["secrets"])
@@ -169,18 +208,60 @@ def _volumes(place: ServiceBody, value: Any) -> Any:
             entry["bind"] = {"create_host_path": True}
             if mount.propagation != "rprivate":
                 entry["bind"]["propagation"] = mount.propagation
+            if shared := [word for word in ("z", "Z") if word in ",".join(parts_of(scalar(item))[2:]).split(",")]:
+                entry["bind"]["selinux"] = shared[0]
         else:
             entry["volume"] = {"nocopy": True} if mount.nocopy else {}
         out.append(entry)
     return out
 
 
-def _networks(place: ServiceBody, value: Any) -> Any:
+def _named(place: ServiceBody, value: Any) -> Any:
     return dict.fromkeys(value) if isinstance(value, list) else value
+
+
+def _networks(place: ServiceBody, value: Any) -> Any:
+    """Each network by its name; what its driver is told is text."""
+    return {k: _driven(v) for k, v in _named(place, value).items()}
+
+
+def _driven(body: Any) -> Any:
+    if isinstance(body, dict) and isinstance(body.get("driver_opts"), dict):
+        return {**body, "driver_opts": _texts(body["driver_opts"])}
+    return body
+
+
+def _texts(options: Mapping[str, Any]) -> dict[str, str]:
+    return {k: scalar(v) for k, v in options.items()}
+
+
+def _logging(place: ServiceBody, value: Any) -> Any:
+    if isinstance(value, dict) and isinstance(value.get("options"), dict):
+        return {**value, "options": _texts(value["options"])}
+    return value
 
 
 def _granted(place: ServiceBody, value: Any) -> Any:
     return [item if isinstance(item, dict) else {"source": item} for item in value]
+
+
+def _secrets(place: ServiceBody, value: Any) -> Any:
+    """Where each is written to is said in full."""
+    if not place.shape.targets:
+        return _granted(place, value)
+    return [{**item, "target": item.get("target") or f"/run/secrets/{item['source']}"} for item in _granted(place, value)]
+
+
+def _number(place: ServiceBody, value: Any) -> Any:
+    try:
+        return plain_number(float(scalar(value)))
+    except ValueError:
+        return value
+
+
+def plain_number(value: float) -> float | int:
+    """*value*, without a fraction where it has none."""
+    return int(value) if value == int(value) else value
 
 
 def _healthcheck(place: ServiceBody, value: Any) -> Any:
@@ -256,6 +337,8 @@ def _deploy(place: ServiceBody, value: Any) -> Any:
             out[key] = _bytes(place, inner)
         elif key in ("delay", "monitor", "window"):
             out[key] = _duration(place, inner)
+        elif key == "cpus":
+            out[key] = _number(place, inner)
         elif key == "labels":
             out[key] = _pairs(place, inner)
         else:
@@ -278,7 +361,9 @@ FORMS: dict[str, Form] = {
     "volumes": _volumes,
     "networks": _networks,
     "configs": _granted,
-    "secrets": _granted,
+    "secrets": _secrets,
+    "logging": _logging,
+    "cpus": _number,
     "healthcheck": _healthcheck,
     "extra_hosts": _hosts,
     "post_start": _hooks,
@@ -293,11 +378,11 @@ FORMS: dict[str, Form] = {
     "deploy": _deploy,
     "gpus": _gpus,
     "pull_policy": _pull_policy,
-    "models": _networks,
+    "models": _named,
 }
 
 
-def _resource(loaded: Loaded, section: str, key: str, body: Mapping[str, Any]) -> dict[str, Any]:
+def _resource(loaded: Loaded, section: str, key: str, body: Mapping[str, Any], shape: Shape) -> dict[str, Any]:
     """A network, volume, config or secret with the name that it has."""
     external = body.get("external")
     out: dict[str, Any] = cast(DEFS[section[:-1]], {k: v for k, v in body.items() if k != "external"})
@@ -305,8 +390,10 @@ def _resource(loaded: Loaded, section: str, key: str, body: Mapping[str, Any]) -
         inner = external.get("name") if isinstance(external, dict) else None
         own = {k: v for k, v in out.items() if k.startswith("x-")}  # what else it says is as it is already
         return {**own, "external": True, "name": scalar(body.get("name") or inner or key)}
-    out["name"] = scalar(body.get("name") or f"{loaded.stack.name}_{key}")
-    if "file" in out:
+    if shape.implied or "name" in body:
+        out["name"] = scalar(body.get("name") or f"{loaded.stack.name}_{key}")
+    out = _driven(out)
+    if "file" in out and shape.paths:
         out["file"] = str((loaded.directory / Path(scalar(out["file"])).expanduser()).resolve())
     if "labels" in out:
         out["labels"] = {k: scalar(v) for k, v in as_mapping(out["labels"]).items()}

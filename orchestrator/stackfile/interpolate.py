@@ -90,7 +90,7 @@ def _braced(
     if operator[-1] == "+":
         return word if present else "", at + 1
     if not present and needed:
-        raise InvalidError(f"variable {name} is required: {word or 'it is not set'}")
+        raise InvalidError(f"required variable {name} is missing a value: {word or 'it is not set'}")
     return value or "", at + 1
 
 

@@ -6,24 +6,19 @@ Their images are stand-ins: one of busybox that runs whatever it is told as a lo
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from tests.conftest import SHARED, Pystack, Stack, cluster_of, eventually
-from tests.images import archive, busybox_rootfs, tar_of
+from tests.conftest import Pystack, Stack, cluster_of, eventually
+from tests.stacks.corpus import CORPORA, IMPOSSIBLE, files, furnished, image, lives, name_of, stand_in
 
 pytestmark = pytest.mark.kernel
-CORPORA = SHARED / "corpora"
-NAMES = ("compose.yaml", "compose.yml", "docker-compose.yml")
-IMPOSSIBLE = {"wasmedge-mysql-nginx": "node.platform.os == wasi"}
-CHECKS = ("bin/mysqladmin", "bin/pg_isready", "bin/redis-cli", "bin/curl", "bin/mysql", "opt/mssql-tools/bin/sqlcmd")
-STAND_IN = b"#!/bin/sh\ntrap 'exit 0' TERM INT\nsleep 100000 & wait\n"
+WHOLE_LIVES = ("awesome-compose/flask", "awesome-compose/nextcloud-postgres", "compose-e2e/fixtures/network-test")
+"""Stacks whose whole life is tried with every `make test`; `python -m tests.stacks` tries all of them."""
 CGI = {
     "ping": "echo; echo pong from $(hostname)",
     "ask": "echo; wget -q -O - http://$QUERY_STRING:8080/cgi-bin/ping || echo nobody",
@@ -32,23 +27,16 @@ CGI = {
 }
 
 
-def _image(lab: Pystack, name: str, layer: dict[str, bytes | str | None], config: dict[str, Any]) -> None:
-    path = Path(lab.environment["PYSTACK_ROOT"]) / "image.tar"
-    archive(path, [busybox_rootfs(), tar_of(layer)], name=f"docker.io/{name}", config=config)
-    lab("image", "load", "-i", str(path))
-
-
 def _images(lab: Pystack) -> None:
-    programs: dict[str, bytes | str | None] = {**dict.fromkeys(CHECKS, b"#!/bin/sh\nexit 0\n"), "bin/nodemon": STAND_IN}
-    _image(lab, "library/stand-in:latest", {"bin/stand-in": STAND_IN, **programs}, {"Entrypoint": ["/bin/stand-in"]})
-    _image(
+    stand_in(lab)
+    image(
         lab,
         "composespec/conformance-tests-server:latest",
         {"www": None, "www/cgi-bin": None, **{f"www/cgi-bin/{k}": f"#!/bin/sh\n{v}\n".encode() for k, v in CGI.items()}},
         {"Cmd": ["httpd", "-f", "-p", "8080", "-h", "/www"]},
     )
     loop = "while ! wget -q -O - http://server:8080/cgi-bin/register?$(hostname); do sleep 0.2; done; exec sleep 1000"
-    _image(lab, "composespec/conformance-tests-client:latest", {"etc/of": b"client"}, {"Cmd": ["sh", "-c", loop]})
+    image(lab, "composespec/conformance-tests-client:latest", {"etc/of": b"client"}, {"Cmd": ["sh", "-c", loop]})
 
 
 @pytest.fixture(scope="module")
@@ -76,24 +64,6 @@ def stacks() -> list[Any]:
     ]
 
 
-def furnished(file: Path, folder: Path, lab: Pystack) -> Path:
-    """A copy of a stack's folder, with stand-ins for what it builds and for the images that it names."""
-    shutil.copytree(file.parent, folder, dirs_exist_ok=True)
-    for body in yaml.safe_load(file.read_text())["services"].values():
-        if build := body.get("build"):
-            wish = {"context": build} if isinstance(build, str) else build
-            context = folder / wish.get("context", ".")
-            context.mkdir(parents=True, exist_ok=True)
-            (context / wish.get("dockerfile", "Dockerfile")).write_text(f"FROM stand-in AS {wish.get('target', 'only')}\n")
-        elif image := body.get("image"):
-            lab("image", "tag", "stand-in", re.sub(r"@sha256:\w+", "", image))
-        for check in re.findall(r"/(healthchecks/\w+\.sh)", json.dumps(body)):
-            (folder / check).parent.mkdir(exist_ok=True)
-            (folder / check).write_text("#!/bin/sh\n")
-            (folder / check).chmod(0o755)
-    return folder / file.name
-
-
 @pytest.mark.parametrize("file", stacks())
 def test_real_stacks_run_on_three_nodes(three: Pystack, file: Path, tmp_path: Path) -> None:
     copy = furnished(file, tmp_path / file.parent.name, three)
@@ -101,9 +71,9 @@ def test_real_stacks_run_on_three_nodes(three: Pystack, file: Path, tmp_path: Pa
     planned = json.loads(three("-f", str(copy), "plan", "-p", name, "--json", check=False).stdout or "{}")
     done = three("-f", str(copy), "up", "-p", name, check=False)
     try:
-        if file.parent.name in IMPOSSIBLE:
+        if words := IMPOSSIBLE.get(name_of(file)):
             assert done.returncode == 1
-            assert IMPOSSIBLE[file.parent.name] in done.stderr
+            assert words in done.stderr
             return
         assert done.returncode == 0, done.stderr
         rows = json.loads(three("-f", str(copy), "ps", "-p", name, "--format", "json").stdout)
@@ -112,6 +82,13 @@ def test_real_stacks_run_on_three_nodes(three: Pystack, file: Path, tmp_path: Pa
         assert {r["task"] for r in rows} == wanted
     finally:
         three("-f", str(copy), "down", "-p", name, "-v", "-t", "2")
+
+
+@pytest.mark.parametrize("name", WHOLE_LIVES)
+def test_a_second_up_finds_nothing_to_do_also_after_a_change(three: Pystack, name: str, tmp_path: Path) -> None:
+    row = next(lives(three, [f for f in files() if name_of(f) == name], tmp_path))
+    assert not row.problem
+    assert row.tasks
 
 
 @pytest.fixture(params=["one", "three"])

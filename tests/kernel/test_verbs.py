@@ -51,7 +51,7 @@ def test_kill_pause_wait_and_rm(stack: Stack) -> None:
     assert stack.ps() == {} or not stack.ps()["a-1"]["id"]
     stack.up()
     assert stack.ps()["a-1"]["state"] == "running"
-    assert "no stopped containers" in stack.run("rm", "-f").stderr
+    assert "No stopped containers" in stack.run("rm", "-f").stderr
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,16 @@ def test_a_step_has_its_cause_for_programs(cause: str) -> None:
     assert {s.cause for s in made.steps if s.action == "none"} <= {"unchanged"}
 
 
+def test_what_was_made_anew_on_demand_is_left_alone_by_the_next_up() -> None:
+    force = PlanOptions(force=frozenset({"web"}))
+    once = plan(ONE, expand(ONE, BEFORE), BEFORE, revision=1, options=force).desired
+    assert steps(ONE, once) == []
+    again = applied(ONE, once)
+    assert again.tasks == once.tasks
+    assert [s.cause for s in plan(ONE, expand(ONE, again), again, revision=1, options=force).changes] == ["forced"]
+    assert steps(stack(service("web", "b")), again) == ["replace task t-web-1: image changed from 'a' to 'b'"]
+
+
 def test_a_task_that_an_interrupted_up_left_waiting_is_started_by_the_next() -> None:
     one = stack(service("web"))
     state = applied(one)

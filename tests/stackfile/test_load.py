@@ -111,7 +111,7 @@ def test_interpolation(text: str, expected: str) -> None:
 
 
 def test_a_required_variable_says_what_it_wants() -> None:
-    with pytest.raises(InvalidError, match="variable X is required: set it"):
+    with pytest.raises(InvalidError, match="required variable X is missing a value: set it"):
         substitute("${X:?set it}", {})
 
 

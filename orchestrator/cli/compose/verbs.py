@@ -455,16 +455,23 @@ def logs(stack: StackOptions, services: tuple[str, ...], no_log_prefix: bool, no
     follow_stack(Client(start=True), stack.name(), services, options)
 
 
+def _config() -> click.Command:
+    from orchestrator.cli.compose.config import made
+
+    return made()
+
+
 class _Lazy(dict[str, Any]):
     """Commands, those that are made from pystack's own when they are asked for."""
 
     def get(self, key: str, default: Any = None) -> Any:
         found = super().get(key, default)
-        return found() if found is _up else found
+        return found() if found in (_up, _config) else found
 
 
 OWN: dict[str, Any] = _Lazy(
     up=_up,
+    config=_config,
     ps=ps,
     ls=ls,
     images=images,

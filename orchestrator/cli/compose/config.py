@@ -1,0 +1,163 @@
+"""`pystack compose config`: the project as `docker compose config` prints it, form and order included.
+
+Source: docs.docker.com/reference/cli/docker/compose/config; the order of keys and the quotes are those that scripts see there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from orchestrator.cli.config import config as own
+from orchestrator.cli.config import narrowed, pin_images
+from orchestrator.cli.options import StackOptions, global_option, stack_options
+
+LISTS = (
+    "services",
+    "volumes",
+    "images",
+    "networks",
+    "profiles",
+    "variables",
+    "environment",
+    "hashed",
+    "models",
+    "lock_image_digests",
+)
+"""Options that ask for something else than the project; pystack's own command answers them."""
+FIRST = ("name", "services", "networks", "volumes", "secrets", "configs", "models")
+PORT = ("name", "mode", "host_ip", "target", "published", "protocol", "app_protocol")
+MOUNT = ("type", "source", "target", "read_only", "consistency", "bind", "volume", "tmpfs", "image")
+
+
+def made() -> click.Command:
+    """The command."""
+
+    def run(
+        stack: StackOptions,
+        shape: str,
+        only: tuple[str, ...],
+        output: str | None,
+        quiet: bool,
+        no_normalize: bool,
+        no_path_resolution: bool,
+        no_env_resolution: bool,
+        no_interpolate: bool,
+        no_consistency: bool,
+        resolve_image_digests: bool,
+        **given: Any,
+    ) -> None:
+        if quiet or any(given[name] for name in LISTS):
+            assert own.callback
+            return own.callback(  # type: ignore[no-any-return]
+                stack,
+                shape=shape,
+                only=only,
+                output=output,
+                quiet=quiet,
+                no_interpolate=no_interpolate,
+                no_consistency=no_consistency,
+                no_normalize=no_normalize,
+                resolve_image_digests=resolve_image_digests,
+                **given,
+            )
+        from orchestrator.stackfile.canonical import Shape, canonicalize
+        from orchestrator.stackfile.outline import outline
+
+        loaded = stack.load(interpolate=not no_interpolate, consistency=not no_consistency, named=only)
+        if no_interpolate:
+            document = outline(loaded, implied=not no_normalize, paths=not no_path_resolution)
+        else:
+            form = Shape(implied=not no_normalize, paths=not no_path_resolution, env_files=not no_env_resolution, targets=True)
+            document = canonicalize(loaded, form)
+        document = narrowed(document, loaded, only)
+        if not global_option("all_resources") and not no_interpolate:
+            document = used(document)
+        if resolve_image_digests:
+            pin_images(document)
+        text = rendered(document, shape)
+        if output:
+            Path(output).write_text(text)
+        else:
+            click.echo(text, nl=False)
+
+    return click.Command("config", callback=stack_options(run), params=list(own.params), help=own.help)
+
+
+def used(document: dict[str, Any]) -> dict[str, Any]:
+    """*document* without networks, volumes, configs, secrets and models that none of its services has."""
+    services = document.get("services", {}).values()
+    wanted: dict[str, set[str]] = {
+        "networks": {n for s in services for n in s.get("networks") or ()},
+        "volumes": {str(v.get("source")) for s in services for v in s.get("volumes") or () if v.get("type") == "volume"},
+        "configs": {str(c["source"]) for s in services for c in s.get("configs") or ()},
+        "secrets": {str(c["source"]) for s in services for c in (*(s.get("secrets") or ()), *_of_build(s))},
+        "models": {m for s in services for m in s.get("models") or ()},
+    }
+    out = dict(document)
+    for section, names in wanted.items():
+        if section in out:
+            out[section] = {k: v for k, v in out[section].items() if k in names}
+            if not out[section]:
+                del out[section]
+    return out
+
+
+def _of_build(service: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    build = service.get("build")
+    return (build.get("secrets") or ()) if isinstance(build, dict) else ()
+
+
+def rendered(document: dict[str, Any], shape: str) -> str:
+    """*document* as YAML or JSON, its keys in Docker Compose's order."""
+    ordered = {k: document[k] for k in (*FIRST, *(k for k in document if k not in FIRST)) if k in document}
+    ordered["services"] = {name: _service(body) for name, body in ordered.get("services", {}).items()}
+    if shape == "json":
+        return json.dumps(_with_nulls(ordered), default=str, indent=2, ensure_ascii=False) + "\n"
+    return _yaml(ordered)
+
+
+def _service(body: dict[str, Any]) -> dict[str, Any]:
+    out = {k: body[k] for k in ("profiles", *(k for k in body if k != "profiles")) if k in body}
+    for key, order in (("ports", PORT), ("volumes", MOUNT)):
+        if isinstance(out.get(key), list):
+            out[key] = [_in_order(item, order) for item in out[key]]
+    return out
+
+
+def _in_order(item: Any, order: tuple[str, ...]) -> Any:
+    if not isinstance(item, dict):
+        return item
+    return {k: item[k] for k in (*order, *(k for k in item if k not in order)) if k in item}
+
+
+def _with_nulls(document: dict[str, Any]) -> dict[str, Any]:
+    """What JSON always has there, though it says nothing."""
+    services = {n: {**{"command": None, "entrypoint": None}, **body} for n, body in document["services"].items()}
+    out = {**document, "services": services}
+    if "networks" in out:
+        out["networks"] = {n: {**body, "ipam": body.get("ipam") or {}} for n, body in out["networks"].items()}
+    return out
+
+
+def _yaml(document: dict[str, Any]) -> str:
+    """YAML with lists set in, text that looks like something else in double quotes, and lines that are never folded."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+            """Set lists in below their key."""
+            del indentless
+            super().increase_indent(flow, False)
+
+    def text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
+        plain = dumper.resolve(yaml.ScalarNode, value, (True, False)) == "tag:yaml.org,2002:str"  # type: ignore[no-untyped-call]
+        style = "|" if "\n" in value else None if plain else '"'
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+    Dumper.add_representer(str, text)
+    return str(yaml.dump(document, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=1 << 30))

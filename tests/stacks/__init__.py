@@ -1,0 +1,1 @@
+"""Stacks of others, and whole lives of them on the real kernel."""
