@@ -10,7 +10,7 @@ UNIT = -p randomly -m "not kernel and not etcd and not slow"
 RELEASE_PACKAGES = debhelper lintian dpkg-dev fakeroot python3-venv mmdebstrap shellcheck
 RELEASE_PROGRAMS = dh lintian dpkg-buildpackage fakeroot mmdebstrap shellcheck
 
-.PHONY: setup check coverage test test-vm test-packages lint bench fuzz simulate faults quickstart man docs picture deb dist release
+.PHONY: setup check coverage test test-vm test-packages lint bench fuzz simulate faults stacks quickstart man docs picture deb dist release
 setup:
 	@bash tools/setup "$(PACKAGES)" "$(PROGRAMS)"
 

@@ -37,55 +37,37 @@ MOUNT = ("type", "source", "target", "read_only", "consistency", "bind", "volume
 def made() -> click.Command:
     """The command."""
 
-    def run(
-        stack: StackOptions,
-        shape: str,
-        only: tuple[str, ...],
-        output: str | None,
-        quiet: bool,
-        no_normalize: bool,
-        no_path_resolution: bool,
-        no_env_resolution: bool,
-        no_interpolate: bool,
-        no_consistency: bool,
-        resolve_image_digests: bool,
-        **given: Any,
-    ) -> None:
-        if quiet or any(given[name] for name in LISTS):
+    def run(stack: StackOptions, only: tuple[str, ...], **given: Any) -> None:
+        if given["quiet"] or any(given[name] for name in LISTS):
             assert own.callback
-            return own.callback(  # type: ignore[no-any-return]
-                stack,
-                shape=shape,
-                only=only,
-                output=output,
-                quiet=quiet,
-                no_interpolate=no_interpolate,
-                no_consistency=no_consistency,
-                no_normalize=no_normalize,
-                resolve_image_digests=resolve_image_digests,
-                **given,
-            )
-        from orchestrator.stackfile.canonical import Shape, canonicalize
-        from orchestrator.stackfile.outline import outline
-
-        loaded = stack.load(interpolate=not no_interpolate, consistency=not no_consistency, named=only)
-        if no_interpolate:
-            document = outline(loaded, implied=not no_normalize, paths=not no_path_resolution)
-        else:
-            form = Shape(implied=not no_normalize, paths=not no_path_resolution, env_files=not no_env_resolution, targets=True)
-            document = canonicalize(loaded, form)
-        document = narrowed(document, loaded, only)
-        if not global_option("all_resources") and not no_interpolate:
-            document = used(document)
-        if resolve_image_digests:
-            pin_images(document)
-        text = rendered(document, shape)
-        if output:
-            Path(output).write_text(text)
+            return own.callback(stack, only=only, **given)  # type: ignore[no-any-return]
+        text = rendered(_document(stack, only, given), given["shape"])
+        if given["output"]:
+            Path(given["output"]).write_text(text)
         else:
             click.echo(text, nl=False)
 
     return click.Command("config", callback=stack_options(run), params=list(own.params), help=own.help)
+
+
+def _document(stack: StackOptions, only: tuple[str, ...], given: dict[str, Any]) -> dict[str, Any]:
+    """What is printed, by the options of `config` that were *given*."""
+    from orchestrator.stackfile.canonical import Shape, canonicalize
+    from orchestrator.stackfile.outline import outline
+
+    interpolate, implied, paths = (not given[f"no_{n}"] for n in ("interpolate", "normalize", "path_resolution"))
+    loaded = stack.load(interpolate=interpolate, consistency=not given["no_consistency"], named=only)
+    if interpolate:
+        form = Shape(implied=implied, paths=paths, env_files=not given["no_env_resolution"], targets=True)
+        document = canonicalize(loaded, form)
+    else:
+        document = outline(loaded, implied=implied, paths=paths)
+    document = narrowed(document, loaded, only)
+    if interpolate and not global_option("all_resources"):
+        document = used(document)
+    if given["resolve_image_digests"]:
+        pin_images(document)
+    return document
 
 
 def used(document: dict[str, Any]) -> dict[str, Any]:
