@@ -17,15 +17,15 @@ __all__ = ["make_in_root", "read_in_root", "remove_tree", "resolve_in_root", "us
 def write_atomically(path: Path, data: bytes, mode: int = 0o644, *, sync: bool = False) -> None:
     """Replace *path* by *data* in one step, or, where that raises OSError, not at all. *sync* makes it survive a power cut too,
     at the cost of an fsync."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = f"{path.parent}/.{path.name}.{os.getpid()}.tmp"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     try:
         _write_all(fd, data)
         if sync:
             os.fsync(fd)
-        temporary.replace(path)
+        os.replace(temporary, path)
     except OSError:
-        temporary.unlink()
+        os.unlink(temporary)
         raise
     finally:
         os.close(fd)

@@ -293,7 +293,7 @@ class Runtime:
         self.filters.drop(ident)
         if (self.root / ident).exists():
             failpoint("container.delete")
-            if not self._of(ident).kind or not cgroups.remove(f"{parent or self.parent}/{ident}"):
+            if not self._of(ident).kind or not await asyncio.to_thread(cgroups.remove, f"{parent or self.parent}/{ident}"):
                 with contextlib.suppress(RuntimeFailureError):
                     await self._run(ident, "delete", "--force", ident)
             shutil.rmtree(self.root / ident, ignore_errors=True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
 from agent import files
 from agent.engine.events import Events
-from agent.engine.records import Record, labels, save
+from agent.engine.records import Record, encoded, labels, save
 from agent.errors import BadRequestError, ConflictError, NotFoundError, user_message
 from agent.paths import Paths
 
@@ -33,6 +34,8 @@ class ContainerTable:
 
     def __init__(self, paths: Paths, events: Events) -> None:
         self.records: dict[str, Record] = {}
+        self._by_task: dict[str, dict[str, Record]] = {}
+        """The same records, of those that have a task, by its name: a change of one task costs no look at every other."""
         self.changed: Callable[[Record], None] = lambda _: None
         """Called after each change of a record."""
         self.attaching: dict[str, list[PendingAttach]] = {}
@@ -43,6 +46,8 @@ class ContainerTable:
         """Containers that were to be removed when they ended, and cannot be."""
         self.waiting: set[str] = set()
         """Containers that wait to be restarted until those whose namespaces they share run."""
+        self.leaving: set[str] = set()
+        """Containers that are removed as soon as they have ended: what becomes of them until then is not written."""
         self.coming_back: set[str] = set()
         """Containers that were stopped to be started again at once."""
         self._paths = paths
@@ -50,6 +55,8 @@ class ContainerTable:
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         """Those that are held or waited for."""
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
+        self._written: dict[str, int] = {}
+        """By ID, the hash of what was last written of a record: the same again is not written, as that waits for the disk."""
 
     def find(self, name: str) -> Record:
         """The container by name, ID, or beginning of an ID. Raises NotFoundError, or BadRequestError if it is ambiguous."""
@@ -88,23 +95,48 @@ class ContainerTable:
         try:
             for part in ("", "upper", "work"):
                 (directory / part).mkdir(mode=0o711 if not part else 0o755)
-            save(directory, record)
+            save(directory, encoded(record))
         except OSError:
             files.remove_tree(directory)
             raise
-        self.records[record.id] = record
+        self.adopt(record)
         self._announce(record, "create")
+
+    def adopt(self, record: Record) -> None:
+        """Take in a record whose directories are there already."""
+        self.records[record.id] = record
+        if record.task:
+            self._by_task.setdefault(record.task, {})[record.id] = record
+
+    def of_task(self, task: str) -> Record | None:
+        """The record of the manifest's task of that name; None if it has no container."""
+        return next(iter(self._by_task.get(task, {}).values()), None)
 
     def transition(self, record: Record, action: str = "", **fields: object) -> None:
         """Change *fields* of a record, write it to disk, and emit the event *action* ("" for none)."""
         for key, value in fields.items():
             setattr(record, key, value)
+        raw = encoded(record)
         try:
-            save(self._paths.container(record.id), record)
+            if record.id not in self.leaving and self._written.get(record.id) != hash(raw):
+                save(self._paths.container(record.id), raw)
+                self._written[record.id] = hash(raw)
         except OSError as error:
             # the state of a container must be acted on anyway; the next agent finds it out again
             log.warning("container %s: its state is not written to disk: %s", record.name, user_message(error))
         self._announce(record, action)
+
+    @contextlib.contextmanager
+    def is_leaving(self, record: Record) -> Iterator[None]:
+        """Meanwhile *record* is about to be removed, as its next agent would find out from the manifest too: no change of it is
+        written. One that could not be removed is as it is afterwards."""
+        self.leaving.add(record.id)
+        try:
+            yield
+        finally:
+            self.leaving.discard(record.id)
+            if record.id in self.records:
+                self.transition(record)
 
     def _announce(self, record: Record, action: str) -> None:
         if action:
@@ -119,8 +151,13 @@ class ContainerTable:
     def forget(self, record: Record) -> None:
         """Drop a container that is removed; its events are the caller's."""
         self.records.pop(record.id, None)
+        if of_task := self._by_task.get(record.task):
+            of_task.pop(record.id, None)
+            if not of_task:
+                del self._by_task[record.task]
         self.attaching.pop(record.id, None)
-        for flags in (self.not_listening, self.stuck, self.waiting):
+        self._written.pop(record.id, None)
+        for flags in (self.not_listening, self.stuck, self.waiting, self.leaving):
             flags.discard(record.id)
 
     # --- waiting -----------------------------------------------------------------------------------------------

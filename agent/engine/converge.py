@@ -45,6 +45,33 @@ def _network_parts(manifest: Manifest) -> tuple[object, ...]:
     )
 
 
+def _status(engine: Engine, record: Record, task: Task | None, error: str) -> TaskStatus:
+    # the error of an earlier container or start does not concern the one that is wanted now
+    past = task is not None and (record.digest != digest(task.container) or record.generation < task.generation)
+    failed = bool(error) or (record.state == "failed" and not past)
+    return TaskStatus(
+        task=record.task,
+        state="failed" if failed else "pending" if record.state == "failed" else record.state,
+        container=record.id,
+        digest=record.digest,
+        generation=record.generation,
+        image=record.image,
+        image_id=record.image_id,
+        health=record.health,
+        listens=record.id not in engine.containers.not_listening,
+        exit_code=record.exit_code,
+        oom_killed=record.oom_killed,
+        restarts=record.restarts,
+        ports=tuple(engine.networks.own_ports(record)),
+        addresses=tuple((e.network, e.ipv4 or e.ipv6) for e in record.endpoints),
+        created=record.created,
+        started=record.started,
+        finished=record.finished,
+        error=error or ("" if past else record.error),
+        notes=tuple(record.notes),
+    )
+
+
 class Converger:
     """Brings this node to its manifest: one worker for each task that has something to do."""
 
@@ -178,7 +205,7 @@ class Converger:
 
     def record(self, name: str) -> Record | None:
         """The record of task *name*; None if it has no container."""
-        return next((r for r in self.engine.containers.records.values() if r.task == name), None)
+        return self.engine.containers.of_task(name)
 
     def _next(self, name: str) -> Action | None:
         record = self.record(name)
@@ -210,10 +237,7 @@ class Converger:
                         await self._fence.wait(name)
                         continue
                     try:
-                        async with self._slots:
-                            action = self._next(name)  # the world may have changed in the queue
-                            if action is not None:
-                                await self._do(name, action)
+                        await self._step(name, action)
                     except NotModifiedError:
                         continue
                     except Exception as error:
@@ -228,7 +252,17 @@ class Converger:
             if name in self._again:
                 self._wake(name)
 
-    async def _do(self, name: str, action: Action) -> None:
+    async def _step(self, name: str, action: Action) -> None:
+        """Do *action*, or what is next when there is a slot for it. The wait for a container's end takes none: one that ignores
+        its signal for the whole of its grace period keeps no other waiting."""
+        if isinstance(action, Stop | Restart | Remove):
+            return await self._end(name, action)
+        async with self._slots:
+            now = self._next(name)  # the world may have changed in the queue
+            if isinstance(now, Prepare | Create | Start):
+                await self._begin(name, now)
+
+    async def _begin(self, name: str, action: Prepare | Create | Start) -> None:
         engine = self.engine
         match action:
             case Prepare(image=image):
@@ -239,22 +273,28 @@ class Converger:
                 await self._create(self.tasks[name])
             case Start(id=ident):
                 await engine.start(engine.containers.records[ident], generation=self.tasks[name].generation)
-            case Restart(id=ident):
-                await engine.restart(engine.containers.records[ident], generation=self.tasks[name].generation)
-            case Stop(id=ident):
-                record, task = engine.containers.records[ident], self.tasks.get(name)
+
+    async def _end(self, name: str, action: Stop | Restart | Remove) -> None:
+        engine, record = self.engine, self.engine.containers.records[action.id]
+        match action:
+            case Restart():
+                await engine.restart(record, generation=self.tasks[name].generation, slots=self._slots)
+            case Stop():
+                task = self.tasks.get(name)
                 last = min(LAST_GRACE_S, record.container.stop_grace_s) if task and task.strict and self.lease.ended else None
                 await stopping.stop(engine.context, record, grace_s=last)
-            case Remove(id=ident, replaced=replaced):
-                record = engine.containers.records[ident]
+            case Remove(replaced=replaced):
                 if replaced and not (name in self.tasks and self.tasks[name].renew):
                     self._inherit[name] = dict(record.anonymous)
                 # containers in its namespaces end with it, and join its successor when the control plane says so
                 ending = [record, *(u for u in sharing.users(engine.containers, record, *sharing.KINDS) if replaced and u.task)]
-                await asyncio.gather(*(self._end(one) for one in ending))
-                await engine.remove(record)
+                with engine.containers.is_leaving(record):
+                    await asyncio.gather(*(self._stop(one) for one in ending))
+                    async with self._slots:
+                        if record.id in engine.containers.records:
+                            await engine.remove(record)
 
-    async def _end(self, record: Record) -> None:
+    async def _stop(self, record: Record) -> None:
         with contextlib.suppress(NotModifiedError):
             await stopping.stop(self.engine.context, record)
 
@@ -300,31 +340,7 @@ class Converger:
         if record is None:
             state = "failed" if error else "pulling" if name in self._pulling else "pending"
             return TaskStatus(task=name, state=state, error=error)  # type: ignore[arg-type]
-        task = self.tasks.get(name)
-        # the error of an earlier container or start does not concern the one that is wanted now
-        past = task is not None and (record.digest != digest(task.container) or record.generation < task.generation)
-        failed = bool(error) or (record.state == "failed" and not past)
-        return TaskStatus(
-            task=name,
-            state="failed" if failed else "pending" if record.state == "failed" else record.state,
-            container=record.id,
-            digest=record.digest,
-            generation=record.generation,
-            image=record.image,
-            image_id=record.image_id,
-            health=record.health,
-            listens=record.id not in self.engine.containers.not_listening,
-            exit_code=record.exit_code,
-            oom_killed=record.oom_killed,
-            restarts=record.restarts,
-            ports=tuple(self.engine.networks.own_ports(record)),
-            addresses=tuple((e.network, e.ipv4 or e.ipv6) for e in record.endpoints),
-            created=record.created,
-            started=record.started,
-            finished=record.finished,
-            error=error or ("" if past else record.error),
-            notes=tuple(record.notes),
-        )
+        return _status(self.engine, record, self.tasks.get(name), error)
 
     def status(self) -> NodeStatus:
         """The status of the manifest: of each task, network and volume, and problems."""

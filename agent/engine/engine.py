@@ -206,13 +206,22 @@ class Engine:
         with contextlib.suppress(AgentError, OSError):
             await self.start(record)
 
-    async def restart(self, record: Record, *, grace_s: float | None = None, generation: int | None = None) -> None:
-        """Stop a container, if it runs, and start it; *grace_s* as in `stopping.stop`. Raises AgentError."""
+    async def restart(
+        self,
+        record: Record,
+        *,
+        grace_s: float | None = None,
+        generation: int | None = None,
+        slots: contextlib.AbstractAsyncContextManager[object] | None = None,
+    ) -> None:
+        """Stop a container, if it runs, and start it while it has one of *slots*; *grace_s* as in `stopping.stop`. Raises
+        AgentError."""
         self.containers.coming_back.add(record.id)
         try:
             with contextlib.suppress(NotModifiedError):
                 await stopping.stop(self.context, record, grace_s=grace_s)
-            await self.start(record, generation=generation)
+            async with slots or contextlib.nullcontext():
+                await self.start(record, generation=generation)
         finally:
             self.containers.coming_back.discard(record.id)
         self.containers.transition(record, "restart")
@@ -266,3 +275,4 @@ class Engine:
         """Let go without touching a container: they run on, and the next agent finds them."""
         await self.supervisor.close()
         await self.networks.close()
+        self.events.close()

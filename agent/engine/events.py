@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
@@ -23,6 +24,8 @@ class Events:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._lines = 0
+        self._appending = -1
+        """The file, open for the next line; -1 before the first."""
         self._listeners: set[asyncio.Queue[dict[str, object]]] = set()
         self.recent: deque[dict[str, object]] = deque(self._read(), maxlen=KEPT)
 
@@ -39,12 +42,20 @@ class Events:
         """Append *event* to the file; if that fails, as on a full disk, it is lost when this agent ends."""
         with contextlib.suppress(OSError):
             if self._lines < 4 * KEPT:
-                with self._file.open("ab") as file:
-                    file.write(msgspec.json.encode(event) + b"\n")
+                if self._appending < 0:
+                    self._appending = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                os.write(self._appending, msgspec.json.encode(event) + b"\n")
                 self._lines += 1
             else:
+                self.close()
                 files.write_atomically(self._file, b"".join(msgspec.json.encode(e) + b"\n" for e in self.recent))
                 self._lines = len(self.recent)
+
+    def close(self) -> None:
+        """Close the file; the next event opens it again."""
+        if self._appending >= 0:
+            os.close(self._appending)
+            self._appending = -1
 
     @property
     def listeners(self) -> int:

@@ -110,9 +110,14 @@ def labels(record: Record) -> dict[str, str]:
     return out
 
 
-def save(directory: Path, record: Record) -> None:
-    """Write *record* to its directory. Raises OSError."""
-    files.write_atomically(directory / "record.json", msgspec.json.encode(record), 0o600)
+def encoded(record: Record) -> bytes:
+    """*record* as it is written."""
+    return msgspec.json.encode(record)
+
+
+def save(directory: Path, raw: bytes) -> None:
+    """Write an encoded record to its directory. Raises OSError."""
+    files.write_atomically(directory / "record.json", raw, 0o600)
 
 
 def load(directory: Path) -> Record | None:

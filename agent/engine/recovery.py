@@ -51,7 +51,7 @@ async def _load_records(engine: Engine) -> None:
             await engine.runtime.delete(path.name.removesuffix(".tmp"))
             await asyncio.to_thread(files.remove_tree, path)
         else:
-            engine.containers.records[record.id] = record
+            engine.containers.adopt(record)
             with contextlib.suppress(AgentError):  # its runtime may not be configured any more
                 engine.runtime.assign(record.id, record.container.runtime)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 
 from agent import mounts
@@ -19,6 +20,12 @@ async def release(context: EngineContext, record: Record, *, removed: bool = Fal
     if removed or not sharing.users(context.containers, record):
         await release_namespaces(context, record)
     failpoint("container.unmount")
+    # beside the loop: an unmount waits for a grace period of RCU, and many that come at once wait for the same one
+    await asyncio.to_thread(_unmount, context, record)
+    await _leave_shared_namespaces(context, record)
+
+
+def _unmount(context: EngineContext, record: Record) -> None:
     bundle = context.paths.bundle(record.id)
     images = [mount_sources.image_point(m) for m in record.container.mounts if m.kind == "image"]
     for point in (mount_sources.SECRETS, prepare.ETC, *images, "rootfs"):
@@ -26,7 +33,6 @@ async def release(context: EngineContext, record: Record, *, removed: bool = Fal
     if (mapped := bundle / mount_sources.MAPPED).is_dir():
         for inner in mounts.below(mapped):
             mounts.unmount(inner)
-    await _leave_shared_namespaces(context, record)
 
 
 async def release_namespaces(context: EngineContext, record: Record) -> None:

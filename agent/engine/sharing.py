@@ -54,7 +54,7 @@ def users(containers: ContainerTable, owner: Record, *kinds: str) -> list[Record
     return [
         r
         for r in containers.records.values()
-        if (r.running or r.state == "starting") and any(r.joined.get(kind) == owner.id for kind in wanted)
+        if r.joined and (r.running or r.state == "starting") and any(r.joined.get(kind) == owner.id for kind in wanted)
     ]
 
 

@@ -132,12 +132,19 @@ class Dispatcher:
         """Wait until the nodes have removed *names*. A node that does not answer removes them when it is back; a strict task is
         waited for until the lease of its node has ended, too."""
 
+        blocker = ""
+
         def answer() -> bool | None:
+            nonlocal blocker
             # one that is about to be ready again has said what it runs: that must not be forgotten
             here = self.cluster.members.keys() - self.cluster.away
             ready, local = self.cluster.obedient, self.cluster.local
+            # the one that was waited for mostly answers alone: each of many tasks that end has all asked again
+            if blocker in self.statuses.by_task and self.statuses.nodes.get(blocker, local) in here:
+                return None
             self.statuses.forget({n for n in names if self.statuses.nodes.get(n, local) not in here})
-            if any(n in self.statuses.by_task for n in names):
+            blocker = next((n for n in reversed(names) if n in self.statuses.by_task), "")
+            if blocker:
                 return None
             at = {self._strict[n] for n in names if n in self._strict}
             return True if all(node in ready or self.cluster.is_fenced(node) for node in at) else None

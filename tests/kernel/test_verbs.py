@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Pystack, Stack
+from tests.conftest import Pystack, Stack, eventually
 from tests.images import archive, tar_of
 
 pytestmark = pytest.mark.kernel
@@ -75,6 +75,27 @@ def test_what_is_paused_can_be_ended(stack: Stack, verb: str, left: str) -> None
     assert row.get("state", "") == left or (not left and not row["id"])
     if left == "running":
         stack.run("exec", "a", "true")
+
+
+@pytest.mark.parametrize("verb", ["stop", "restart"])
+def test_however_many_ignore_their_signal_all_wait_at_once(stack: Stack, verb: str) -> None:
+    """Twenty have one grace period, not one after the other a few at a time: it is over long after this test is."""
+    names = [f"s{n}" for n in range(20)]
+    lines = [f"  {name}:\n    image: busybox\n    command: sleep 1000\n    stop_grace_period: 5m\n" for name in names]
+    stack.up("services:\n" + "".join(lines))
+    command = [sys.executable, "-m", "orchestrator", "-f", str(stack.file), verb, "-p", stack.name]
+    ending = subprocess.Popen(command, env=stack.pystack.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    def all_are_stopping() -> None:
+        assert [row["state"] for row in stack.ps().values()] == ["stopping"] * 20
+
+    try:
+        eventually(all_are_stopping, 60)
+    finally:
+        stack.pystack("container", "kill", *(str(row["id"]) for row in stack.ps().values()))
+        _, said = ending.communicate(timeout=60)
+    assert ending.returncode == 0, said.decode()
+    stack.run("kill")
 
 
 def test_create_starts_nothing_and_scale_changes_the_number(stack: Stack) -> None:
