@@ -14,6 +14,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from agent.api import (
     audit,
+    build_contexts,
     container_http,
     dial,
     doctor,
@@ -108,7 +109,20 @@ class OneLine(logging.Filter):
         return not isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError)
 
 
-OURS = (container_http, manifest, shipping, trust, audit, dial, doctor, volume_migration, manifest_source, membership, metrics)
+OURS = (
+    container_http,
+    manifest,
+    shipping,
+    trust,
+    audit,
+    build_contexts,
+    dial,
+    doctor,
+    volume_migration,
+    manifest_source,
+    membership,
+    metrics,
+)
 
 
 def _dockers() -> Iterator[tuple[str, str, Handler]]:

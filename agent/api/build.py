@@ -74,6 +74,7 @@ def _build_options(request: web.Request) -> BuildOptions:
     return BuildOptions(
         dockerfile=query.get("dockerfile") or "Dockerfile",
         remote=query.get("remote", ""),
+        sent=query.get("sent", ""),
         tags=tuple(t for t in query.getall("t", []) if t),
         args=_texts(request, "buildargs"),
         target=query.get("target", ""),

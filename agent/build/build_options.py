@@ -13,11 +13,13 @@ from agent.errors import BadRequestError
 
 class BuildOptions(msgspec.Struct, kw_only=True):
     """*dockerfile* is a path inside the context; *tags* are names for the result. *contexts* are further ones by name:
-    `docker-image://NAME`, a URL, or a folder below BUILD_EXTRAS. *remote* is a context to be fetched, in place of one that was
-    sent. Sizes are in bytes; *network* as for containers."""
+    `docker-image://NAME`, `sent:ID`, a URL, or a folder below BUILD_EXTRAS. *remote* is a context to be fetched, *sent* the ID
+    of one that came by difference, in place of one that comes with the request. Sizes are in bytes; *network* is that of
+    containers."""
 
     dockerfile: str = "Dockerfile"
     remote: str = ""
+    sent: str = ""
     tags: tuple[str, ...] = ()
     args: dict[str, str] = {}
     target: str = ""

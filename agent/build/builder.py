@@ -30,6 +30,7 @@ from agent.build.kept import KeptContexts
 from agent.build.layers import Layers
 from agent.build.report import Report
 from agent.build.running import kill_group
+from agent.build.sent import SentContexts
 from agent.build.states import State
 from agent.errors import AgentError
 
@@ -86,6 +87,7 @@ class Builder:
         self.cache = Cache(self.root / "cache", lambda name: (engine.paths.layers / name).is_dir())
         self.cache_mounts = CacheMounts(self.root / "mounts")
         self.contexts = KeptContexts(self.root / "contexts")
+        self.sent = SentContexts(self.contexts, self.jobs)
         self.transient: set[str] = set()
         self.layers = Layers(engine.images, self.cache, self.transient)
         engine.images.held = self.held
@@ -140,8 +142,9 @@ class Builder:
         finally:
             for point in mounts.below(folder):
                 mounts.unmount(point)
-            await job.inputs.client.keep(job.inputs)
+            await job.inputs.keep()
             await asyncio.to_thread(files.remove_tree, folder)
+            self.cache.settle()
             if not self._active:
                 self.transient.clear()
                 for entry in self.cache.doomed(older_s=UNUSED_S):

@@ -1,6 +1,7 @@
 """What steps came to, kept for the next builds: a key, made of all that a step depends on, leads to the layer that it gave.
 
     build/cache/<hex>.json    one entry; written at once or not at all
+    build/cache/answers       what a COPY takes from the files of a stage, by the stage's key
 
 Entries whose layer is gone count for nothing. Prune goes by age and size, the longest unused first. Source:
 docker-builder-prune(1).
@@ -22,6 +23,7 @@ from agent import files
 from agent.contract.failpoints import failpoint
 
 log = logging.getLogger(__name__)
+ANSWERS, MOST_ANSWERS = "answers", 20_000
 FRESH_S = 30.0
 """How long after its last use an entry is written again: a build of the same takes no disk."""
 
@@ -57,6 +59,7 @@ class Cache:
         self.folder, self._there = folder, there
         self.entries: dict[str, Entry] = {}
         folder.mkdir(parents=True, exist_ok=True)
+        self._answers, self._asked = self._read_answers(), False
         for path in folder.glob("*.json"):
             try:
                 entry = msgspec.json.decode(path.read_bytes(), type=Entry)
@@ -97,6 +100,32 @@ class Cache:
             files.write_atomically(self.folder / f"{entry.key}.json", msgspec.json.encode(entry))
         except OSError as error:  # a full disk: the result is there, and the next build makes it again
             log.warning("the build cache cannot be written: %s", error)
+
+    def known(self, question: str) -> str:
+        """The answer to *question*, "" if there is none yet."""
+        return self._answers.get(question, "")
+
+    def remember(self, question: str, answer: str) -> None:
+        """Keep the *answer* to *question*, which is the same for ever: both are digests."""
+        self._answers[question] = answer
+        while len(self._answers) > MOST_ANSWERS:
+            del self._answers[next(iter(self._answers))]
+        self._asked = True
+
+    def settle(self) -> None:
+        """Write the answers, if there are new ones."""
+        if self._asked:
+            self._asked = False
+            try:
+                files.write_atomically(self.folder / ANSWERS, msgspec.json.encode(self._answers))
+            except OSError as error:  # a full disk: they are found again
+                log.warning("the build cache cannot be written: %s", error)
+
+    def _read_answers(self) -> dict[str, str]:
+        try:
+            return msgspec.json.decode((self.folder / ANSWERS).read_bytes(), type=dict[str, str])
+        except (OSError, msgspec.MsgspecError):
+            return {}
 
     def drop(self, key: str) -> None:
         """Forget the result of the step *key*; its layer goes with the next collection of the store."""

@@ -61,14 +61,32 @@ class Copying:
         excludes = [expand.word(e) for e in step.excludes]
         if chmod:
             _check_mode(chmod)
-        parts = await self._parts(number, step, sources, goal, excludes)
-        parts += self._inline(step, goal, expand.word)
+        origin = await self.job.origin(number, step.origin) if step.origin else None
+        look = key_of("taken", origin.key, sources, goal, excludes, step.parents) if isinstance(origin, State) else ""
+        content = [self.job.builder.cache.known(look)] if look else []
+        parts: list[Part] | None = None
+        if not any(content):
+            parts = await self._parts(number, step, sources, goal, excludes)
+            content = [part.content for part in parts]
+            if look:
+                self.job.builder.cache.remember(look, content[0])
+        inline = self._inline(step, goal, expand.word)
         apart = step.link and (not chown or bool(_NUMERIC.match(chown)))
-        key = key_of("copy", "" if apart else state.key, goal, chown, chmod, step.add, step.unpack, [p.content for p in parts])
+        key = key_of(
+            "copy",
+            "" if apart else state.key,
+            goal,
+            chown,
+            chmod,
+            step.add,
+            step.unpack,
+            [*content, *(p.content for p in inline)],
+        )
         note = f"{step.at.word} {' '.join([*sources, *(f'<<{d.name}' for d in step.inline)])} {goal}"
 
         async def make() -> str:
-            return await self._made(() if apart else state.layers, chown, chmod, parts, known_users=state.layers)
+            taken = parts if parts is not None else await self._parts(number, step, sources, goal, excludes)
+            return await self._made(() if apart else state.layers, chown, chmod, [*taken, *inline], known_users=state.layers)
 
         return await self.job.layer(number, state, key, note, make, say, by=step.at.shown)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from agent import files, mounts
-from agent.build import contexts, dockerfile
+from agent.build import contexts, dockerfile, sent
 from agent.build.build_options import BuildOptions
 from agent.build.cache import key_of
 from agent.build.client import Client
@@ -64,6 +64,7 @@ class Inputs:
         self.along = folder / "along"
         self.beside = options.dockerfile == f"{BUILD_EXTRAS}/Dockerfile"
         self._extras: dict[str, Entry] = {}
+        self._borrowed: list[sent.SentContext] = []
 
     async def close(self) -> None:
         """Stop fetching."""
@@ -79,7 +80,7 @@ class Inputs:
             return
         bounds = self.engine.images.bounds
         root = self.folder / "context"
-        listing = came = await contexts.unpacked(body, self.folder / "sent", self.limits, bounds)
+        listing = came = await self._received(body)
         with contextlib.suppress(FileNotFoundError):
             (self.folder / "sent" / BUILD_EXTRAS).rename(self.along)  # no COPY shall see what only RUN may
         if repo := contexts.repository(self.options.remote) if self.options.remote else None:
@@ -87,6 +88,9 @@ class Inputs:
             listing = await contexts.listed(root, [""], self.limits, bounds)
         elif self.options.remote:
             listing = await self._fetched(root)
+        elif self.options.sent:
+            found = self._sent(self.options.sent)
+            root, listing = found.root, found.listing
         else:
             (self.folder / "sent").rename(root)
         inside = {p: e for p, e in listing.entries.items() if p != BUILD_EXTRAS and not p.startswith(f"{BUILD_EXTRAS}/")}
@@ -95,6 +99,33 @@ class Inputs:
         if self.beside:
             rules = contexts.ignore_rules(self.along, "Dockerfile", common=False) or rules
         self.context = Origin(root=root, listing=Listing(inside), ignored=rules)
+
+    async def _received(self, body: AsyncIterator[bytes]) -> Listing:
+        """What came with the request, in the folder "sent"; beside a context that came before it may be nothing."""
+        chunks = aiter(body)
+        first = await anext(chunks, b"") if self.options.sent else b""
+        if self.options.sent and not first.strip(b"\0"):
+            (self.folder / "sent").mkdir(mode=0o755)
+            return Listing({})
+
+        async def whole() -> AsyncIterator[bytes]:
+            yield first
+            async for data in chunks:
+                yield data
+
+        return await contexts.unpacked(whole(), self.folder / "sent", self.limits, self.engine.images.bounds)
+
+    def _sent(self, ident: str) -> Origin:
+        """The context *ident*, which came by difference. Raises NotFoundError, BadRequestError."""
+        context = self.builder.sent.take(ident)
+        self._borrowed.append(context)
+        return sent.origin(context)
+
+    async def keep(self) -> None:
+        """The build has ended: what can be useful for the next one is kept."""
+        for context in self._borrowed:
+            await self.builder.sent.release(context)
+        await self.client.keep(self)
 
     async def lent(self, plan: Plan) -> None:
         """Fetch what *plan* needs from a client that lends: the context, and secrets with a known ID."""
@@ -198,6 +229,8 @@ class Inputs:
     async def _name(self, name: str, value: str) -> Origin | Image:
         if value.startswith("docker-image://"):
             return await self.image(value.removeprefix("docker-image://"))
+        if value.startswith("sent:"):
+            return self._sent(value.removeprefix("sent:"))
         if value.startswith("local:") and self.client.lends:
             return await self.client.named(self, name, value.removeprefix("local:"))
         if value.startswith(f"{BUILD_EXTRAS}/"):

@@ -113,11 +113,23 @@ class RunSteps:
             return (await self.job.origin(number, mount.origin) if mount.origin else None), ""
         if mount.kind != "bind":
             return None, ""
-        origin = await self.job.inputs.looked_into(await self.job.origin(number, mount.origin), [mount.source or "/"])
-        where = origin.listing.resolve(mount.source)
-        if where is None or (where and origin.ignored and origin.ignored.ignores(where)):
-            raise BadRequestError(f"--mount source {quoted(mount.source)}: there is no such file or folder")
-        return (origin, where), digest(origin.listing, [Pick(where, "/", False)], owners=origin.owners)
+        origin, cache = await self.job.origin(number, mount.origin), self.job.builder.cache
+        look = key_of("bound", origin.key, mount.source) if isinstance(origin, State) else ""
+        if look and (known := cache.known(look)):
+            return origin, known
+        found, where = await self._bound(origin, mount.source)
+        content = digest(found.listing, [Pick(where, "/", False)], owners=found.owners)
+        if look:
+            cache.remember(look, content)
+        return origin, content
+
+    async def _bound(self, origin: Origin | State, source: str) -> tuple[Origin, str]:
+        """*origin* as a folder, and the path in it that *source* leads to. Raises BadRequestError."""
+        found = await self.job.inputs.looked_into(origin, [source or "/"])
+        where = found.listing.resolve(source)
+        if where is None or (where and found.ignored and found.ignored.ignores(where)):
+            raise BadRequestError(f"--mount source {quoted(source)}: there is no such file or folder")
+        return found, where
 
     async def _made(
         self,
@@ -169,7 +181,7 @@ class RunSteps:
         target = posixpath.normpath(posixpath.join(workdir, mount.target)) if mount.target else ""
         match mount.kind:
             case "bind":
-                return self._bind(mount, origin, folder, target)
+                return self._bind(mount, await self._bound(origin, mount.source), folder, target)
             case "cache":
                 return await self._cache(mount, origin, folder, target, held)
             case "tmpfs":

@@ -178,6 +178,7 @@ def build_one(client: Client, stack: Stack, service: Service, progress: Progress
 
     Raises PystackError if its folder or Dockerfile does not exist, RefusedError with the builder's words."""
     from orchestrator.cli.context import pack
+    from orchestrator.cli.sending import send
 
     build_options = service.build
     assert build_options is not None
@@ -185,6 +186,11 @@ def build_one(client: Client, stack: Stack, service: Service, progress: Progress
     dockerfile, own = _dockerfile(service, build_options)
     files |= own
     context = None if build_options.remote else Path(build_options.context)
+    sent = send(client, context, dockerfile) if context else ""
+    for where, folder in list(folders.items()):
+        if known := send(client, folder, ""):
+            contexts |= {name: f"sent:{known}" for name, value in contexts.items() if value == where}
+            del folders[where]
     query: dict[str, Any] = {
         "dockerfile": dockerfile,
         "t": [service.container.image, *build_options.tags],
@@ -195,6 +201,7 @@ def build_one(client: Client, stack: Stack, service: Service, progress: Progress
         "nocachefilter": json.dumps(build_options.no_cache_filter),
         "entitlements": json.dumps(build_options.entitlements),
         "remote": build_options.context if build_options.remote else "",
+        "sent": sent,
         "pull": int(options.pull or build_options.pull),
         "networkmode": build_options.network,
         "platform": build_options.platform,
@@ -204,7 +211,7 @@ def build_one(client: Client, stack: Stack, service: Service, progress: Progress
         "ulimits": json.dumps([{"Name": u.name, "Soft": u.soft, "Hard": u.hard} for u in build_options.ulimits]),
         "privileged": int(build_options.privileged),
     }
-    body = pack(context, dockerfile, files, folders)
+    body = pack(None if sent else context, dockerfile, files, folders)
     if progress.mode == "plain":
         click.echo(f"build {service.container.image}", err=True)
     for event in client.lines("POST", f"{client.base}/build", query=query, body=body):

@@ -1,19 +1,28 @@
-"""A build context as a tar stream, less what .dockerignore leaves out. The Dockerfile and the ignore file themselves always go
-along: the node leaves them out in its turn. Source: Dockerfile reference, ".dockerignore file".
+"""A build context as a tar stream, whole or what a node lacks of it, less what .dockerignore leaves out.
+
+The Dockerfile and the ignore file themselves always go along: the node leaves them out in its turn. Source: Dockerfile
+reference, ".dockerignore file".
 """
 
 from __future__ import annotations
 
 import io
 import os
+import stat
 import tarfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from agent.build import ignore
 from agent.build.ignore import Rules
 from agent.errors import BadRequestError
 from orchestrator.errors import PystackError
+
+PIECE = 1 << 18
+FRESH_NS = 2_000_000_000
+"""Nanoseconds within which a file system may give two changes one time (FAT: two seconds)."""
 
 
 def rules_of(text: str, where: str) -> Rules:
@@ -53,12 +62,59 @@ def pack(context: Path | None, dockerfile: str, extra: Mapping[str, bytes], fold
         for prefix, folder in {**first, **{f"{where}/": path for where, path in folders.items()}}.items():
             for name, path in _kept(folder, dockerfile):
                 archive.add(path, prefix + name, recursive=False)
-                if sink.size > 1 << 18:
+                if sink.size > PIECE:
                     yield sink.take()
         for name, data in extra.items():
             info = tarfile.TarInfo(name)
             info.size, info.mode = len(data), 0o600
             archive.addfile(info, io.BytesIO(data))
+    yield sink.take()
+
+
+class Listed(NamedTuple):
+    """A file or folder of a context: its name there, its path here, and a mark that changes when it does."""
+
+    name: str
+    path: str
+    mark: str
+
+
+def listing(context: Path, dockerfile: str) -> list[Listed]:
+    """All of a context. A file that changed a moment ago may change again with the same times: it has a mark of its own."""
+    now = time.time_ns()
+    return [Listed(name, path, _mark(path, now)) for name, path in _kept(context, dockerfile)]
+
+
+def _mark(path: str, now_ns: int) -> str:
+    status = os.lstat(path)
+    if stat.S_ISDIR(status.st_mode):
+        return f"{status.st_mode:o}"
+    if stat.S_ISLNK(status.st_mode):
+        return f"{status.st_mode:o} {Path(path).readlink()}"
+    fresh = f" {now_ns}" if now_ns - max(status.st_mtime_ns, status.st_ctime_ns) < FRESH_NS else ""
+    return f"{status.st_mode:o} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}{fresh}"
+
+
+def is_same(path: str, digest: str) -> bool:
+    """Whether the file *path* has the SHA-256 and the octal mode that *digest* says."""
+    import hashlib
+
+    try:
+        with Path(path).open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+            return digest == f"{found} {stat.S_IMODE(os.fstat(file.fileno()).st_mode):o}"
+    except OSError:
+        return False
+
+
+def pack_some(entries: Iterable[Listed]) -> Iterator[bytes]:
+    """The tar of *entries*, in pieces."""
+    sink = _Sink()
+    with tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+        for one in entries:
+            archive.add(one.path, one.name, recursive=False)
+            if sink.size > PIECE:
+                yield sink.take()
     yield sink.take()
 
 

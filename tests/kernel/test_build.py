@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,40 @@ def test_args_target_ignored_files_and_cache(stack: Stack, tmp_path: Path) -> No
     stack.up("", "--build")
     assert stack.ps()["a-1"]["id"] != before
     assert stack.exec("a", "cat", "/app/a.txt") == "changed"
+
+
+def test_a_context_is_sent_by_difference(stack: Stack, tmp_path: Path) -> None:
+    app = tmp_path / "app"
+    (app / "sub").mkdir(parents=True)
+    (app / "Dockerfile").write_text("FROM busybox\nCOPY . /app\nCOPY --from=more . /more\n")
+    (app / "large").write_bytes(os.urandom(4_000_000))
+    (app / "sub/gone").write_text("gone")
+    (app / "sub/kept").write_text("kept")
+    (app / "sub/run").write_text("run")
+    (app / "link").symlink_to("sub/kept")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more/file").write_text("further")
+    text = (
+        "services:\n  a:\n    build: {context: ./app, additional_contexts: {more: ./more}}\n"
+        "    command: sleep 1000\n    stop_grace_period: 0s\n"
+    )
+    stack.up(text)
+    assert stack.exec("a", "cat", "/app/link", "/app/sub/gone", "/more/file") == "keptgonefurther"
+    root = Path(stack.pystack.environment["PYSTACK_ROOT"])
+    kept = {p.parent.parent.name: p.stat().st_ino for p in (root / "build/contexts").glob("*/tree/large")}
+    assert len(kept) == 1
+    (app / "sub/gone").unlink()
+    (app / "sub/run").chmod(0o755)
+    (app / "sub/kept").write_text("kept")
+    os.utime(app / "large")  # another time, and no byte: it is not sent
+    (app / "link").unlink()
+    (app / "link").symlink_to("sub/run")
+    stack.up("", "--build")
+    assert stack.exec("a", "cat", "/app/link", "/app/sub/kept") == "runkept"
+    assert stack.exec("a", "ls", "/app/sub") .split() == ["kept", "run"]
+    assert "rwxr-xr-x" in stack.exec("a", "ls", "-l", "/app/sub/run")
+    assert {p.parent.parent.name: p.stat().st_ino for p in (root / "build/contexts").glob("*/tree/large")} == kept
+    assert not list((root / "build/jobs").iterdir())
 
 
 def test_a_build_that_fails_and_a_missing_context(stack: Stack, tmp_path: Path) -> None:
