@@ -65,7 +65,7 @@ def test_a_context_is_sent_by_difference(stack: Stack, tmp_path: Path) -> None:
     (app / "link").symlink_to("sub/run")
     stack.up("", "--build")
     assert stack.exec("a", "cat", "/app/link", "/app/sub/kept") == "runkept"
-    assert stack.exec("a", "ls", "/app/sub") .split() == ["kept", "run"]
+    assert stack.exec("a", "ls", "/app/sub").split() == ["kept", "run"]
     assert "rwxr-xr-x" in stack.exec("a", "ls", "-l", "/app/sub/run")
     assert {p.parent.parent.name: p.stat().st_ino for p in (root / "build/contexts").glob("*/tree/large")} == kept
     assert not list((root / "build/jobs").iterdir())
