@@ -10,7 +10,7 @@ UNIT = -p randomly -m "not kernel and not etcd and not slow"
 RELEASE_PACKAGES = debhelper lintian dpkg-dev fakeroot python3-venv mmdebstrap shellcheck
 RELEASE_PROGRAMS = dh lintian dpkg-buildpackage fakeroot mmdebstrap shellcheck
 
-.PHONY: setup check coverage test test-vm test-packages lint bench fuzz simulate faults stacks quickstart man docs picture deb dist release
+.PHONY: setup check coverage test test-vm test-vagrant test-packages lint bench fuzz simulate faults stacks quickstart man docs picture deb dist release
 setup:
 	@bash tools/setup "$(PACKAGES)" "$(PROGRAMS)"
 
@@ -88,6 +88,10 @@ dist: setup
 # all artefacts, their checksums, SBOM and the part of the changelog, in build/release
 release: deb dist
 	.venv/bin/python packaging/release.py build/release build/dist build/deb
+
+# vagrant/ booted by libvirt: three machines from nothing to answers, halted, brought again, reloaded, destroyed
+test-vagrant: setup
+	bash tests/vm/vagrant
 
 # packages built twice, checked by their own tools, installed in an empty environment and in a bare Debian
 test-packages: release

@@ -80,6 +80,7 @@ def _pinned(service: Service, context: PlacementContext) -> tuple[str, str]:
         elif (
             mount.kind == "bind"
             and not pinned
+            and not (everywhere and mount.source not in service.project_paths)  # each node has its own
             and len(context.nodes) > 1
             and not mount.source.startswith(HOST_SPECIFIC_PATHS)
             and not names_swarm(mount.source)

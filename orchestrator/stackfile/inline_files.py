@@ -21,12 +21,13 @@ LARGEST, TOGETHER, MAX_INLINE_BYTES = 512 << 10, 1 << 20, 64
 
 
 def has_inlinable_mounts(stack: Stack, top: Path) -> bool:
-    """Whether anything could be sent along: asked before the cluster is."""
-    return any(_is_ours(mount, top) for service in stack.services for mount in service.container.mounts)
+    """Whether anything could be sent along, or binds its service to the client's host: asked before the cluster is."""
+    return any(_is_in_project(mount, top) for service in stack.services for mount in service.container.mounts)
 
 
 def inline_bind_mounts(stack: Stack, top: Path) -> tuple[Stack, tuple[str, ...]]:
-    """*stack* with what can be sent along in place of bind mounts below the folder *top*; and a sentence for each of them."""
+    """*stack* with what can be sent along in place of bind mounts below the folder *top*, and the others below it marked as the
+    project's own; and a sentence for each that is sent along."""
     contents: dict[str, StackContent] = {}
     said: list[str] = []
     services = []
@@ -57,13 +58,18 @@ def inline_bind_mounts(stack: Stack, top: Path) -> tuple[Stack, tuple[str, ...]]
                 f"({size} bytes): when it changes, `up` again"
             )
         container = msgspec.structs.replace(service.container, mounts=tuple(mounts), files=tuple(files))
-        services.append(msgspec.structs.replace(service, container=container))
+        own = tuple(mount.source for mount in mounts if _is_in_project(mount, top))
+        services.append(msgspec.structs.replace(service, container=container, project_paths=own))
     changed = msgspec.structs.replace(stack, services=tuple(services), contents=(*stack.contents, *contents.values()))
     return changed, tuple(dict.fromkeys(said))
 
 
+def _is_in_project(mount: Mount, top: Path) -> bool:
+    return mount.kind == "bind" and top != Path("/") and Path(mount.source).is_relative_to(top)
+
+
 def _is_ours(mount: Mount, top: Path) -> bool:
-    return mount.kind == "bind" and not mount.subpath and Path(mount.source).is_relative_to(top) and Path(mount.source) != top
+    return _is_in_project(mount, top) and not mount.subpath and Path(mount.source) != top
 
 
 def _inline_mount(mount: Mount, top: Path) -> list[tuple[str, Path]] | None:

@@ -203,6 +203,8 @@ class Service(WireStruct, frozen=True, kw_only=True):
     watch: tuple[WatchRule, ...] = ()
     pre_start: tuple[StartHook, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
+    project_paths: tuple[str, ...] = ()
+    """Sources of bind mounts that are the project's own: only the client's host has them."""
     is_pre_start_of: str = ""
     problem: str = ""
     provider: Provider | None = None

@@ -155,6 +155,16 @@ BOUND = {
     "a volume that has a node": (VOLUME, {"homes": {"data": "n1"}}, "n1"),
     "a bind mount of the server's host": ({"mounts": (Mount(kind="bind", source="/srv", target="/d"),)}, {}, "n0"),
     "a bind mount that each node has": ({"mounts": (Mount(kind="bind", source="/var/run/x", target="/d"),)}, {}, ""),
+    "a path of each node, for a service of all": (
+        {"mounts": (Mount(kind="bind", source="/", target="/host"),)},
+        {"mode": "global", "project_paths": ("/srv/project/conf",)},
+        "",
+    ),
+    "the project's path, for a service of all": (
+        {"mounts": (Mount(kind="bind", source="/srv/project/conf", target="/conf"),)},
+        {"mode": "global", "project_paths": ("/srv/project/conf",)},
+        "n0",
+    ),
     "a volume whatever bind mount follows": (
         {"mounts": (*VOLUME["mounts"], Mount(kind="bind", source="/srv", target="/b"))},
         {"homes": {"data": "n1"}},
@@ -170,8 +180,10 @@ BOUND = {
 
 @pytest.mark.parametrize(("container", "fields", "pinned"), BOUND.values(), ids=BOUND)
 def test_a_service_is_bound_by(container: dict[str, Any], fields: dict[str, Any], pinned: str) -> None:
-    one = service("web", container=container)
-    assert request_of(stack(one), one, context(**fields)).pinned == pinned
+    own = {key: fields[key] for key in ("mode", "project_paths") if key in fields}
+    one = service("web", container=container, **own)
+    known = {key: value for key, value in fields.items() if key not in own}
+    assert request_of(stack(one), one, context(**known)).pinned == pinned
 
 
 def test_tasks_of_other_stacks_take_room() -> None:

@@ -69,7 +69,12 @@ def test_what_cannot_be_taken_stays_as_it_is(folder: Path, mount: str) -> None:
         stack = load(Options(files=(str(folder / "stack.yml"),), project_name="p"), {}).stack
     else:
         stack = stack_of(folder, mount)
-    assert inline_bind_mounts(stack, folder) == (stack, ())
+    changed, said = inline_bind_mounts(stack, folder)
+    assert (changed.contents, said) == ((), ())
+    [before], [after] = stack.services, changed.services
+    assert after.container == before.container
+    own = () if mount.startswith(("/", "named")) or "out" in mount else (before.container.mounts[0].source,)
+    assert after.project_paths == own
 
 
 def test_who_mounts_nothing_of_the_project_asks_no_cluster(folder: Path) -> None:
