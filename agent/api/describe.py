@@ -13,6 +13,7 @@ from agent.api import bandwidth
 from agent.api.host_config import host_config, network_mode
 from agent.api.translate import BRIDGE
 from agent.containers.logs import instant
+from agent.contract.ages import human_duration
 from agent.contract.container import Attachment, Container, Mount
 from agent.engine import prepare
 from agent.engine.engine import Engine
@@ -138,11 +139,7 @@ def status_words(record: Record) -> str:
 
 def _age(stamp: str) -> str:
     """How long ago, in Docker's words."""
-    seconds = max(0, int(time.time() - instant(stamp))) if stamp else 0
-    for size, one, unit in ((86_400, "a day", "days"), (3600, "an hour", "hours"), (60, "a minute", "minutes")):
-        if seconds >= size:
-            return f"About {one}" if seconds < 2 * size else f"{seconds // size} {unit}"
-    return f"{seconds} seconds" if seconds else "Less than a second"
+    return human_duration(max(0.0, time.time() - instant(stamp)) if stamp else 0.0)
 
 
 def networks(engine: Engine, record: Record, version: int = 48) -> Document:

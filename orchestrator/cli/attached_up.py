@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.logs import LogOptions, follow_stack
+from orchestrator.cli.logs import LogOptions, follow_stack, short_name
 from orchestrator.cli.selection import of_stack
 from orchestrator.errors import PystackError
 
@@ -35,7 +35,11 @@ def run_attached(
 
     *since* is an RFC 3339 time. *first* is the status of a container that ended before all had begun."""
     rows = of_stack(client, name, services)
-    options = LogOptions(follow=True, since=since, **attach.style)
+    project = name if click.get_current_context().meta.get("compose") else ""
+    options = LogOptions(follow=True, since=since, project=project, **attach.style)
+    told = [short_name(r["task"], name) for r in rows if project and r["service"] in attach.shown]
+    if told:
+        click.echo(f"Attaching to {', '.join(told)}")
     talker = threading.Thread(target=follow_stack, args=(client, name, attach.shown, options), daemon=True)
     if attach.shown:
         talker.start()
@@ -51,6 +55,7 @@ def run_attached(
         while not first and len(codes) < len(rows):
             row, code = ended.get()
             codes[row["task"]] = code
+            _tell_end(short_name(row["task"], name), code, told)
             if attach.ends == "any" or (attach.ends == "failure" and code):
                 click.echo(f"{row['task']} ended with {code}: stopping the rest", err=True)
                 stop()
@@ -70,6 +75,12 @@ def run_attached(
         codes[row["task"]] = code
         del missing
     return next((codes[r["task"]] for r in rows if r["service"] == attach.code_from), 0)
+
+
+def _tell_end(name: str, code: int, told: Sequence[str]) -> None:
+    """Say that a container ended, if it is one of those that are *told* of."""
+    if name in told:
+        click.echo(f"{name} exited with code {code}")
 
 
 def _await(client: Client, row: TaskRow, ended: queue.Queue[tuple[TaskRow, int]]) -> None:

@@ -11,8 +11,15 @@ if TYPE_CHECKING:
 
 KINDS = {"network": "Network", "volume": "Volume", "task": "Container"}
 BEGUN = {"create": "Creating", "replace": "Recreate", "remove": "Removing"}
+VERBS = {"kill": ("Killing", "Killed"), "pause": ("Pausing", "Paused"), "unpause": ("Unpausing", "Unpaused")}
+"""Of verbs that are done at once."""
 DONE = {"create": "Created", "replace": "Recreated", "remove": "Removed"}
 ORDERS = {"stop": ("Stopping", "Stopped"), "start": ("Starting", "Started"), "restart": ("Restarting", "Started")}
+
+
+def say(kind: str, name: str, word: str) -> None:
+    """One line of progress."""
+    click.echo(f" {kind} {name}  {word}", err=True)
 
 
 class Words:
@@ -62,16 +69,20 @@ class Words:
         name, state = event.task, event.state
         if state in ("starting", "running") and self._ends.get(name) in ("Created", "Recreated"):
             self._line("Container", name, self._ends.pop(name))
+        if state == "starting":
+            self._line("Container", name, "Starting")
         if state == "running" or state == "exited":
             self._ends.pop(name, None)
             self._line("Container", name, "Started" if state == "running" else "Exited")
+        if state == "running" and event.health == "starting":
+            self._line("Container", name, "Waiting")
         if state == "running" and event.health in ("healthy", "unhealthy"):
             self._line("Container", name, event.health.capitalize())
 
     def _line(self, kind: str, name: str, word: str) -> None:
         if (name, word) not in self._said:
             self._said.add((name, word))
-            click.echo(f" {kind} {name}  {word}", err=True)
+            say(kind, name, word)
 
 
 if TYPE_CHECKING:

@@ -85,21 +85,21 @@ def config(
     bodies = loaded.document.get("services", {})
     require_services(only, loaded.stack.name, bodies)
     if services:
-        _lines(bodies if no_interpolate else (s.name for s in loaded.services))
+        lines_of(bodies if no_interpolate else (s.name for s in loaded.services))
     elif volumes:
-        _lines(loaded.document.get("volumes") or ())
+        lines_of(loaded.document.get("volumes") or ())
     elif models:
-        _lines(loaded.document.get("models") or ())
+        lines_of(loaded.document.get("models") or ())
     elif lock_image_digests:
         click.echo(lock_file(loaded, only), nl=False)
     elif networks:
-        _lines((loaded.document.get("networks") or ()) if no_interpolate else (n.key for n in loaded.stack.networks))
+        lines_of((loaded.document.get("networks") or ()) if no_interpolate else (n.key for n in loaded.stack.networks))
     elif images:
-        _lines(_images(loaded, only, interpolated=not no_interpolate))
+        lines_of(_images(loaded, only, interpolated=not no_interpolate))
     elif profiles:
-        _lines(sorted({p for s in bodies.values() for p in s.get("profiles") or ()}))
+        lines_of(sorted({p for s in bodies.values() for p in s.get("profiles") or ()}))
     elif hashed:
-        _lines(f"{name} {_hash(body)}" for name, body in bodies.items() if not only or name in only)
+        lines_of(f"{name} {_hash(body)}" for name, body in bodies.items() if not only or name in only)
     else:
         written_out = not (no_interpolate or no_consistency or no_normalize)
         text = _rendered(loaded, shape, only, canonical=written_out, pinned=resolve_image_digests)
@@ -177,7 +177,8 @@ def _pinned(images: dict[str, str]) -> dict[str, str]:
     return out
 
 
-def _lines(names: Iterable[str]) -> None:
+def lines_of(names: Iterable[str]) -> None:
+    """Print *names*, each once, one a line."""
     for name in dict.fromkeys(names):
         click.echo(name)
 

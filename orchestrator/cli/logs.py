@@ -23,7 +23,7 @@ COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_
 class LogOptions(NamedTuple):
     """What `logs` shows, and how. *tail* is a number of lines or "all"; *since* and *until* are seconds since the epoch or RFC
     3339 times, "" for no limit; *shape* is table or json; *replica* is the number of the only one shown, 0 for all. With
-    *follow* new output is shown as it comes."""
+    *follow* new output is shown as it comes. A *project* is left out of names, as Docker Compose does."""
 
     follow: bool = False
     tail: str = "all"
@@ -34,6 +34,7 @@ class LogOptions(NamedTuple):
     shape: str = "table"
     colour: bool = True
     replica: int = 0
+    project: str = ""
 
 
 @click.command()
@@ -141,7 +142,7 @@ def follow_stack(client: Client, name: str, services: tuple[str, ...], options: 
     printer = (
         _JsonPrinter()
         if options.shape == "json"
-        else _LinePrinter(prefix=options.prefix, timestamps=options.timestamps, colour=options.colour)
+        else _LinePrinter(prefix=options.prefix, timestamps=options.timestamps, colour=options.colour, project=options.project)
     )
     arrived: _Arrivals = queue.SimpleQueue()
     query: dict[str, Any] = {"tail": options.tail, "since": options.since, "until": options.until, "timestamps": 1}
@@ -219,11 +220,17 @@ def _watch_new_containers(client: Client, name: str, services: tuple[str, ...], 
         pass  # the server went: what is followed goes on as long as it can
 
 
+def short_name(task: str, project: str) -> str:
+    """The name of a task within its project."""
+    return task.removeprefix(f"{project}-")
+
+
 class _LinePrinter:
     """Lines on their way out, each under its task's name; written in large pieces."""
 
-    def __init__(self, *, prefix: bool, timestamps: bool, colour: bool = True) -> None:
+    def __init__(self, *, prefix: bool, timestamps: bool, colour: bool = True, project: str = "") -> None:
         self._prefix, self._timestamps, self._colour = prefix, timestamps, colour
+        self._project = project
         self._colours: dict[str, str] = {}
         self._width = 0
         self._pending: list[tuple[int, bytes]] = []
@@ -234,7 +241,11 @@ class _LinePrinter:
         """Give it a colour, and its name room."""
         if task not in self._colours:
             self._colours[task] = COLOURS[len(self._colours) % len(COLOURS)]
-            self._width = max(self._width, len(task))
+            self._width = max(self._width, len(self._label(task)))
+
+    def _label(self, task: str) -> str:
+        """What stands before the task's lines."""
+        return f"{short_name(task, self._project)} " if self._project else task
 
     def line(self, task: str, stamp: str, text: bytes, stream: int) -> None:
         """A line, or a part of one: a long line, or one that was on its way when the log was read, comes in pieces."""
@@ -248,7 +259,7 @@ class _LinePrinter:
     def whole(self, task: str, stamp: str, text: bytes, stream: int) -> None:
         """A line that has its end."""
         self.expect(task)
-        head = click.style(task.ljust(self._width) + " | ", fg=self._colours[task]) if self._prefix else ""
+        head = click.style(self._label(task).ljust(self._width) + " | ", fg=self._colours[task]) if self._prefix else ""
         if not self._colour or not (sys.stdout if stream == 1 else sys.stderr).isatty():
             head = click.unstyle(head)
         self.send(stream, (head + (f"{stamp} " if self._timestamps else "")).encode() + text)

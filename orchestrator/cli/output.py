@@ -89,6 +89,15 @@ def bytes_text(count: float) -> str:
     raise AssertionError
 
 
+def binary_text(count: float) -> str:
+    """*count* bytes in B, KiB, MiB … with four digits, as Docker shows memory."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            return f"{count:.4g}{unit}"
+        count /= 1024
+    raise AssertionError
+
+
 class Progress:
     """Events of an `up` or a pull: redrawn in place on a terminal, one plain line each without, or JSON."""
 

@@ -45,6 +45,7 @@ def plan(
     import msgspec
 
     from orchestrator.cli.client import Client
+    from orchestrator.cli.providers import as_last_given
 
     if revision:
         wanted = {"revision": revision}
@@ -64,12 +65,14 @@ def plan(
         loaded = enforce_lock(loaded)
     options = {"services": services, "scale": scale, "force_recreate": force_recreate, "remove_orphans": remove_orphans}
     client = Client(start=True)
+    loaded, providers = as_last_given(client, loaded)
     sent = loaded.stack if ref else inline_project_files(client, loaded)
     body = msgspec.json.encode({"stack": sent, "options": options})
     result = client.json("POST", "/v1/plan", body=body)
     if output:
         _save(output, {"stack": msgspec.to_builtins(sent), "options": options, "plan": result})
-    _end(show(result, shape="json" if as_json else "markdown" if markdown else "text", ref=ref), exit_code)
+    shape = "json" if as_json else "markdown" if markdown else "text"
+    _end(show(result, shape=shape, ref=ref, providers=providers), exit_code)
 
 
 def _end(changes: bool, exit_code: bool) -> None:

@@ -12,16 +12,17 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from orchestrator.errors import PystackError
+from orchestrator.errors import PystackError, RefusedError
 from orchestrator.stackfile.graph import needed
 
 if TYPE_CHECKING:
+    from orchestrator.cli.client import Client
     from orchestrator.stackfile.load import Loaded
     from orchestrator.stackfile.model import Service
     from orchestrator.stackfile.pre_start import Provided
@@ -38,7 +39,7 @@ def start_providers(loaded: Loaded, services: Iterable[str]) -> Loaded:
         if named and one.service.name not in wanted and not wanted.intersection(one.users):
             continue
         variables = _run(loaded, one.service, "up")
-        changed = [_with(s, _named(one, s.name, variables)) if s.name in one.users else s for s in stack.services]
+        changed = [_with(s, one, _named(one, s.name, variables)) if s.name in one.users else s for s in stack.services]
         stack = msgspec.structs.replace(stack, services=tuple(changed))
     return msgspec.structs.replace(loaded, stack=stack)
 
@@ -64,15 +65,42 @@ def _named(one: Provided, user: str, variables: dict[str, str]) -> dict[str, str
     return variables
 
 
-def _with(service: Service, variables: dict[str, str]) -> Service:
+def as_last_given(client: Client, loaded: Loaded) -> tuple[Loaded, dict[str, bool]]:
+    """*loaded* with the variables that its providers gave when the stack was last brought up, which asks none of them; and
+    whether there are any, by provider. The protocol has no question that changes nothing, so a plan can know no more."""
+    if not loaded.providers:
+        return loaded, {}
+    from orchestrator.cli.rows import services as applied
+
+    try:
+        before = applied(client, loaded.stack.name)
+    except RefusedError:
+        before = {}
+    stack, known = loaded.stack, dict[str, bool]()
+    for one in loaded.providers:
+        kept = {name: _given_before(before.get(name, {}), one.service.name) for name in one.users}
+        known[one.service.name] = any(kept.values())
+        services = tuple(_with(s, one, kept[s.name], quiet=True) if kept.get(s.name) else s for s in stack.services)
+        stack = msgspec.structs.replace(stack, services=services)
+    return msgspec.structs.replace(loaded, stack=stack), known
+
+
+def _given_before(applied: Mapping[str, Any], provider: str) -> dict[str, str]:
+    """What *provider* gave to the service that was *applied*, as the API shows it."""
+    names = {name for by, name in applied.get("provided", ()) if by == provider}
+    return {name: value for name, value in applied.get("container", {}).get("environment", ()) if name in names}
+
+
+def _with(service: Service, one: Provided, variables: Mapping[str, str], *, quiet: bool = False) -> Service:
     own = dict(service.container.environment)
     for name in sorted(own.keys() & variables):
-        if own[name] != variables[name]:
+        if own[name] != variables[name] and not quiet:
             click.echo(
                 f"warning: {service.where}: {service.name}: {name} is what its provider says, not what the file does", err=True
             )
     container = msgspec.structs.replace(service.container, environment=tuple({**own, **variables}.items()))
-    return msgspec.structs.replace(service, container=container)
+    provided = dict.fromkeys((*service.provided, *((one.service.name, name) for name in variables)))
+    return msgspec.structs.replace(service, container=container, provided=tuple(provided))
 
 
 def _run(loaded: Loaded, service: Service, verb: str) -> dict[str, str]:

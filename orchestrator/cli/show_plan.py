@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,15 +23,18 @@ def show_plan(client: Client, loaded: Loaded, **options: Any) -> None:
     """What `apply` would do; nothing is asked of providers."""
     import msgspec
 
-    show(
-        client.json(
-            "POST", "/v1/plan", body=msgspec.json.encode({"stack": inline_project_files(client, loaded), "options": options})
-        )
-    )
+    from orchestrator.cli.providers import as_last_given
+
+    loaded, providers = as_last_given(client, loaded)
+    body = msgspec.json.encode({"stack": inline_project_files(client, loaded), "options": options})
+    show(client.json("POST", "/v1/plan", body=body), providers=providers)
 
 
-def show(result: dict[str, Any], *, shape: str = "text", ref: str = "") -> bool:
-    """Print a plan, as the server answers it; whether there is something to do."""
+def show(
+    result: dict[str, Any], *, shape: str = "text", ref: str = "", providers: Mapping[str, bool] = MappingProxyType({})
+) -> bool:
+    """Print a plan, as the server answers it; whether there is something to do. `up` runs *providers*; of those that are true
+    the plan has what they gave before."""
     import msgspec
 
     from orchestrator.cli.output import COLOURS
@@ -39,11 +44,16 @@ def show(result: dict[str, Any], *, shape: str = "text", ref: str = "") -> bool:
     if shape == "json":
         summary = {word: sum(s.action == word for s in plan.steps) for word in CHANGES}
         steps = [_whole(step) for step in plan.steps]
-        click.echo(json.dumps({"revision": plan.revision, "stack": plan.stack, "steps": steps, "summary": summary}))
+        document = {"revision": plan.revision, "stack": plan.stack, "steps": steps, "summary": summary}
+        click.echo(json.dumps({**document, **({"providers": [*providers]} if providers else {})}))
         return bool(plan.changes)
     if shape == "markdown":
         click.echo(_markdown(plan, ref))
+        for name, known in providers.items():
+            click.echo(f"\n> {_run_provider(name, known)}")
         return bool(plan.changes)
+    for name, known in providers.items():
+        click.secho(_run_provider(name, known), fg="yellow")
     for step in plan.changes:
         at = f" on {step.node}" if step.node else ""
         click.secho(f"{step.action} {step.kind} {step.name}{at}: {step.reason}", fg=COLOURS.get(step.action))
@@ -54,6 +64,11 @@ def show(result: dict[str, Any], *, shape: str = "text", ref: str = "") -> bool:
         click.echo(f"warning: {warning}", err=True)
     click.echo(_summary(plan))
     return bool(plan.changes)
+
+
+def _run_provider(name: str, known: bool) -> str:
+    taken = "the plan takes it to give what it gave before" if known else "what it gives is not known yet"
+    return f"run provider {name}: {taken}"
 
 
 def _summary(plan: Plan) -> str:

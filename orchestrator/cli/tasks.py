@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 def _each(stack: StackOptions, services: tuple[str, ...], verb: str, states: tuple[str, ...], **query: Any) -> None:
     from orchestrator.cli.client import Client
+    from orchestrator.cli.compose_progress import VERBS, say
 
     client = Client()
+    in_words = click.get_current_context().meta.get("compose")
     rows = chosen(client, stack, services)
     if not rows and verb == "kill":
         click.echo("No container to kill", err=True)
@@ -32,8 +34,13 @@ def _each(stack: StackOptions, services: tuple[str, ...], verb: str, states: tup
         raise PystackError(f"nothing to {verb}: {said}")
     for row in rows:
         if row["state"] in states:
+            if in_words:
+                say("Container", row["task"], VERBS[verb][0])
             client.at(row["node"]).engine("POST", f"/containers/{row['id']}/{verb}", query=query or None)
-            click.echo(row["task"])
+            if in_words:
+                say("Container", row["task"], VERBS[verb][1])
+            else:
+                click.echo(row["task"])
 
 
 @click.command()
@@ -190,32 +197,37 @@ def _limits_text(limits: Mapping[str, Mapping[str, int]]) -> str:
     return ", ".join(f"{name} {rate_text(n['ingress'])}/{rate_text(n['egress'])}" for name, n in limits.items())
 
 
-def show_usage(targets: list[tuple[str, Client, str]], shape: str, *, once: bool) -> None:
-    """A table of (name, who to ask, container ID), drawn once or again and again."""
+def used_by(targets: Sequence[tuple[str, Client, str]]) -> list[dict[str, Any]]:
+    """What each of (name, who to ask, container ID) uses: rows of `usage_row`, asked for side by side."""
     from concurrent.futures import ThreadPoolExecutor
-
-    from orchestrator.cli.output import bytes_text, show
 
     def ask(target: tuple[str, Client, str]) -> dict[str, Any]:
         name, client, container = target
         return usage_row(name, client.engine("GET", f"/containers/{container}/stats", query={"stream": 0}))
 
+    with ThreadPoolExecutor(max(1, len(targets))) as pool:
+        return list(pool.map(ask, targets))
+
+
+def show_usage(targets: list[tuple[str, Client, str]], shape: str, *, once: bool) -> None:
+    """A table of (name, who to ask, container ID), drawn once or again and again."""
+    from orchestrator.cli.output import bytes_text, show
+
     columns: tuple[str, ...] = ("task", "cpu_percent", "memory", "memory_limit", "received", "sent", "read", "written", "pids")
     sizes = ("memory", "memory_limit", "received", "sent", "read", "written")
-    with ThreadPoolExecutor(max(1, len(targets))) as pool:
-        while True:
-            rows = list(pool.map(ask, targets))
-            if shape == "table":
-                if any(row["limits"] for row in rows):
-                    columns = (*columns, "limits") if "limits" not in columns else columns
-                rows = [
-                    row | {key: bytes_text(row[key]) for key in sizes} | {"limits": _limits_text(row["limits"])} for row in rows
-                ]
-                if not once:
-                    click.clear()
-            show(rows, columns, shape)
-            if once:
-                return
+    while True:
+        rows = used_by(targets)
+        if shape == "table":
+            if any(row["limits"] for row in rows):
+                columns = (*columns, "limits") if "limits" not in columns else columns
+            rows = [
+                row | {key: bytes_text(row[key]) for key in sizes} | {"limits": _limits_text(row["limits"])} for row in rows
+            ]
+            if not once:
+                click.clear()
+        show(rows, columns, shape)
+        if once:
+            return
 
 
 @click.command()

@@ -85,10 +85,13 @@ def reassign(stack: Stack, tasks: Sequence[Task], context: PlacementContext, los
 
 
 def place_oneoff(stack: Stack, oneoff: Task, tasks: Sequence[Task], context: PlacementContext) -> Task:
-    """*oneoff* on the node that a further task of its service would get. Raises UnschedulableError."""
+    """*oneoff* on the node that a further task of its service would get; it is no replica, so that no number of replicas on a
+    node keeps it off. Raises UnschedulableError."""
     requests = service_requests(stack, context)
     table = table_with(context, tasks, requests)
-    request = msgspec.structs.replace(requests[f"{stack.name}/{oneoff.service}"], ports=frozenset())
+    request = requests[f"{stack.name}/{oneoff.service}"]
+    unlimited = msgspec.structs.replace(request.placement, max_per_node=0)
+    request = msgspec.structs.replace(request, ports=frozenset(), placement=unlimited)
     [rows] = place(table, [TaskGroup(request, 1)])
     if not rows:
         raise UnschedulableError(refusal(table, request, oneoff.name, oneoff.where))

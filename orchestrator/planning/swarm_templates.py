@@ -6,12 +6,12 @@ its own. The content of a config is filled in on the node, which has it; what it
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import msgspec
 
-from agent.contract.container import File
+from agent.contract.container import Container, File
 from agent.contract.golang_template import TemplateError, names_swarm
 from agent.contract.task import Task
 from orchestrator.errors import PystackError
@@ -35,14 +35,7 @@ def with_templates(
     }
     if not concerned:
         return stack, list(tasks), {}
-    nodes = {
-        n.name: {
-            "ID": n.id,
-            "Hostname": n.info.hostname or n.name,
-            "Platform": {"OS": n.info.os, "Architecture": n.info.arch},
-        }
-        for n in context.nodes
-    }
+    nodes = _nodes(context)
     volumes = {v.name: v for v in stack.volumes}
     made: dict[str, StackVolume] = {}
     homes: dict[str, str] = {}
@@ -52,19 +45,49 @@ def with_templates(
         if service is None:
             out.append(task)
             continue
-        values = _values(stack, service, task, nodes)
-        try:
-            container = expanded(task.container, values)
-        except TemplateError as error:
-            raise PystackError(f"{task.where}: {task.name}: {error}") from None
+        container = _with_values(task, _values(stack, service, task, nodes), templated)
         for before, after in zip(task.container.mounts, container.mounts, strict=True):
             if before.source != after.source and before.source in volumes:
                 homes[after.source] = task.node if homes.get(after.source, task.node) == task.node else ""
                 made[after.source] = msgspec.structs.replace(volumes[before.source], name=after.source)
-        files = tuple(_filled(f, values) if (_kind(f), f.source) in templated else f for f in container.files)
-        out.append(msgspec.structs.replace(task, container=msgspec.structs.replace(container, files=files)))
+        out.append(msgspec.structs.replace(task, container=container))
     plain = tuple(v for v in stack.volumes if not names_swarm(v.name))
     return msgspec.structs.replace(stack, volumes=(*plain, *made.values())), out, homes
+
+
+def oneoff_with_templates(stack: Stack, service: Service, task: Task, context: PlacementContext) -> Task:
+    """The one-off *task* of *service* with its templates filled in: it has its own name, and else what the first replica has.
+
+    Raises PystackError where one cannot be."""
+    templated = {(c.kind, c.key) for c in stack.contents if c.template_driver}
+    if not has_templates(task.container) and not any((_kind(f), f.source) in templated for f in task.container.files):
+        return task
+    first = msgspec.structs.replace(task, index=1)
+    return msgspec.structs.replace(
+        task, container=_with_values(task, _values(stack, service, first, _nodes(context)), templated)
+    )
+
+
+def _with_values(task: Task, values: Mapping[str, Any], templated: Set[tuple[str, str]]) -> Container:
+    """The container of *task*, its templates and those of the contents that are *templated* filled in."""
+    try:
+        container = expanded(task.container, values)
+    except TemplateError as error:
+        raise PystackError(f"{task.where}: {task.name}: {error}") from None
+    files = tuple(_filled(f, values) if (_kind(f), f.source) in templated else f for f in container.files)
+    return msgspec.structs.replace(container, files=files)
+
+
+def _nodes(context: PlacementContext) -> dict[str, dict[str, Any]]:
+    """What templates can say of each node, by name."""
+    return {
+        n.name: {
+            "ID": n.id,
+            "Hostname": n.info.hostname or n.name,
+            "Platform": {"OS": n.info.os, "Architecture": n.info.arch},
+        }
+        for n in context.nodes
+    }
 
 
 def _values(stack: Stack, service: Service, task: Task, nodes: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:

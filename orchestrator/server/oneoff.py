@@ -16,6 +16,7 @@ from agent.contract.task import Task
 from orchestrator.errors import RefusedError, UnreachableError
 from orchestrator.placement.assign import place_oneoff
 from orchestrator.planning.expand import address_oneoff
+from orchestrator.planning.swarm_templates import oneoff_with_templates
 from orchestrator.server.contents import files_with_digests
 from orchestrator.server.dispatcher import Dispatcher
 from orchestrator.server.events import Emit, StepEvent, ignore
@@ -46,7 +47,7 @@ async def create_oneoff(
             raise RefusedError("\n".join(problems), 403)
         draft = Task(name=name, stack=stack, service=service, container=container, desired="oneoff", where=one.where)
         placement, current = inputs.placement(stack), state.of_stack(stack)
-        task = place_oneoff(record, draft, current.tasks, placement)
+        task = oneoff_with_templates(record, one, place_oneoff(record, draft, current.tasks, placement), placement)
         task, networks = address_oneoff(task, current, list(state.networks.values()), placement)
         if failures := await prepare_nodes(dispatcher.cluster, images, [task], networks, ignore):
             raise RefusedError(failures[0].reason, 409)

@@ -252,6 +252,10 @@ def _secrets(place: ServiceBody, value: Any) -> Any:
     return [{**item, "target": item.get("target") or f"/run/secrets/{item['source']}"} for item in _granted(place, value)]
 
 
+def _as_texts(place: ServiceBody, value: Any) -> Any:
+    return [scalar(item) for item in value]
+
+
 def _number(place: ServiceBody, value: Any) -> Any:
     try:
         return plain_number(float(scalar(value)))
@@ -364,6 +368,7 @@ FORMS: dict[str, Form] = {
     "secrets": _secrets,
     "logging": _logging,
     "cpus": _number,
+    "expose": _as_texts,
     "healthcheck": _healthcheck,
     "extra_hosts": _hosts,
     "post_start": _hooks,

@@ -99,7 +99,18 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
     (
         "`models`",
         "the plugin docker-model",
-        "any program of that name; `plan` does not ask it, so it shows their variables as changed",
+        "any program of that name",
+    ),
+    (
+        "a plan of what providers give (`provider`, `models`)",
+        "there is no plan",
+        "`plan` and `up --dry-run` run none, since their protocol has no question that changes nothing; they say which would "
+        "be run, and take each to give what it gave before",
+    ),
+    (
+        "containers of `run`",
+        "templates of Swarm stay as they are",
+        "they are filled in, with the slot of the first replica; `max_replicas_per_node` does not count them",
     ),
     (
         "remote build contexts",

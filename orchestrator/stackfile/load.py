@@ -66,7 +66,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     unused: bool = False
     """Networks that no service is on are made too."""
     named: tuple[str, ...] = ()
-    """Services that are asked for by name: no profile leaves them out."""
+    """Services that are asked for by name: no profile leaves them out, nor others with a profile of theirs."""
     fetch: Fetch | None = None
     """What brings included and extended files that lie elsewhere; without it they are a problem."""
 
@@ -159,11 +159,17 @@ def _read(
     with_own_volumes(reading, services, volumes)
     wanted = {*options.profiles, *variables.get("COMPOSE_PROFILES", "").split(",")} - {""}
 
+    def profiles_of(name: str) -> set[str]:
+        """Those without one of which it is left out."""
+        valid = reading.is_valid(("services", name, "profiles")) and "*" not in wanted
+        return set(bodies[name].get("profiles") or ()) if valid else set()
+
+    # who is named is there with its profiles, which what it depends on may have too
+    named = {profile for name in options.named if name in services for profile in profiles_of(name)}
+
     def is_asked_for(name: str) -> bool:
-        profiles = bodies[name].get("profiles")
-        if "*" in wanted or name in options.named or not profiles or not reading.is_valid(("services", name, "profiles")):
-            return True
-        return bool(wanted & set(profiles))
+        profiles = profiles_of(name)
+        return not profiles or bool((wanted | named) & profiles)
 
     active = {name: s for name, s in services.items() if is_asked_for(name)}
     resolved = [s if s.provider else _attach(reading, s, networks, volumes, services) for s in active.values()]

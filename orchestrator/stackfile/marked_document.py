@@ -5,7 +5,9 @@ Source: YAML 1.1 as PyYAML reads it, with the duplicate keys, tabs and bombs tha
 
 from __future__ import annotations
 
+import functools
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -228,13 +230,23 @@ def _document(node: yaml.Node, file: str) -> MarkedDocument:
     return MarkedDocument(value, builder.marks, frozenset(builder.resets), frozenset(builder.overrides))
 
 
+STANDARD_INPUT = "-"
+
+
+@functools.cache
+def _standard_input() -> bytes:
+    """What comes there, read once: a command may load its files twice."""
+    return sys.stdin.buffer.read(MAX_BYTES + 1)
+
+
 def read(path: Path, shown: str) -> list[MarkedDocument]:
-    """Read the documents of the file at *path*; *shown* is its name in messages."""
+    """Read the documents of the file at *path*, or of the standard input; *shown* is its name in messages."""
     where = Mark(shown, 0, 0)
     try:
-        if path.stat().st_size > MAX_BYTES:
+        data = _standard_input() if str(path) == STANDARD_INPUT else None
+        if (path.stat().st_size if data is None else len(data)) > MAX_BYTES:
             raise StackFileError([Problem(where=where, what=f"the file is larger than {MAX_BYTES >> 20} MiB")])
-        return parse(path.read_bytes().decode("utf-8-sig"), shown)
+        return parse((path.read_bytes() if data is None else data).decode("utf-8-sig"), shown)
     except UnicodeDecodeError as error:
         raise StackFileError(
             [Problem(where=where, what="the file is not UTF-8", why=f"byte {error.start} is {error.object[error.start]:#x}")]

@@ -208,6 +208,8 @@ class Service(WireStruct, frozen=True, kw_only=True):
     is_pre_start_of: str = ""
     problem: str = ""
     provider: Provider | None = None
+    provided: tuple[tuple[str, str], ...] = ()
+    """The provider and the name of each variable that one gave."""
     bandwidth: Bandwidth | None = None
     """On each network that says nothing of its own."""
 

@@ -35,9 +35,9 @@ def find(start: Path) -> Path:
 
 def _with_override(path: Path) -> list[Path]:
     """The file that is found, and beside a Compose file its override, as Docker Compose takes it."""
-    for suffix in (".yml", ".yaml"):
-        over = path.with_name(f"{path.stem}.override{suffix}")
-        if path.stem != "stack" and over.is_file():
+    names = () if path.stem == "stack" else (path.stem, "compose", "docker-compose")
+    for over in (path.with_name(f"{name}.override{suffix}") for name in dict.fromkeys(names) for suffix in (".yml", ".yaml")):
+        if over.is_file():
             return [path, over]
     return [path]
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,8 @@ services:
     environment: [A=1, B=yes]
     env_file: one.env
     volumes: ["./here:/there:z", "data:/data"]
-    secrets: [s]
+    secrets: [s, {source: s, target: t, mode: 0440}]
+    expose: [80]
     deploy: {resources: {limits: {memory: 1g}}}
     depends_on: [db]
   db: {build: ./db, networks: {back: {driver_opts: {n: 1}}}}
@@ -76,7 +80,8 @@ def test_types_of_values(folder: Path) -> None:
     assert web["logging"]["options"] == {"max-file": "3"}
     assert web["environment"] == {"A": "1", "B": "yes", "FROM_FILE": "1"}
     assert web["volumes"][0]["bind"]["selinux"] == "z"
-    assert web["secrets"] == [{"source": "s", "target": "/run/secrets/s"}]
+    assert web["secrets"] == [{"source": "s", "target": "/run/secrets/s"}, {"source": "s", "target": "t", "mode": "0440"}]
+    assert web["expose"] == ["80"]
     assert web["deploy"]["resources"]["limits"]["memory"] == "1073741824"
     assert document["services"]["db"]["networks"]["back"]["driver_opts"] == {"n": "1"}
     assert document["networks"]["back"]["driver_opts"] == {"x": "2"}
@@ -136,3 +141,58 @@ def test_what_was_printed_is_a_file_that_says_the_same(folder: Path) -> None:
     assert text == ""
     again = shown(before=("-f", "out.yaml"))
     assert again == (folder / "out.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("option", "lines"),
+    [
+        ("--services", ["db", "web"]),
+        ("--images", ["p-db", "web:1"]),
+        ("--volumes", ["data"]),
+        ("--networks", ["back", "default"]),
+        ("--profiles", ["later"]),
+        ("-q", []),
+    ],
+)
+def test_names_one_a_line(folder: Path, option: str, lines: list[str]) -> None:
+    assert sorted(shown(option).splitlines()) == lines
+
+
+def test_variables_and_hashes(folder: Path) -> None:
+    assert shown("--variables").splitlines()[1].split() == ["TAG", "False", "1"]
+    (line,) = shown("--hash", "web").splitlines()
+    assert line.split()[0] == "web"
+
+
+def test_a_file_may_come_by_the_standard_input(folder: Path) -> None:
+    """Its relative paths begin at the working directory; other files may stand before and after it."""
+    words = [sys.executable, "-m", "orchestrator", "compose", "-p", "p", "-f", "-", "-f", "over.yaml", "config"]
+    (folder / "base.yaml").write_text("services: {db: {build: ./db}}\n")
+    (folder / "over.yaml").write_text("services: {a: {labels: {x: '1'}}}\n")
+    text = "services: {a: {image: '${I}', extends: {file: base.yaml, service: db}, volumes: ['./v:/v']}}"
+    done = subprocess.run(
+        words, input=text, capture_output=True, text=True, check=True, cwd=folder, env={**os.environ, "I": "i"}
+    )
+    service = yaml.safe_load(done.stdout)["services"]["a"]
+    assert (service["image"], service["labels"]) == ("i", {"x": "1"})
+    assert service["volumes"][0]["source"] == str(folder / "v")
+    assert service["build"]["context"] == str(folder / "db")
+    wrong = subprocess.run(words, input="services: {a: {imag: x}}", capture_output=True, text=True, check=False, cwd=folder)
+    assert wrong.returncode == 1
+    assert "pystack: -:1:" in wrong.stderr
+
+
+def test_who_is_named_brings_its_profiles(folder: Path) -> None:
+    (folder / "compose.yaml").write_text(
+        "services:\n  a: {image: a, profiles: [p], depends_on: [b]}\n"
+        "  b: {image: b, profiles: [p, q]}\n  c: {image: c, profiles: [q]}\n"
+    )
+    assert [*read("a")["services"]] == ["a", "b"]
+    assert read("c")["services"].keys() == {"c"}
+    assert "services" not in read() or not read()["services"]
+
+
+def test_an_override_of_another_usual_name(folder: Path) -> None:
+    (folder / "compose.yaml").rename(folder / "docker-compose.yml")
+    (folder / "compose.override.yaml").write_text("services: {db: {labels: {over: '1'}}}\n")
+    assert read()["services"]["db"]["labels"] == {"over": "1"}

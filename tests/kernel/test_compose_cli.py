@@ -125,10 +125,41 @@ def test_the_way_of_a_script(compose: DockerCompose) -> None:
     assert "No resource found to remove" in compose("down").stderr
 
 
+def test_what_was_made_anew_on_demand_stays_and_is_said_to_run(compose: DockerCompose) -> None:
+    compose("up", "-d", "db")
+    first = rows(compose)[0]["ID"]
+    compose("up", "-d", "--force-recreate", "db")
+    second = rows(compose)[0]["ID"]
+    assert second != first
+    assert f" Container {compose.name}-db-1  Running\n" in compose("up", "-d", "db").stderr
+    assert rows(compose)[0]["ID"] == second
+
+
+def test_words_and_columns_that_scripts_read(compose: DockerCompose) -> None:
+    compose("up", "-d", "db")
+    (row,) = rows(compose)
+    assert str(row["RunningFor"]).endswith(" ago")
+    assert row["Command"] == '"sh -c \'echo it begi…"'
+    assert "touch /ok" in str(rows(compose, "--no-trunc")[0]["Command"])
+    assert compose("logs", "db").stdout == "db-1  | it begins\n"
+    used = json.loads(compose("stats", "--no-stream", "--format", "json").stdout)
+    assert used["Name"] == f"{compose.name}-db-1"
+    assert used["CPUPerc"].endswith("%")
+    assert "MiB / " in used["MemUsage"] or "KiB / " in used["MemUsage"]
+    assert compose("top").stdout.split()[:3] == ["SERVICE", "#", "UID"]
+    assert f" Container {compose.name}-db-1  Paused\n" in compose("pause").stderr
+    assert " (Paused)" in str(rows(compose)[0]["Status"])
+    assert f" Container {compose.name}-db-1  Unpaused\n" in compose("unpause").stderr
+    assert "no such service: nope" in compose("logs", "nope", code=1).stderr
+    assert 'service "db" is not running container #2' in compose("exec", "-T", "--index", "2", "db", "true", code=1).stderr
+    assert "no port 99/tcp for container" in compose("port", "db", "99", code=1).stderr
+    assert "No stopped containers" in compose("rm", "-f").stderr
+
+
 def test_the_exit_code_of_a_service_is_that_of_up(compose: DockerCompose) -> None:
     done = compose("--profile", "ci", "up", "--exit-code-from", "tests", "--no-color", code=7)
-    assert f"{compose.name}-tests-1" in done.stdout
-    assert "tested" in done.stdout
+    for line in ("Attaching to", "tests-1  | tested\n", "tests-1 exited with code 7\n"):
+        assert line in done.stdout
     assert rows(compose) == []
 
 

@@ -51,6 +51,11 @@ def test_services_are_told_where_their_model_is(
     assert said == f"{server} example/echo\n"
     there = json.loads(stack.exec("search", "sh", "-c", 'wget -qO- "$OPENAI_BASE_URL/models"'))
     assert there["data"][0]["id"] == "example/echo"
+    planned = stack.run("plan", "--exit-code").stdout
+    assert planned == "run provider llm: the plan takes it to give what it gave before\nnothing to do\n"
+    asked.write_text("#!/bin/sh\necho a plan asks nobody >&2; exit 1\n")
+    stack.run("plan", "--exit-code")
+    asked.write_text(f'#!/bin/sh\nexec nsenter -t {stack.pystack.pid()} -n {sys.executable} {EXAMPLE}/docker-model "$@"\n')
     wrong = stack.up((EXAMPLE / "stack.yml").read_text().replace("example/echo", "example/none"), check=False)
     assert wrong.returncode == 1
     assert "models.llm: provider model: " in wrong.stderr

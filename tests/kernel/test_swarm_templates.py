@@ -52,6 +52,12 @@ def test_each_task_sees_its_own(stack: Stack, lab: Pystack) -> None:
             f"slot={index} key=k3y node={there} {ids[node]}",
         ]
         assert f"own-{index}" in stack.pystack("volume", "ls").stdout
+    look = 'hostname; echo "$NODE"; echo "$MINE"; cat /app.conf; echo; ls /data'
+    words = ("--rm", "-T", "--name", f"{stack.name}-once", "-e", "MINE={{.Task.Slot}}", "web", "sh", "-c", look)
+    said = stack.run("run", *words).stdout.splitlines()
+    (there,) = {lab.on(node, "hostname").strip() for node in ("n1", "n2") if ids[node] in said[1]}
+    node = said[1].split()[1]
+    assert said[:4] == [f"{stack.name}_web-1", f"{there} {node}", "1", f"slot=1 key=k3y node={there} {node}"]
     assert stack.run("plan", "--exit-code").stdout == "nothing to do\n"
 
 

@@ -88,7 +88,11 @@ def _filled(text: str) -> str:
 def furnished(file: Path, folder: Path, lab: Pystack) -> Path:
     """A copy of a stack's folder, with stand-ins for what it builds and for the images that it names."""
     shutil.copytree(file.parent, folder, dirs_exist_ok=True)
-    for body in (yaml.safe_load(file.read_text()).get("services") or {}).values():
+    document = yaml.safe_load(file.read_text())
+    for one in (c for section in ("configs", "secrets") for c in (document.get(section) or {}).values() if "file" in c):
+        (folder / one["file"]).parent.mkdir(parents=True, exist_ok=True)
+        (folder / one["file"]).touch()  # the corpora leave some out
+    for body in (document.get("services") or {}).values():
         if build := body.get("build"):
             wish = {"context": build} if isinstance(build, str) else build
             context = folder / wish.get("context", ".")

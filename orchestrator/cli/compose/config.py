@@ -5,6 +5,7 @@ Source: docs.docker.com/reference/cli/docker/compose/config; the order of keys a
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,19 +14,16 @@ from typing import Any
 import click
 
 from orchestrator.cli.config import config as own
-from orchestrator.cli.config import narrowed, pin_images
+from orchestrator.cli.config import lines_of, narrowed, pin_images
 from orchestrator.cli.options import StackOptions, global_option, stack_options
 
 LISTS = (
     "services",
-    "volumes",
     "images",
-    "networks",
     "profiles",
     "variables",
     "environment",
     "hashed",
-    "models",
     "lock_image_digests",
 )
 """Options that ask for something else than the project; pystack's own command answers them."""
@@ -38,9 +36,11 @@ def made() -> click.Command:
     """The command."""
 
     def run(stack: StackOptions, only: tuple[str, ...], **given: Any) -> None:
+        if names := next((section for section in ("volumes", "networks", "models") if given[section]), ""):
+            return lines_of(_document(stack, only, given).get(names) or ())
         if given["quiet"] or any(given[name] for name in LISTS):
             assert own.callback
-            return own.callback(stack, only=only, **given)  # type: ignore[no-any-return]
+            return inspect.unwrap(own.callback)(stack, only=only, **given)  # type: ignore[no-any-return]
         text = rendered(_document(stack, only, given), given["shape"])
         if given["output"]:
             Path(given["output"]).write_text(text)
@@ -108,7 +108,16 @@ def _service(body: dict[str, Any]) -> dict[str, Any]:
     for key, order in (("ports", PORT), ("volumes", MOUNT)):
         if isinstance(out.get(key), list):
             out[key] = [_in_order(item, order) for item in out[key]]
+    for key in ("configs", "secrets"):
+        if isinstance(out.get(key), list):
+            out[key] = [_with_octal_mode(item) for item in out[key]]
     return out
+
+
+def _with_octal_mode(item: Any) -> Any:
+    """Permission bits are octal digits in a text."""
+    mode = item.get("mode") if isinstance(item, dict) else None
+    return {**item, "mode": f"0{mode:o}"} if isinstance(mode, int) else item
 
 
 def _in_order(item: Any, order: tuple[str, ...]) -> Any:

@@ -162,7 +162,7 @@ VERBS: dict[str, dict[str, str]] = {
     "start": {"--wait": "differs: it waits anyhow", "--wait-timeout=": ""},
     "stats": {
         "-a --all": "differs: what does not run uses nothing",
-        "--format=": "differs: fields are task, cpu_percent, memory …",
+        "--format=": "",
         "--no-stream": "",
         "--no-trunc": "",
     },
@@ -217,9 +217,10 @@ HEAD = """
 
 `pystack compose` takes the command lines of `docker compose`, and `docker-compose` is the same by another name: put a link to
 `pystack` of that name on the PATH. *done*: as in Docker Compose. *differs*: how. *refused*: the option is an error that says
-why. Progress has Docker Compose's words on the standard error; `ps`, `ls`, `images`, `events` and `version` have its columns
-and JSON. `COMPOSE_FILE`, `COMPOSE_PATH_SEPARATOR`, `COMPOSE_PROJECT_NAME`, `COMPOSE_PROFILES`, `COMPOSE_ENV_FILES`,
-`COMPOSE_DISABLE_ENV_FILE`, `COMPOSE_PROGRESS`, `COMPOSE_ANSI` and `COMPOSE_REMOVE_ORPHANS` count.
+why. Progress has Docker Compose's words on the standard error; `ps`, `ls`, `images`, `events`, `stats`, `top`,
+`config` and `version` have its form and JSON. `COMPOSE_FILE`, `COMPOSE_PATH_SEPARATOR`, `COMPOSE_PROJECT_NAME`,
+`COMPOSE_PROFILES`, `COMPOSE_ENV_FILES`, `COMPOSE_DISABLE_ENV_FILE`, `COMPOSE_PROGRESS`, `COMPOSE_ANSI` and
+`COMPOSE_REMOVE_ORPHANS` count.
 """
 
 

@@ -6,13 +6,16 @@ Source: docs.docker.com/reference/cli/docker/compose; keys of JSON as Docker Com
 from __future__ import annotations
 
 import json
+import sys
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from agent.contract.ages import human_duration
 from orchestrator import __version__
-from orchestrator.cli.options import StackOptions, Timestamp, stack_options
+from orchestrator.cli.options import StackOptions, Timestamp, global_option, stack_options
 from orchestrator.errors import PystackError
 
 if TYPE_CHECKING:
@@ -47,6 +50,7 @@ def printed(rows: list[Row], shape: str, columns: dict[str, str]) -> None:
 
 def _up() -> click.Command:
     from orchestrator.cli.attach_options import Attach
+    from orchestrator.cli.compose_progress import say
     from orchestrator.cli.up import bring_up
     from orchestrator.cli.up import up as own
 
@@ -72,6 +76,7 @@ def _up() -> click.Command:
         style = {"prefix": not given.pop("no_log_prefix"), "colour": not given.pop("no_color")}
         style["timestamps"] = given.pop("timestamps")
         attached = None if away else Attach(ends, exit_code_from, attach, no_attach, style, timeout)
+        before = _running(stack) if away else {}
         bring_up(
             stack,
             services,
@@ -86,6 +91,9 @@ def _up() -> click.Command:
             progress="auto",
             **given,
         )
+        for name, began in (_running(stack) if before and not global_option("dry_run") else {}).items():
+            if before.get(name) == began:
+                say("Container", name, "Running")
 
     others = ("menu", "attach", "wait", "timeout", "message", "strict", "progress", "dry_run")
     kept = [p for p in own.params if p.name not in others]
@@ -96,6 +104,15 @@ def _up() -> click.Command:
         click.Option(["-t", "--timeout"], type=float),
     ]
     return click.Command("up", callback=stack_options(run), params=[*kept, *more], help=own.help)
+
+
+def _running(stack: StackOptions) -> dict[str, tuple[str, str]]:
+    """The containers of the project's tasks that run: since when, by name."""
+    from orchestrator.cli.client import Client
+    from orchestrator.cli.rows import tasks
+
+    client = Client(start=True)
+    return {row["task"]: (row["id"], row["started"]) for row in tasks(client, stack.name()) if row["state"] == "running"}
 
 
 # --- looking -------------------------------------------------------------------------------------------------------------
@@ -129,18 +146,28 @@ STATES = {
 }
 
 
-def container_row(client: Client, row: TaskRow) -> Row:
-    """A task in the words of `docker compose ps --format json`."""
+SHOWN = 20
+"""So many characters of a command are shown, if not all are asked for."""
+
+
+def _local_time(seconds: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(seconds))
+
+
+def container_row(client: Client, row: TaskRow, *, whole: bool = False) -> Row:
+    """A task in the words of `docker compose ps --format json`; *whole*: nothing is cut short."""
     seen: Row = {}
     if row["id"] and row["state"] != "unknown":
         filters = json.dumps({"id": [row["id"]]})
         found = client.at(row["node"]).engine("GET", "/containers/json", query={"all": 1, "filters": filters})
         seen = found[0] if found else {}
     labels = seen.get("Labels", {})
+    command = seen.get("Command", "")
+    began = int(seen.get("Created", 0))
     name = seen.get("Names", [f"/{row['task']}"])[0].lstrip("/")
     return {
-        "Command": json.dumps(seen.get("Command", "")),
-        "CreatedAt": row["created"],
+        "Command": json.dumps(command if whole or len(command) <= SHOWN else command[: SHOWN - 1] + "…", ensure_ascii=False),
+        "CreatedAt": _local_time(began) if began else "",
         "ExitCode": row["exit_code"] or 0,
         "Health": row["health"],
         "ID": row["id"][:12],
@@ -154,7 +181,7 @@ def container_row(client: Client, row: TaskRow) -> Row:
         "Ports": ", ".join(row["ports"]),
         "Project": row["stack"],
         "Publishers": _publishers(row["ports"]),
-        "RunningFor": seen.get("Status", ""),
+        "RunningFor": f"{human_duration(time.time() - began)} ago" if began else "",
         "Service": row["service"],
         "Size": "0B",
         "State": STATES.get(row["state"], row["state"]),
@@ -190,7 +217,6 @@ def ps(
     from orchestrator.cli.filters import states_of
     from orchestrator.cli.rows import tasks
 
-    del no_trunc
     client, name, wanted = Client(start=True), stack.name(), status + states_of(filters)
     rows = tasks(client, name, oneoff=everything)
     stack.check_services(tuple(set(services) - {row["service"] for row in rows}))
@@ -198,7 +224,7 @@ def ps(
         mine = {s.name for s in stack.load(quiet=True).stack.services}
         rows = [row for row in rows if row["service"] in mine]
     rows = [row for row in rows if row["id"] and (not services or row["service"] in services)]
-    shown = [container_row(client, row) for row in rows]
+    shown = sorted((container_row(client, row, whole=no_trunc) for row in rows), key=lambda row: str(row["Name"]))
     if wanted:
         shown = [row for row in shown if row["State"] in wanted]
     elif not everything:
@@ -216,7 +242,7 @@ def ps(
             "IMAGE": "Image",
             "COMMAND": "Command",
             "SERVICE": "Service",
-            "CREATED": "CreatedAt",
+            "CREATED": "RunningFor",
             "STATUS": "Status",
             "PORTS": "Ports",
         },
@@ -342,7 +368,6 @@ def _of_all_nodes(client: Client, query: dict[str, str]) -> Iterator[Row]:
     """Events of every node that is ready: those of the past in the order of time, what comes as it comes."""
     import queue
     import threading
-    import time
 
     arrived: queue.SimpleQueue[Row | PystackError | None] = queue.SimpleQueue()
 
@@ -410,6 +435,80 @@ def version(shape: str, short: bool) -> None:
 
 @click.command()
 @stack_options
+@click.argument("services", nargs=-1)
+def top(stack: StackOptions, services: tuple[str, ...]) -> None:
+    """Processes of the project's containers."""
+    from orchestrator.cli.client import Client
+    from orchestrator.cli.output import table
+    from orchestrator.cli.selection import chosen
+
+    client = Client(start=True)
+    rows: list[Row] = []
+    titles: list[str] = []
+    for row in chosen(client, stack, services):
+        if row["state"] == "running":
+            found = client.at(row["node"]).engine("GET", f"/containers/{row['id']}/top")
+            titles = found["Titles"]
+            rows += [
+                {"SERVICE": row["service"], "#": row["index"], **dict(zip(titles, p, strict=False))} for p in found["Processes"]
+            ]
+    if rows:
+        table(rows, ["SERVICE", "#", *titles])
+
+
+def _stats() -> click.Command:
+    from orchestrator.cli.tasks import stats as own
+
+    def run(stack: StackOptions, shape: str, no_stream: bool, no_trunc: bool, services: tuple[str, ...], **given: Any) -> None:
+        from orchestrator.cli.client import Client
+        from orchestrator.cli.selection import chosen
+        from orchestrator.cli.tasks import used_by
+
+        client = Client(start=True)
+        running = [row for row in chosen(client, stack, services) if row["state"] == "running"]
+        targets = [(row["task"], client.at(row["node"]), row["id"]) for row in running]
+        while True:
+            rows = [_usage(one[2], row, whole=no_trunc) for one, row in zip(targets, used_by(targets), strict=True)]
+            printed(rows, shape, STATS)
+            if no_stream or not sys.stdout.isatty():
+                return
+            click.clear()
+
+    return click.Command("stats", callback=stack_options(run), params=list(own.params), help=own.help)
+
+
+STATS = {
+    "CONTAINER ID": "ID",
+    "NAME": "Name",
+    "CPU %": "CPUPerc",
+    "MEM USAGE / LIMIT": "MemUsage",
+    "MEM %": "MemPerc",
+    "NET I/O": "NetIO",
+    "BLOCK I/O": "BlockIO",
+    "PIDS": "PIDs",
+}
+
+
+def _usage(ident: str, row: Row, *, whole: bool) -> Row:
+    """What a container uses, in the words of `docker stats`."""
+    from orchestrator.cli.output import binary_text, bytes_text
+
+    share = 100 * row["memory"] / row["memory_limit"] if row["memory_limit"] else 0.0
+    return {
+        "BlockIO": f"{bytes_text(row['read'])} / {bytes_text(row['written'])}",
+        "CPUPerc": f"{row['cpu_percent']:.2f}%",
+        "Container": ident if whole else ident[:12],
+        "ID": ident if whole else ident[:12],
+        "MemPerc": f"{share:.2f}%",
+        "MemUsage": f"{binary_text(row['memory'])} / {binary_text(row['memory_limit'])}",
+        "Name": row["task"],
+        "NetIO": f"{bytes_text(row['received'])} / {bytes_text(row['sent'])}",
+        "PIDs": str(row["pids"]),
+    }
+
+
+@click.command()
+@stack_options
 @click.option("--format", "shape", default="table")
 @click.option("-q", "--quiet", is_flag=True, help="Only names.")
 @click.argument("services", nargs=-1)
@@ -451,7 +550,7 @@ def logs(stack: StackOptions, services: tuple[str, ...], no_log_prefix: bool, no
     from orchestrator.cli.client import Client
     from orchestrator.cli.logs import LogOptions, follow_stack
 
-    options = LogOptions(prefix=not no_log_prefix, colour=not no_color, **given)
+    options = LogOptions(prefix=not no_log_prefix, colour=not no_color, project=stack.name(), **given)
     follow_stack(Client(start=True), stack.name(), services, options)
 
 
@@ -466,7 +565,7 @@ class _Lazy(dict[str, Any]):
 
     def get(self, key: str, default: Any = None) -> Any:
         found = super().get(key, default)
-        return found() if found in (_up, _config) else found
+        return found() if found in (_up, _config, _stats) else found
 
 
 OWN: dict[str, Any] = _Lazy(
@@ -476,6 +575,8 @@ OWN: dict[str, Any] = _Lazy(
     ls=ls,
     images=images,
     events=events,
+    top=top,
+    stats=_stats,
     version=version,
     volumes=volumes,
     logs=logs,

@@ -1,0 +1,1 @@
+"""What clients lose while tasks are restarted, replaced, scaled down and drained."""

@@ -1,0 +1,52 @@
+"""`python -m tests.outages sidecar|drain [--restarts N] [--replacements N] [--rounds N]`: what clients lose; needs root."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.conftest import Stack, cluster_of
+from tests.outages import drain, sidecar
+
+
+def main() -> int:
+    """0 where nothing was lost that should not be."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("sidecar", "drain"))
+    parser.add_argument("--restarts", type=int, default=50)
+    parser.add_argument("--replacements", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, cluster_of(1 if given.what == "sidecar" else 3) as lab:
+        stack = Stack(lab, Path(folder))
+        try:
+            if given.what == "sidecar":
+                return _sidecar(sidecar.measured(stack, given.restarts, given.replacements))
+            return _drain(drain.measured(stack, given.rounds))
+        finally:
+            stack.down()
+
+
+def _sidecar(seen: sidecar.Outage) -> int:
+    last = [f"{s:.2f}" for s in seen.settled_s[-3:]]
+    print(f"{seen.absences} absences of the owner, {seen.requests} requests to its user, {seen.failed} failed")
+    print(f"failed outside of an absence and the {sidecar.SETTLING_S:.0f} s after it: {len(seen.outside)}")
+    if seen.settled_s:
+        print(f"last failure after a start: median {statistics.median(seen.settled_s):.2f} s, then {', '.join(last)} s")
+    return 1 if seen.outside else 0
+
+
+def _drain(seen: drain.Lost) -> int:
+    for name, count in sorted(seen.requests.items()):
+        print(f"{name}: {count} requests")
+    print(f"{seen.changes} changes, {sum(seen.requests.values())} requests, {len(seen.lost)} lost")
+    for line in seen.lost[:20]:
+        print(f"  {line}")
+    return 1 if seen.lost else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

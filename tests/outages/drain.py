@@ -1,0 +1,82 @@
+"""Scaling down, and draining a node, under connections by way of each of three nodes: short ones, and some that are kept."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.conftest import Stack, eventually
+from tests.outages.sidecar import Asking
+
+PORT = 18475
+FILE = """
+services:
+  web:
+    image: busybox
+    command: /usr/bin/python3 -u /server.py
+    working_dir: /tmp
+    stop_grace_period: 20s
+    ports: ['18475:80']
+    healthcheck: {test: 'wget -q -O /dev/null http://127.0.0.1/', interval: 300ms, retries: 20}
+    volumes:
+      - %s:/server.py:ro
+      - /usr:/usr:ro
+      - /usr/lib:/lib:ro
+      - /usr/lib64:/lib64:ro
+    deploy: {replicas: %d}
+"""
+MANY, FEW = 6, 3
+
+
+@dataclass
+class Lost:
+    """Requests by kind of connection and node, and those that failed with what was done meanwhile."""
+
+    requests: Counter[str] = field(default_factory=Counter)
+    lost: list[str] = field(default_factory=list)
+    changes: int = 0
+
+
+def measured(stack: Stack, rounds: int) -> Lost:
+    """*rounds* of: scale down, scale up, drain a node, activate it."""
+    program = stack.directory / "server.py"
+    shutil.copy(Path(__file__).with_name("server.py"), program)
+    stack.up(FILE % (program, MANY))
+    urls = [f"http://10.99.0.{n}:{PORT}/" for n in (1, 2, 3)]
+    asking = {how: Asking(stack, "outside", how, urls) for how in ("short", "keep")}
+    done: list[tuple[float, str]] = []
+    try:
+        for one in asking.values():
+            one.answered()
+        for number in range(rounds):
+            node = f"n{number % 2 + 2}"
+            for words in (
+                ("scale", "-p", stack.name, f"web={FEW}"),
+                ("scale", "-p", stack.name, f"web={MANY}"),
+                ("node", "drain", node),
+                ("node", "activate", node),
+            ):
+                done.append((time.time(), " ".join(words[:1] + words[-1:])))
+                stack.pystack(*(("-f", str(stack.file)) if words[0] == "scale" else ()), *words)
+                for one in asking.values():
+                    one.answered()
+            eventually(lambda: _running(stack))
+    finally:
+        for one in asking.values():
+            one.stop()
+    out = Lost(changes=len(done))
+    for how, one in asking.items():
+        for row in one.rows:
+            out.requests[f"{how} {row['url']}"] += 1
+            if row["problem"]:
+                begun = row["begun"]
+                what = next((name for when, name in reversed(done) if when <= begun), "before")
+                out.lost.append(f"{how} {row['url']} {begun:.2f}, during {what}: {row['problem']}")
+    return out
+
+
+def _running(stack: Stack) -> None:
+    assert {row["state"] for row in stack.ps().values()} == {"running"}
