@@ -38,6 +38,8 @@ class Lost:
     requests: Counter[str] = field(default_factory=Counter)
     lost: list[str] = field(default_factory=list)
     changes: int = 0
+    by_change: dict[str, list[float]] = field(default_factory=dict)
+    """Of each change in which some were lost: how long after it began they did, in seconds."""
 
 
 def measured(stack: Stack, rounds: int) -> Lost:
@@ -73,8 +75,11 @@ def measured(stack: Stack, rounds: int) -> Lost:
             out.requests[f"{how} {row['url']}"] += 1
             if row["problem"]:
                 begun = row["begun"]
-                what = next((name for when, name in reversed(done) if when <= begun), "before")
-                out.lost.append(f"{how} {row['url']} {begun:.2f}, during {what}: {row['problem']}")
+                when, what = next((one for one in reversed(done) if one[0] <= begun), (begun, "before"))
+                out.lost.append(f"{how} {row['url']}, {begun - when:.2f} s after {what} began: {row['problem']}")
+                out.by_change.setdefault(f"{what} {done.index((when, what)) if (when, what) in done else ''}", []).append(
+                    begun - when
+                )
     return out
 
 
