@@ -10,6 +10,8 @@ from pathlib import Path
 from agent.errors import BadRequestError
 from agent.trees.removal import remove_tree
 from agent.trees.tree import Tree
+from netplugins.linux.syscalls import check, libc
+from netplugins.linux.uapi import AT_FDCWD, RENAME_EXCHANGE
 
 __all__ = ["make_in_root", "read_in_root", "remove_tree", "resolve_in_root", "used", "write_atomically"]
 
@@ -89,3 +91,9 @@ def used(path: Path) -> int:
                 seen.add((status.st_dev, status.st_ino))
                 total += status.st_blocks * 512
     return total
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Each of two paths becomes the other, at one moment. Raises OSError. Source: rename(2), RENAME_EXCHANGE."""
+    names = (os.fsencode(path) for path in (one, other))
+    check(libc.renameat2(AT_FDCWD, next(names), AT_FDCWD, next(names), RENAME_EXCHANGE), "renameat2")

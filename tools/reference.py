@@ -89,6 +89,7 @@ CHECKS = {
     "neighbour": ("far containers' MAC addresses are known", "`doctor --repair`"),
     "route": ("a route of ours is there", "`doctor --repair`"),
     "tunnel": ("an encrypted network's WireGuard device has its keys and peers", "`doctor --repair`"),
+    "backup": ("the last backup of a volume, and its trial, went well", "see its words, then `pystack volume backup VOLUME`"),
     "clock": ("a node's clock is far from the server's", "`timedatectl set-ntp true` there"),
     "dns": ("a container's resolver answers, or does not", "`doctor --repair` starts it again"),
     "firewall": (

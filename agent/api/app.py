@@ -14,6 +14,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from agent.api import (
     audit,
+    backup,
     build_contexts,
     container_http,
     dial,
@@ -119,6 +120,7 @@ OURS = (
     dial,
     doctor,
     volume_migration,
+    backup,
     manifest_source,
     membership,
     metrics,

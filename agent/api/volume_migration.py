@@ -9,7 +9,7 @@ from aiohttp import web
 
 from agent.api.app_keys import ENGINE, flag, given
 from agent.contract.printable import quoted
-from agent.errors import NotFoundError
+from agent.errors import ConflictError, NotFoundError
 from agent.volumes.volumes import VolumeRecord
 
 routes = web.RouteTableDef()
@@ -53,11 +53,16 @@ async def record(request: web.Request) -> web.Response:
 
 @routes.post("/pystack/volumes/{name}/commit")
 async def commit(request: web.Request) -> web.Response:
-    """Make the data that has arrived the volume, with the description in the body."""
+    """Make the data that has arrived the volume, with the description in the body; with *replace* in place of what is there."""
     moving, record = request.app[ENGINE].moving, await given(request, VolumeRecord)
     if "/" in record.name or not os.path.isdir(moving.incoming(record.name)):  # also where no file can be called so
         raise NotFoundError(f"nothing has come of a volume {quoted(record.name)}")
-    moving.commit(record)
+    replace = flag(request, "replace")
+    engine = request.app[ENGINE]
+    using = [n for n in engine.containers.users_of_volume(record.name) if engine.containers.find(n).running] if replace else []
+    if using:
+        raise ConflictError(f"volume {record.name} is in use by {', '.join(using)}: stop that first")
+    moving.commit(record, replace=replace)
     return web.Response(status=204)
 
 

@@ -29,6 +29,7 @@ from agent.errors import AgentError, ConflictError, NotModifiedError, user_messa
 from agent.images.sizes import Sizes
 from agent.paths import Paths
 from agent.settings import Settings
+from agent.volumes.backup import VolumeBackups
 from agent.volumes.migration import VolumeMigration
 
 MONITOR_EXIT_TIMEOUT_S = 5.0
@@ -53,6 +54,12 @@ class Engine:
         self.volumes, self.networks = context.volumes, context.networks
         self.sizes = Sizes(self.images)
         self.moving = VolumeMigration(self.volumes, paths.run)
+        self.backups = VolumeBackups(
+            self.moving,
+            paths.root / "backup",
+            lambda name: stopping.pause(context, context.containers.find(name)),
+            lambda name: stopping.resume(context, context.containers.find(name)),
+        )
         self.builder = Builder(context)
         self.committed: dict[str, Record] = {}
         """Images that were made of containers since this agent runs, by ID, with the container."""

@@ -41,6 +41,7 @@ async def recover(engine: Engine) -> None:
         await engine.networks.sync()
     except AgentError as error:  # running containers go on; the next start or change reports it
         log.warning("networks: %s", error)
+    await engine.backups.recover()
 
 
 async def _load_records(engine: Engine) -> None:

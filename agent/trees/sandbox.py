@@ -246,9 +246,11 @@ def become(user: int) -> None:
     os.setresuid(user, user, user)
 
 
-def leave_namespaces() -> None:
-    """Mounts, IPC, host name and network of this process are its own from now on. Source: unshare(2)."""
-    check(libc.unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET), "unshare")
+def leave_namespaces(*, network: bool = False) -> None:
+    """Mounts, IPC, host name and, but with *network*, the network of this process are its own from now on.
+    Source: unshare(2)."""
+    own_network = 0 if network else CLONE_NEWNET
+    check(libc.unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | own_network), "unshare")
 
 
 def drop_capabilities(keep: Sequence[str]) -> None:

@@ -10,45 +10,60 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NoReturn
 
 from agent.trees import sandbox
 
 PROGRAMS = ("/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache")
+ABROAD = ("/etc/resolv.conf", "/etc/hosts", "/etc/ssl/certs")
+"""What a program needs to find a server, and to know it."""
+FILES = ("etc/ld.so.cache", "etc/resolv.conf", "etc/hosts")
+"""Those of both that are no directories."""
+ROOM = "1m"
+"""For files that are made in the root."""
 RIGHTS = (*sandbox.OWNERS, "MKNOD")
+READ_RIGHTS = sandbox.READER
 TAR_RIGHTS = (*RIGHTS, "SYS_ADMIN")
 """No other right reads and writes attributes called trusted.*, which an engine inside a container leaves in its volume."""
 
 
-def enter(places: Mapping[str, str], files: Mapping[str, bytes], rights: Sequence[str]) -> None:
-    """Leave all of the host but its programs, and the directories *places* (name in the new root → path), which are writable;
-    *files* are made beside them. Ends in /volume. Raises OSError."""
+def enter(
+    places: Mapping[str, str],
+    files: Mapping[str, bytes],
+    rights: Sequence[str],
+    *,
+    read_only: Collection[str] = (),
+    network: bool = False,
+) -> None:
+    """Leave all of the host but its programs, and the directories *places* (name in the new root → path), which are writable
+    but for those of *read_only*; *files* are made beside them, for their owner alone. With *network*, the host's network stays,
+    and names can be asked for. Ends in /volume. Raises OSError."""
     held: dict[str, int | str] = {}
     library = sandbox.load_seccomp()
-    sandbox.leave_namespaces()
+    sandbox.leave_namespaces(network=network)
     for name, path in places.items():
-        held[name] = _clone(path, read_only=False, programs=False)
-    for path in PROGRAMS:
-        if os.path.islink(path):
+        held[name] = _clone(path, read_only=name in read_only, programs=False)
+    for path in (*PROGRAMS, *(ABROAD if network else ())):
+        if os.path.islink(path) and path in PROGRAMS:
             held[path] = os.readlink(path)
         elif os.path.exists(path):
-            held[path] = _clone(path, read_only=True, programs=True)
+            held[path] = _clone(path, read_only=True, programs=path in PROGRAMS)
     null = _clone("/dev/null", read_only=False, programs=False, devices=True)
-    sandbox.enter_empty_root(size="64k", files=64)
-    for folder in ("etc", "dev"):
-        os.mkdir(f"/{folder}", 0o755)
+    sandbox.enter_empty_root(size=ROOM, files=64)
+    for folder in ("etc", "etc/ssl", "dev", *dict.fromkeys(os.path.dirname(name) for name in files)):
+        os.makedirs(f"/{folder}", 0o755, exist_ok=True)
     for path, tree in held.items():
         name = path.strip("/")
         if isinstance(tree, str):
             os.symlink(tree, f"/{name}")
         else:
-            sandbox.attach(tree, name, directory=name != "etc/ld.so.cache")
+            sandbox.attach(tree, name, directory=name not in FILES)
     sandbox.attach(null, "dev/null", directory=False)
     for name, data in files.items():
-        with open(f"/{name}", "wb") as file:
+        with open(os.open(f"/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
             file.write(data)
-    sandbox.seal_root(size="64k", files=64)
+    sandbox.seal_root(size=ROOM, files=64)
     os.chdir("/volume")
     sandbox.drop_capabilities(rights)
     sandbox.refuse_calls(library, sandbox.POWERS)

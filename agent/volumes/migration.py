@@ -128,13 +128,14 @@ class VolumeMigration:
         seen = self._seen.setdefault(data, {})
         return await asyncio.to_thread(_tree_checksum, data, seen)
 
-    def commit(self, record: VolumeRecord) -> None:
-        """Make the data that has arrived the volume."""
-        if record.name in self.volumes.all:
+    def commit(self, record: VolumeRecord, *, replace: bool = False) -> None:
+        """Make the data that has arrived the volume; with *replace* in place of one that is there."""
+        there = record.name in self.volumes.all
+        if there and not replace:
             raise ConflictError(f"there is a volume {record.name} on this node already")
         failpoint("move.commit")
         self._seen.pop(self.incoming(record.name) / "_data", None)
-        self.volumes.adopt(self.incoming(record.name), record)
+        self.volumes.adopt(self.incoming(record.name), record, replace=there)
 
     async def discard(self, name: str) -> None:
         """Abort the migration: delete data that has arrived; the volume itself stays."""

@@ -161,11 +161,18 @@ class Volumes:
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "pystack", "-f", str(private)], check=True)
         return " ".join(public.read_text().split()[:2])
 
-    def adopt(self, arrived: Path, record: VolumeRecord) -> None:
-        """The folder *arrived*, of this same file system, becomes a volume."""
+    def adopt(self, arrived: Path, record: VolumeRecord, *, replace: bool = False) -> None:
+        """The folder *arrived*, of this same file system, becomes a volume; with *replace* in place of the one that is there,
+        whose data are deleted. At no moment there is none, or a part of one."""
         files.write_atomically(arrived / "volume.json", msgspec.json.encode(record))
-        arrived.rename(self.root / record.name)
+        if replace:
+            files.exchange(arrived, self.root / record.name)
+        else:
+            arrived.rename(self.root / record.name)
         self.all[record.name] = record
+        if replace:
+            failpoint("backup.exchanged")
+            files.remove_tree(arrived)
 
     def release(self, users: Callable[[str], list[str]]) -> None:
         """Unmount volumes that no container uses; *users* returns those of a volume."""

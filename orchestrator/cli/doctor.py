@@ -39,12 +39,12 @@ def doctor(repair: bool, everything: bool, bare: bool, targets: tuple[str, ...],
     wrong = [r for r in rows if not r["ok"]]
     if show_document(rows, shape):
         sys.exit(1 if wrong else 0)
-    mended = [r for r in rows if r["repaired"]]
-    for row in [*wrong, *(rows[len(wrong) :] if everything else mended)]:
+    told = [r for r in rows if r["ok"] and (r["repaired"] or r["fix"])]
+    for row in [*wrong, *(rows[len(wrong) :] if everything else told)]:
         click.secho(
             f"{'✓' if row['ok'] else '✗'} {row['check']}: {row['target']}: {row['detail']}", fg="green" if row["ok"] else "red"
         )
-        if row["fix"] and not row["ok"]:
+        if row["fix"]:
             click.echo(f"    {row['fix']}")
     click.echo(f"{len(rows) - len(wrong)} checks are well" + (f", {len(wrong)} are not" if wrong else ""))
     sys.exit(1 if wrong else 0)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from orchestrator.cli.backups import volume_backup, volume_restore, volume_snapshots, volume_verify
 from orchestrator.cli.client import Client
 from orchestrator.cli.options import format_option
 from orchestrator.errors import PystackError, RefusedError
@@ -76,6 +77,10 @@ def network_rm(names: tuple[str, ...]) -> None:
 @click.group()
 def volume() -> None:
     """Volumes of all nodes."""
+
+
+for command in (volume_backup, volume_snapshots, volume_restore, volume_verify):
+    volume.add_command(command)
 
 
 def _nodes(client: Client) -> list[tuple[str, Client]]:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, assert_never
 import click
 
 from orchestrator.cli.options import global_option
+from orchestrator.stackfile.units import show_bytes
 
 if TYPE_CHECKING:
     from orchestrator.cli.compose_progress import Words
-    from orchestrator.server.events import Event, Failure, PullEvent, TaskEvent
+    from orchestrator.server.events import Event, Failure, PullEvent, TaskEvent, VolumeEvent, WorkEvent
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x9b]")
 """What a terminal takes for an order; it may come from an image or a container."""
@@ -80,13 +81,7 @@ def show_document(document: Mapping[str, Any] | Sequence[Mapping[str, Any]], sha
     return True
 
 
-def bytes_text(count: float) -> str:
-    """*count* bytes in B, kB, MB or GB, in steps of 1,000."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    raise AssertionError
+bytes_text = show_bytes
 
 
 def binary_text(count: float) -> str:
@@ -142,8 +137,8 @@ class Progress:
                 click.echo(f"move {tasks} from {event.source} to {event.target}: {event.reason}", err=True)
             case events.ShipEvent():
                 click.echo(f"ship image {event.image} from {event.source} to {event.target}", err=True)
-            case events.VolumeEvent():
-                click.echo(f"volume {event.volume} from {event.source} to {event.target}: {event.message}", err=True)
+            case events.VolumeEvent() | events.WorkEvent():
+                click.echo(_work_text(event), err=True)
             case events.WarningEvent():
                 click.echo(f"warning: {CONTROL.sub('', event.message)}", err=True)
             case events.DoneEvent() | events.ErrorEvent():
@@ -192,6 +187,14 @@ class Progress:
         if self._open:
             sys.stderr.write("\r\033[K")
             self._open = False
+
+
+def _work_text(event: VolumeEvent | WorkEvent) -> str:
+    from orchestrator.server import events
+
+    if isinstance(event, events.VolumeEvent):
+        return f"volume {event.volume} from {event.source} to {event.target}: {event.message}"
+    return f"{event.work}{f' on {event.node}' if event.node else ''}: {event.message}"
 
 
 def failures(found: Sequence[Failure]) -> None:

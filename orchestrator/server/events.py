@@ -101,6 +101,14 @@ class VolumeEvent(WireStruct, frozen=True, kw_only=True, tag_field="event", tag=
     message: str
 
 
+class WorkEvent(WireStruct, frozen=True, kw_only=True, tag_field="event", tag="work"):
+    """Something was done on *node* that is no task's: a backup of a volume, say."""
+
+    work: str
+    node: str = ""
+    message: str
+
+
 class DoneEvent(WireStruct, frozen=True, kw_only=True, tag_field="event", tag="done"):
     """The work ended. It succeeded if *failures* is empty."""
 
@@ -113,7 +121,9 @@ class ErrorEvent(WireStruct, frozen=True, kw_only=True, tag_field="event", tag="
     message: str
 
 
-Event = StepEvent | TaskEvent | WarningEvent | PullEvent | ShipEvent | MoveEvent | VolumeEvent | DoneEvent | ErrorEvent
+Event = (
+    StepEvent | TaskEvent | WarningEvent | PullEvent | ShipEvent | MoveEvent | VolumeEvent | WorkEvent | DoneEvent | ErrorEvent
+)
 EVENTS: tuple[type[msgspec.Struct], ...] = Event.__args__
 Emit = Callable[[Event], None]
 """Takes the events of one request, in order."""

@@ -15,6 +15,9 @@ from orchestrator.server.access.book import AccessBook
 from orchestrator.server.access.log import AuditLog
 from orchestrator.server.access.sessions import Sessions, Throttle
 from orchestrator.server.autoscaler import Autoscaler
+from orchestrator.server.backups.restore import VolumeRestorer
+from orchestrator.server.backups.runner import BackupRunner
+from orchestrator.server.backups.sources import BackupSources
 from orchestrator.server.checked_store import CheckedStore
 from orchestrator.server.cluster import Cluster
 from orchestrator.server.contents import Contents
@@ -81,6 +84,9 @@ class ControlPlane:
         self.executor = PlanExecutor(self.dispatcher, self.planner, self.contents, self.images, waiter, hooks)
         self.rollouts = RolloutManager(self.state, self.contents, self.executor)
         self.migrator = VolumeMigrator(self.dispatcher, self.executor, self.inputs)
+        self.backup_sources = BackupSources(self.dispatcher, self.contents)
+        self.backups = self.jobs.other = BackupRunner(self.backup_sources, self.jobs)
+        self.restorer = VolumeRestorer(self.dispatcher, self.executor, self.backup_sources)
         self.autoscaler = Autoscaler(self.dispatcher, self.executor)
         self.rollouts.scaled_by_hand = self._scaled_by_hand
         self.loaded = False
@@ -136,6 +142,7 @@ class ControlPlane:
         """Stop the loops, and close the connections and the store."""
         for task in self._loops:
             task.cancel()
+        await self.backups.close()
         await self.rollouts.close()
         await self.dispatcher.close()
         await self.cluster.close()

@@ -15,6 +15,7 @@ import msgspec
 from agent.contract.container import Attachment, Mount
 from agent.contract.volume import VOLUME_DRIVERS
 from orchestrator.stackfile import bandwidth, consistency, ingress, lock, naming, policy, service, sources, validate
+from orchestrator.stackfile.backup_key import check_backups
 from orchestrator.stackfile.graph import check_dependencies
 from orchestrator.stackfile.load_context import LoadContext
 from orchestrator.stackfile.marked_document import MarkedDocument, Path_
@@ -95,9 +96,11 @@ def load(options: Options, environment: Mapping[str, str]) -> Loaded:
     models = models_of(reading, services)
     granted = {("secret" if f.secret else "config", f.source) for s in services for f in s.container.files}
     granted |= {("secret", key) for s in services for rule in s.ingress for key in rule.secrets}
+    granted |= {("secret", key) for v in volumes if v.backup for key in v.backup.secrets}
     contents = contents_of(reading, merged.value, granted)
     policy_of = policy.read(reading, merged.value)
     ingress.check_secrets(reading, services, contents)
+    check_backups(reading, services, volumes, contents)
     warnings, differences = (tuple(sorted(found, key=lambda p: p.where)) for found in (reading.warnings, reading.differences))
     if reading.problems:
         raise StackFileError(reading.problems, warnings, differences)

@@ -11,7 +11,7 @@ from agent.contract.trust import ImagePolicy, Locked
 from agent.contract.volume import is_shared
 from agent.contract.wire import WireStruct
 from orchestrator.stackfile.fence import Fence
-from orchestrator.stackfile.workloads import JOBS, Hooks, Job, Scale, Schedule, StagedUpdate
+from orchestrator.stackfile.workloads import JOBS, Backup, Hooks, Job, Scale, Schedule, StagedUpdate
 
 
 class Dependency(WireStruct, frozen=True, kw_only=True):
@@ -280,6 +280,7 @@ class StackVolume(WireStruct, frozen=True, kw_only=True):
     follow: bool = False
     external: bool = False
     where: str = ""
+    backup: Backup | None = None
 
     @property
     def shared(self) -> bool:

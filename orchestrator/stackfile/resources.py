@@ -10,6 +10,7 @@ from typing import Any
 from agent.contract.network import Subnet, is_encrypted
 from agent.contract.volume import VOLUME_DRIVERS, volume_driver
 from orchestrator.stackfile import bandwidth, field_readers, merge
+from orchestrator.stackfile.backup_key import x_backup
 from orchestrator.stackfile.load_context import LoadContext
 from orchestrator.stackfile.marked_document import Path_
 from orchestrator.stackfile.model import StackContent, StackNetwork, StackVolume
@@ -162,6 +163,7 @@ def volumes_of(reading: LoadContext, document: dict[str, Any]) -> dict[str, Stac
             options=_pairs(body.get("driver_opts")),
             labels=_pairs(body.get("labels")),
             where=str(reading.mark(path)),
+            backup=x_backup(reading, body["x-backup"], (*path, "x-backup")) if "x-backup" in body else None,
         )
     return out
 

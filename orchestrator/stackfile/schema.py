@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from agent.contract.backup import KEEP
 from agent.contract.options import OPTIONS, Kind, Option
 
 Schema = dict[str, Any]
@@ -918,6 +919,32 @@ NETWORK = record(
     },
     empty=True,
 )
+BACKUP_COMMAND = record(
+    {"service": key(TEXT, "In a task of which service; the only one that mounts it if not said."), **HOOK}, "command"
+)
+BACKUP = record(
+    {
+        "to": key(TEXT, "Where: a folder of the node, sftp:USER@HOST:/PATH, s3:https://HOST/BUCKET, rclone:REMOTE:PATH."),
+        "password": key(TEXT, "The key of a secret, with which backups are encrypted."),
+        "credentials": key(TEXT, "The key of a secret with variables, a NAME=VALUE a line, such as AWS_ACCESS_KEY_ID."),
+        "ssh_key": key(TEXT, "The key of a secret: the private key for an sftp server."),
+        "known_hosts": key(TEXT, "The key of a secret: the sftp server's line of known_hosts."),
+        "rclone": key(TEXT, "The key of a secret: rclone's configuration."),
+        "cron": key(TEXT, "When, as in x-schedule: @daily. `never` leaves it to `pystack volume backup`."),
+        "timezone": key(TEXT, "By whose clock; UTC if not said."),
+        "keep": key(
+            record({rule: key(WHOLE, f"So many of the {rule} ones.") for rule in KEEP}),
+            "What stays: 7 daily, 4 weekly and 12 monthly ones.",
+        ),
+        "before": key(BACKUP_COMMAND, "What is run before it is read; a failure is one of the backup."),
+        "after": key(BACKUP_COMMAND, "What is run after, whatever came of it."),
+        "pause": key(FLAG, "Those who use it stand still while it is read."),
+        "verify": key(TEXT, "When the newest one is brought back to the side and compared: @monthly, or never."),
+        "history": key(WHOLE, "How many of the last runs are remembered: 10."),
+    },
+    "to",
+    "password",
+)
 VOLUME = record(
     {
         "name": key(TEXT, "What it is called; STACK_KEY if not said."),
@@ -926,6 +953,7 @@ VOLUME = record(
         "external": key(EXTERNAL, "It is there already."),
         "labels": key(PAIRS, "Its labels."),
         "x-volume": key(record({"follow": key(FLAG, "Its data goes along where its users go.")}), "What becomes of its data."),
+        "x-backup": key(BACKUP, "Its content is kept elsewhere too."),
     },
     empty=True,
 )

@@ -24,6 +24,15 @@ def parse_bytes(value: object) -> int:
     return int(float(match[1]) * (1 << _SHIFT[match[2].lower()[:1]]))
 
 
+def show_bytes(count: float) -> str:
+    """*count* bytes in B, kB, MB or GB, in steps of 1,000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError
+
+
 def show_duration(seconds: float) -> str:
     """As Go writes it: 1m30s, 1h0m0s, 500ms."""
     if 0 < abs(seconds) < 1:

@@ -17,6 +17,7 @@ from orchestrator.stackfile.field_readers import (
     read_hook,
     scalar,
 )
+from orchestrator.stackfile.load_context import LoadContext
 from orchestrator.stackfile.marked_document import Path_
 from orchestrator.stackfile.workloads import (
     JOBS,
@@ -62,21 +63,10 @@ def x_job(draft: ServiceContext, value: Any, path: Path_) -> Fields:
 
 def x_schedule(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     """Read services.*.x-schedule. Its `cron` must be a line that fires, its `timezone` one that the machine knows."""
-    from orchestrator.stackfile.cron import CronError, first_after, parse_zone  # for the few files that have one
-
     body = draft.reading.mapping({"cron": value} if isinstance(value, str) else value, path)
     fields: Fields = {"cron": " ".join(scalar(body.get("cron")).split()), "timezone": scalar(body.get("timezone", "UTC"))}
     at = path if isinstance(value, str) else (*path, "cron")
-    try:
-        zone = parse_zone(fields["timezone"])
-    except CronError as error:
-        draft.problem((*path, "timezone"), str(error), error.fix)
-        zone = datetime.UTC
-    try:
-        if first_after(fields["cron"], zone, NEVER_BEFORE) is None:
-            draft.problem(at, f"{fields['cron']!r} never fires", "`30 2 * * *` is each day at half past two")
-    except CronError as error:
-        draft.problem(at, str(error), error.fix)
+    check_times(draft.reading, fields["cron"], fields["timezone"], at, (*path, "timezone"))
     for key, row in (("deadline", duration("deadline_s")), ("history", integer("history", 1, 1000))):
         if key in body:
             fields |= row(draft, body[key], (*path, key))
@@ -85,6 +75,22 @@ def x_schedule(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     if mode not in JOBS:
         draft.reading.check(path, f"deploy.mode {mode} runs all the time", "leave deploy.mode out, or write replicated-job")
     return {"schedule": Schedule(**fields)}
+
+
+def check_times(reading: LoadContext, line: str, timezone: str, at: Path_, zone_at: Path_) -> None:
+    """The cron *line*, which stands at *at*, fires, and there is a zone *timezone*; otherwise they are problems."""
+    from orchestrator.stackfile.cron import CronError, first_after, parse_zone  # for the few files that have one
+
+    try:
+        zone = parse_zone(timezone)
+    except CronError as error:
+        reading.problem(zone_at, str(error), error.fix)
+        zone = datetime.UTC
+    try:
+        if first_after(line, zone, NEVER_BEFORE) is None:
+            reading.problem(at, f"{line!r} never fires", "`30 2 * * *` is each day at half past two")
+    except CronError as error:
+        reading.problem(at, str(error), error.fix)
 
 
 def x_hooks(draft: ServiceContext, value: Any, path: Path_) -> Fields:

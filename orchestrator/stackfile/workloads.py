@@ -36,6 +36,40 @@ class Schedule(WireStruct, frozen=True, kw_only=True):
     history: int = 10
 
 
+class BackupCommand(WireStruct, frozen=True, kw_only=True):
+    """What runs in a task of *service* before a volume is read, or after."""
+
+    service: str
+    hook: Hook
+
+
+class Backup(WireStruct, frozen=True, kw_only=True):
+    """`x-backup` of a volume: at the times of *schedule* its content goes to the repository *place* (in restic's words), and a
+    backup is brought back to the side, and compared, at those of *verify*; None is never. *keep* are rules of what stays.
+
+    *password*, *credentials*, *ssh_key*, *known_hosts* and *rclone* are keys of secrets. With *pause* those who use the volume
+    stand still while it is read. *where* is its place in the file."""
+
+    place: str
+    password: str
+    credentials: str = ""
+    ssh_key: str = ""
+    known_hosts: str = ""
+    rclone: str = ""
+    schedule: Schedule | None = None
+    verify: Schedule | None = None
+    keep: tuple[tuple[str, int], ...] = ()
+    before: BackupCommand | None = None
+    after: BackupCommand | None = None
+    pause: bool = False
+    where: str = ""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The keys of the secrets that it names."""
+        return tuple(s for s in (self.password, self.credentials, self.ssh_key, self.known_hosts, self.rclone) if s)
+
+
 class DeployHook(WireStruct, frozen=True, kw_only=True):
     """A command in a container of the service's own, in *image* or in the service's; it fails after *deadline_s*, 0 is
     never."""

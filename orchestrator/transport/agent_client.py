@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from agent.contract.container import Hook
 from agent.contract.manifest import Delta, Manifest
 from agent.contract.network import HEARTBEAT
 from agent.contract.status import TaskStatus
@@ -173,14 +174,28 @@ class AgentClient:
                     return []
         except (aiohttp.ClientError, OSError, UnreachableError):
             return []
-        out, at = b"", 0
-        if "raw" in reply.content_type:
-            out = raw
-        while out != raw and at + 8 <= len(raw):
-            length = int.from_bytes(raw[at + 4 : at + 8], "big")
-            out += raw[at + 8 : at + 8 + length]
-            at += 8 + length
-        return out.decode(errors="replace").splitlines()[-lines:]
+        return (raw if "raw" in reply.content_type else _payload(raw)).decode(errors="replace").splitlines()[-lines:]
+
+    async def execute(self, container: str, hook: Hook) -> tuple[int, list[str]]:
+        """Run *hook* in a running container. Returns its exit code, and what it said. Raises RefusedError, UnreachableError."""
+        made = await self.call(
+            "POST",
+            f"/containers/{container}/exec",
+            json={
+                "Cmd": list(hook.command),
+                "AttachStdout": True,
+                "AttachStderr": True,
+                "User": hook.user,
+                "Privileged": hook.privileged,
+                "WorkingDir": hook.working_dir,
+                "Env": [f"{name}={value}" for name, value in hook.environment],
+            },
+        )
+        path = f"/exec/{made['Id']}"
+        async with self.alive(), self.session().post(f"http://node{path}/start", json={}) as reply:
+            raw = await reply.read()
+        ended = await self.call("GET", f"{path}/json")
+        return int(ended["ExitCode"] or 0), _payload(raw).decode(errors="replace").splitlines()
 
     async def close(self) -> None:
         """Close its connections."""
@@ -189,3 +204,13 @@ class AgentClient:
         if self._session:
             await self._session.close()
             await asyncio.sleep(0)
+
+
+def _payload(raw: bytes) -> bytes:
+    """What both streams of a container said, without the heads of the frames. Source: Docker Engine API, ContainerAttach."""
+    out, at = b"", 0
+    while at + 8 <= len(raw):
+        length = int.from_bytes(raw[at + 4 : at + 8], "big")
+        out += raw[at + 8 : at + 8 + length]
+        at += 8 + length
+    return out

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.kernel
 AGENT = Path(__file__).resolve().parents[2] / "agent"
 POINTS = sorted({name for path in AGENT.rglob("*.py") for name in re.findall(r'failpoint\("([a-z.]+)"\)', path.read_text())})
 IMAGE = [n for n in POINTS if n.startswith(("image.", "layer."))]
-ELSEWHERE = ("move.", "volume.mount", "build.")  # test_volumes.py, test_build_crash.py
+ELSEWHERE = ("move.", "volume.mount", "build.", "backup.")  # test_volumes.py, test_build_crash.py, test_backup.py
 STACK = (
     "services:\n"
     "  a: {image: busybox, command: httpd -f -p 80 -h /var/www, ports: ['8085:80'], volumes: ['data:/srv'],\n"

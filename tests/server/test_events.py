@@ -28,6 +28,7 @@ from orchestrator.server.events import (
     TaskEvent,
     VolumeEvent,
     WarningEvent,
+    WorkEvent,
 )
 from orchestrator.server.openapi import document
 
@@ -79,6 +80,10 @@ SAMPLES: Sequence[tuple[Event, dict[str, Any]]] = [
             "event": "done",
             "failures": [{"task": "web-a-1", "where": "s.yml:2:3", "reason": "exited with 1", "exit_code": 1, "log": ["no"]}],
         },
+    ),
+    (
+        WorkEvent(work="data@backup of web", node="n1", message="snapshot 1a2b3c4d"),
+        {"event": "work", "work": "data@backup of web", "node": "n1", "message": "snapshot 1a2b3c4d"},
     ),
     (ErrorEvent(message="there is no stack web"), {"event": "error", "message": "there is no stack web"}),
 ]

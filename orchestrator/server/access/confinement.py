@@ -43,6 +43,8 @@ def _of_parts(stack: Stack, caller: Caller) -> Iterator[str]:
             yield f"{volume.where}: volume {volume.name}: it is not of your stacks"
         if not volume.external and (volume.driver not in ("", "local") or volume.options):
             yield f"{volume.where}: volume {volume.name}: a driver or options, which can mount anything of the node"
+        if volume.backup:
+            yield f"{volume.backup.where}: volume {volume.name}: x-backup runs on the node, with its folders and its network"
     for content in stack.contents:
         if content.external and not _is_own(content.name, stack, caller):
             yield f"{content.kind} {content.name}: it is not of your stacks"

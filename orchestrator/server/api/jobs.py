@@ -14,11 +14,10 @@ from orchestrator.planning.schedules import ScheduleState, next_time
 from orchestrator.server.api.guard import sees
 from orchestrator.server.api.responses import PLANE, json_response
 from orchestrator.server.api.stream import stream
-from orchestrator.server.events import Emit, Failure, TaskEvent
+from orchestrator.server.events import Emit, Failure, TaskEvent, WorkEvent
 from orchestrator.server.jobs.records import JobRun, RunTask, stamp
-from orchestrator.server.jobs.starter import kept
 from orchestrator.server.plane import ControlPlane
-from orchestrator.stackfile.model import Service
+from orchestrator.stackfile.workloads import Schedule
 
 
 class RunTaskRow(TypedDict):
@@ -92,7 +91,7 @@ async def list_runs(request: web.Request) -> web.Response:
     """The runs of a stack's jobs, schedules and hooks that are remembered, the oldest first; with `service=` of one alone."""
     plane, stack = request.app[PLANE], request.match_info["stack"]
     service = request.query.get("service", "")
-    if service:
+    if service and (stack, service) not in plane.backups.owners():
         plane.state.get_service(stack, service)
     return json_response([_run_row(r) for r in plane.jobs.book.of_stack(stack) if service in ("", r.service)])
 
@@ -101,53 +100,48 @@ async def list_schedules(request: web.Request) -> web.Response:
     """All services with a schedule; with `stack=` those of one stack."""
     plane, only = request.app[PLANE], request.query.get("stack", "")
     rows = [
-        _schedule_row(plane, name, service)
-        for name, record in sorted(plane.state.stacks.items())
-        if only in ("", name) and sees(request, name)
-        for service in record.stack.services
-        if service.schedule
+        _schedule_row(plane, stack, name, schedule)
+        for (stack, name), schedule in sorted(plane.jobs.schedules(), key=lambda pair: pair[0])
+        if only in ("", stack) and sees(request, stack)
     ]
     return json_response(rows)
 
 
-def _schedule_row(plane: ControlPlane, stack: str, service: Service) -> ScheduleRow:
-    assert service.schedule
+def _schedule_row(plane: ControlPlane, stack: str, name: str, schedule: Schedule) -> ScheduleRow:
     book = plane.jobs.book
-    state = book.schedules.get((stack, service.name))
-    ended = [r for r in book.of(stack, service.name) if not r.open]
-    at = next_time(service.schedule, state.last) if state and not state.paused else None
+    state = book.schedules.get((stack, name))
+    ended = [r for r in book.of(stack, name) if not r.open]
+    at = next_time(schedule, state.last) if state and not state.paused else None
     return ScheduleRow(
         stack=stack,
-        service=service.name,
-        cron=service.schedule.cron,
-        timezone=service.schedule.timezone,
+        service=name,
+        cron=schedule.cron,
+        timezone=schedule.timezone,
         next=stamp(at or 0.0),
         last=stamp(ended[-1].scheduled or ended[-1].begun) if ended else "",
         outcome=ended[-1].state if ended else "",
-        running=sum(r.open for r in book.of(stack, service.name)),
+        running=sum(r.open for r in book.of(stack, name)),
         paused=bool(state and state.paused),
     )
 
 
-def _scheduled(plane: ControlPlane, request: web.Request) -> tuple[str, Service]:
-    """The stack and the service that the request names. Raises RefusedError (404, 409)."""
-    stack = request.match_info["stack"]
-    service = plane.state.get_service(stack, request.match_info["service"])
-    if service.schedule is None:
-        raise RefusedError(f"service {service.name} of stack {stack} has no x-schedule", 409)
-    return stack, service
+def _scheduled(plane: ControlPlane, request: web.Request) -> tuple[str, str, Schedule]:
+    """The stack and the service, or other work, that the request names. Raises RefusedError (404, 409)."""
+    stack, name = request.match_info["stack"], request.match_info["service"]
+    return stack, name, plane.jobs.schedule_of(stack, name)
 
 
 async def run_now(request: web.Request) -> web.StreamResponse:
     """Run a service with a schedule now, beside its times; a stream of events that ends with the run."""
     plane = request.app[PLANE]
-    stack, service = _scheduled(plane, request)
-    run = plane.jobs.order(stack, service.name, "hand")
-    await plane.jobs.book.put(run, keep=kept(service), new=True)
-    return await stream(request, lambda emit: _watched(plane, run, service, emit))
+    stack, name, schedule = _scheduled(plane, request)
+    run = plane.jobs.order(stack, name, "hand")
+    await plane.jobs.book.put(run, keep=schedule.history, new=True)
+    where = next((s.where for s in plane.state.get_stack(stack).stack.services if s.name == name), name)
+    return await stream(request, lambda emit: watched(plane, run, where, emit))
 
 
-async def _watched(plane: ControlPlane, run: JobRun, service: Service, emit: Emit) -> Sequence[Failure]:
+async def watched(plane: ControlPlane, run: JobRun, where: str, emit: Emit) -> Sequence[Failure]:
     """Tell of the tasks of *run* until it has ended."""
 
     def listen(status: TaskStatus) -> None:
@@ -167,10 +161,13 @@ async def _watched(plane: ControlPlane, run: JobRun, service: Service, emit: Emi
     finally:
         plane.statuses.listeners.discard(listen)
     if ended.state == "succeeded":
+        for task in ended.tasks:
+            if "@" in run.service and task.output:  # what services say is in their logs
+                emit(WorkEvent(work=f"{run.service} of {run.stack}", node=task.node, message=task.output[-1]))
         return ()
     bad = [t for t in ended.tasks if t.reason] or [RunTask(name=f"{run.stack}-{run.service}-{run.id}")]
     return [
-        Failure(task=t.name, where=service.where, reason=t.reason or ended.reason, exit_code=t.exit_code, log=t.output[-10:])
+        Failure(task=t.name, where=where, reason=t.reason or ended.reason, exit_code=t.exit_code, log=t.output[-10:])
         for t in bad
     ]
 
@@ -178,12 +175,12 @@ async def _watched(plane: ControlPlane, run: JobRun, service: Service, emit: Emi
 async def pause_or_resume(request: web.Request) -> web.Response:
     """Let the times of a schedule pass without runs, or end that; what runs goes on."""
     plane = request.app[PLANE]
-    stack, service = _scheduled(plane, request)
+    stack, name, schedule = _scheduled(plane, request)
     paused = request.match_info["verb"] == "pause"
     book = plane.jobs.book
-    state = book.schedules.get((stack, service.name)) or ScheduleState(last=plane.jobs.now())
+    state = book.schedules.get((stack, name)) or ScheduleState(last=plane.jobs.now())
     if state.paused != paused:
         # what passed meanwhile is not made up for
         last = state.last if paused else max(state.last, plane.jobs.now())
-        await book.put_schedule(stack, service.name, msgspec.structs.replace(state, paused=paused, last=last), (), 1)
-    return json_response(_schedule_row(plane, stack, service))
+        await book.put_schedule(stack, name, msgspec.structs.replace(state, paused=paused, last=last), (), 1)
+    return json_response(_schedule_row(plane, stack, name, schedule))

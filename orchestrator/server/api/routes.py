@@ -13,6 +13,7 @@ from orchestrator.server.access.log import AuditLine
 from orchestrator.server.api import access, autoscale, contents, jobs, nodes, rollouts, stacks, system, volumes
 from orchestrator.server.api.extension import Route
 from orchestrator.server.api.responses import json_response
+from orchestrator.server.backups.restore import RestoreRequest
 from orchestrator.server.cluster import NodeUpdateRequest
 from orchestrator.server.events import Event, TaskChange
 from orchestrator.server.node_add import NodeAddRequest
@@ -39,6 +40,9 @@ ROUTES: tuple[Route, ...] = (
     ("GET", "/v1/doctor", system.doctor, None, list[system.CheckRow]),
     ("GET", "/v1/store", system.dump_store, None, None),
     ("POST", "/v1/volumes/{volume}/move", volumes.move_a_volume, volumes.MoveVolumeRequest, StreamOf(Event)),
+    ("POST", "/v1/volumes/{volume}/{verb:backup|verify}", volumes.run_backup, None, StreamOf(Event)),
+    ("GET", "/v1/volumes/{volume}/snapshots", volumes.list_snapshots, None, list[volumes.SnapshotRow]),
+    ("POST", "/v1/volumes/{volume}/restore", volumes.restore_a_volume, RestoreRequest, StreamOf(Event)),
     ("GET", "/v1/{kind:config|secret}s", contents.list_contents, None, list[contents.ContentRow]),
     ("GET", "/v1/{kind:config|secret}s/{name}", contents.get_contents, None, contents.ContentRow),
     ("PUT", "/v1/{kind:config|secret}s/{name}", contents.put_contents, None, contents.ContentRow),

@@ -11,6 +11,7 @@ from aiohttp import web
 from orchestrator import __version__
 from orchestrator.server.api.guard import sees
 from orchestrator.server.api.responses import PLANE, STOP, json_response
+from orchestrator.server.backups.health import backup_health
 from orchestrator.server.doctor import Check, diagnose
 from orchestrator.store.transfer import dump
 
@@ -82,4 +83,6 @@ async def doctor(request: web.Request) -> web.Response:
     """Checks of every layer of the networks on every node; with `repair=1`, after a repair."""
     plane = request.app[PLANE]
     checks = await diagnose(plane.cluster, plane.state.networks, repair=request.query.get("repair") == "1")
-    return json_response([_check_row(one) for one in checks])
+    for one in backup_health(plane.state, plane.backup_sources, plane.jobs.book):
+        checks.append(Check(check="backup", target=one.target, ok=one.ok, detail=one.detail, fix=one.fix))
+    return json_response([_check_row(one) for one in sorted(checks, key=lambda c: c.ok)])

@@ -7,13 +7,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Protocol
 
 import msgspec
 
 from agent.contract.status import TaskStatus
 from agent.contract.task import Task
-from orchestrator.errors import PystackError
+from orchestrator.errors import PystackError, RefusedError
 from orchestrator.planning.jobs import JobProgress, RunState, end_of, iteration, progress
 from orchestrator.planning.schedules import AHEAD_S, Due, ScheduleState, decide, next_time
 from orchestrator.server.dispatcher import Dispatcher
@@ -35,6 +36,19 @@ OUTPUT_LINES, OUTPUT_BYTES = 200, 16_384
 log = logging.getLogger(__name__)
 
 
+class OtherWork(Protocol):
+    """Work that runs at certain times, and not in tasks of its own."""
+
+    def schedules(self) -> Sequence[tuple[Owner, Schedule]]:
+        """Whose it is, and when."""
+
+    def owners(self) -> Collection[Owner]:
+        """Whose it may be, at certain times or by hand."""
+
+    def carry_out(self, run: JobRun) -> None:
+        """Begin *run*, which has not ended, unless it is going on; and write down how it ends."""
+
+
 class JobController:
     """Carries out the runs of all stacks. Tasks of a node that is silent for *lost_after_s* go elsewhere; None: never. *clock*
     gives seconds since the epoch."""
@@ -54,6 +68,7 @@ class JobController:
         self.starter = RunStarter(dispatcher, images, inputs, self.book)
         self._clock = clock
         self._lost_after_s = lost_after_s
+        self.other: OtherWork | None = None
         self._next: dict[Owner, tuple[Schedule, float, float | None]] = {}
         """The next time of each schedule, with what it was computed from."""
 
@@ -88,7 +103,7 @@ class JobController:
     def _pause(self) -> float:
         """Seconds until something is due, POLL_S at most."""
         now = self._clock()
-        times = [at for owner, schedule in self._scheduled() if (at := self._due_at(owner, schedule)) is not None]
+        times = [at for owner, schedule in self.schedules() if (at := self._due_at(owner, schedule)) is not None]
         return max(0.0, min([POLL_S, *(at - now for at in times)]))
 
     def _due_at(self, owner: Owner, schedule: Schedule) -> float | None:
@@ -104,12 +119,15 @@ class JobController:
     async def step(self) -> None:
         """Do all that can be done now."""
         now = self._clock()
-        for owner, schedule in self._scheduled():
+        for owner, schedule in self.schedules():
             if (at := self._due_at(owner, schedule)) is not None and at <= now:
                 await self._schedule(*owner, schedule, now)
         pending: dict[str, list[JobRun]] = {}
+        others = self.other.owners() if self.other else ()
         for run in self.book.open():
-            if run.state == "pending" and run.trigger in ("schedule", "hand"):  # the others are begun by those who order them
+            if self.other and (run.stack, run.service) in others:
+                self.other.carry_out(run)
+            elif run.state == "pending" and run.trigger in ("schedule", "hand"):  # the others are begun by those who order them
                 pending.setdefault(run.stack, []).append(run)
         for name, runs in pending.items():
             await self._begin(name, runs, now)
@@ -118,19 +136,28 @@ class JobController:
                 if service.is_job:
                     await self._job(record.stack, service, now)
         for run in self.book.open():
-            if run.state == "running" and run.trigger != "up":
+            if run.state == "running" and run.trigger != "up" and (run.stack, run.service) not in others:
                 await self._follow(run, now)
         await self._sweep()
 
     # --- schedules ---------------------------------------------------------------------------------------------
 
-    def _scheduled(self) -> list[tuple[Owner, Schedule]]:
-        return [
+    def schedules(self) -> list[tuple[Owner, Schedule]]:
+        """All schedules: of services, and of other work."""
+        services = [
             ((record.stack.name, service.name), service.schedule)
             for record in self._state.stacks.values()
             for service in record.stack.services
             if service.schedule
         ]
+        return [*services, *(self.other.schedules() if self.other else ())]
+
+    def schedule_of(self, stack: str, name: str) -> Schedule:
+        """The schedule of service *name*, or of other work. Raises RefusedError (404, 409)."""
+        if found := dict(self.schedules()).get((stack, name)):
+            return found
+        self._state.get_service(stack, name)
+        raise RefusedError(f"service {name} of stack {stack} has no x-schedule", 409)
 
     async def _schedule(self, stack: str, name: str, schedule: Schedule, now: float) -> None:
         """Record what is due of one schedule. One that is new begins with the present."""
@@ -146,7 +173,7 @@ class JobController:
         for run in runs:
             if run.state == "missed":
                 log.warning("%s/%s: %s: %s", stack, name, run.state, run.reason)
-                self._tell(run)
+                self.tell(run)
         for run in active if found.stop else ():
             await self.end(run, "superseded", "the next run took its place")
 
@@ -254,7 +281,7 @@ class JobController:
             await self._dispatcher.write_tasks([msgspec.structs.replace(t, desired="stopped") for t in alive])
         if state == "failed":
             log.warning("run %s of %s/%s failed: %s", run.id, run.stack, run.service, reason)
-            self._tell(ended)
+            self.tell(ended)
         if run.trigger != "up" and tasks:
             await self._dispatcher.remove_tasks([t.name for t in tasks])
 
@@ -273,7 +300,7 @@ class JobController:
             output=_last(output, OUTPUT_BYTES),
         )
 
-    def _tell(self, run: JobRun) -> None:
+    def tell(self, run: JobRun) -> None:
         """Tell those who follow events that *run* failed."""
         status = TaskStatus(task=f"{run.stack}-{run.service}-{run.id}", state="failed", error=f"run {run.state}: {run.reason}")
         for listen in list(self._statuses.listeners - {self._heard}):
@@ -289,6 +316,7 @@ class JobController:
         if gone:
             await self._dispatcher.remove_tasks(gone)
         known = {(r.stack.name, s.name) for r in self._state.stacks.values() for s in r.stack.services}
+        known |= set(self.other.owners()) if self.other else set()
         known |= {o for o in self.book.runs if self._state.lock(f"stack {o[0]}").busy or any(r.open for r in self.book.of(*o))}
         if lost := {*self.book.runs, *self.book.schedules} - known:
             await self.book.forget(sorted(lost))

@@ -1,0 +1,103 @@
+"""Backups of volumes on a real lab, with the real restic: made, tried, brought back, on another node too."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Pystack, Stack, cluster_of
+
+STACK = """
+services:
+  db:
+    image: busybox
+    command: sleep 1000
+    stop_signal: SIGKILL
+    volumes: ["data:/data"]
+volumes:
+  data:
+    x-backup:
+      to: %s
+      password: backups
+      cron: never
+      keep: {last: 2}
+      %s
+secrets:
+  backups: {environment: BACKUP_PASSWORD}
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Pystack]:
+    with cluster_of(2) as made:
+        made.environment["BACKUP_PASSWORD"] = "a long sentence"
+        yield made
+
+
+@pytest.fixture
+def stack(cluster: Pystack, tmp_path: Path) -> Iterator[Stack]:
+    made = Stack(cluster, tmp_path)
+    yield made
+    made.down()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder that every machine of the lab has: they share the host's files."""
+    made = tmp_path / "backups"
+    made.mkdir()
+    return made
+
+
+def written(stack: Stack, text: str) -> None:
+    stack.run("exec", "-T", "db", "sh", "-c", f"echo {text} > /data/file; chown 999:998 /data/file; chmod 640 /data/file")
+
+
+def content(stack: Stack) -> str:
+    return (
+        stack.run("exec", "-T", "db", "sh", "-c", "stat -c '%u:%g %a' /data/file; cat /data/file")
+        .stdout.split("\n", 1)[1]
+        .strip()
+    )
+
+
+def snapshots(stack: Stack) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = stack.pystack.json("volume", "snapshots", f"{stack.name}_data", "--format", "json")
+    return found
+
+
+def test_a_volume_is_backed_up_tried_and_brought_back(stack: Stack, place: Path) -> None:
+    volume = f"{stack.name}_data"
+    stack.up(STACK % (place, "pause: true"))
+    written(stack, "one")
+    said = stack.pystack("volume", "backup", volume).stderr
+    assert re.search(r"data@backup of .* on n\d: snapshot [0-9a-f]{8}: 1 files, 4 B, new", said)
+    written(stack, "two")
+    stack.pystack("volume", "backup", volume)
+    first, second = snapshots(stack)
+    assert b"a long sentence" not in b"".join(f.read_bytes() for f in place.rglob("*") if f.is_file())
+    assert "is whole: 1 files, 4 B" in stack.pystack("volume", "verify", volume).stderr
+
+    refused = stack.pystack("volume", "restore", volume, first["id"], check=False)
+    assert refused.returncode == 1
+    assert re.search(r"stack\.yml:3:\d+: .*db-1 uses volume .*, which cannot be replaced under it\n.*--stop", refused.stderr)
+    assert content(stack) == "two"
+    stack.pystack("volume", "restore", volume, first["id"], "--as", f"{stack.name}-old")
+    beside = json.loads(stack.pystack("volume", "inspect", f"{stack.name}-old").stdout)[0]
+    old = Path(beside["Mountpoint"]) / "file"
+    assert old.read_text() == "one\n"
+    assert (old.stat().st_uid, old.stat().st_gid, old.stat().st_mode & 0o777) == (999, 998, 0o640)
+    assert content(stack) == "two"
+    stack.pystack("volume", "restore", volume, first["id"], "--stop")
+    assert content(stack) == "one"
+
+    stack.pystack("volume", "backup", volume)  # keep: {last: 2}
+    assert snapshots(stack)[0]["id"] == second["id"]
+    history = stack.pystack.json("cron", "history", "-p", stack.name, "data@backup", "--format", "json")
+    assert [r["state"] for r in history] == ["succeeded"] * 3
+    stack.pystack("volume", "rm", f"{stack.name}-old")
