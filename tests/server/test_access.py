@@ -208,7 +208,9 @@ async def test_nobody_may_anything_and_the_socket_is_roots(sockets: Sockets) -> 
         if (method, path) == ("POST", "/v1/session"):
             continue
         asked = path.replace("{kind:config|secret}", "config").replace("{verb:stop|start|restart}", "stop")
-        asked = asked.replace("{verb:pause|resume}", "pause").replace("{verb:backup|verify}", "backup").replace("{path:.*}", "info")
+        asked = (
+            asked.replace("{verb:pause|resume}", "pause").replace("{verb:backup|verify}", "backup").replace("{path:.*}", "info")
+        )
         status, body, _ = await sockets("GET" if method == "*" else method, asked.replace("{", "").replace("}", ""))
         assert (status, "sign in" in str(body)) == (401, True), path
     assert (await sockets("GET", "/v1/stacks", token="pystack_guess"))[0] == 401
