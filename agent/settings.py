@@ -11,6 +11,7 @@ import msgspec
 import yaml
 
 from agent import rootless
+from agent.contract.notify import AuditLogSettings, NotifySettings
 from agent.contract.trust import ImagePolicy, SigningRule, parse_age
 from agent.errors import BadRequestError
 from agent.paths import Paths
@@ -171,6 +172,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     image_policy: PolicySettings = PolicySettings()
     open_to_containers: tuple[str, ...] = ()
     """Ports of nodes (`9100/tcp`) that containers of this node reach, here and on other nodes, besides published ports."""
+    notify: NotifySettings = NotifySettings()
+    audit_log: AuditLogSettings = AuditLogSettings()
     reschedule_after: str = "30s"
     """How long a node may be silent before its tasks are moved to others, where possible; `never` leaves them."""
 

@@ -29,12 +29,17 @@ from orchestrator.gitops.gitops import Gitops
 from orchestrator.ingress import api as ingress_api
 from orchestrator.ingress.controller import Ingress
 from orchestrator.metrics import api as metrics_api
+from orchestrator.notify import api as notify_api
+from orchestrator.notify.notifier import Notifier
+from orchestrator.server.access.syslog import Shipper
 from orchestrator.server.api.app import OWN_ENGINE, make_app
 from orchestrator.server.api.standby import StandbyState, make_standby_app
 from orchestrator.server.plane import ControlPlane
 from orchestrator.store.interface import Store, StoreError
 from orchestrator.store.sqlite import SqliteStore
 from orchestrator.swarm import api as swarm
+from orchestrator.ui import api as ui_api
+from orchestrator.ui.board import Board
 
 if TYPE_CHECKING:
     from orchestrator.store.etcd.address import Address
@@ -177,14 +182,11 @@ async def _lead(
         advertise=config.advertise,
         reschedule_after_s=agent.engine.settings.reschedule_after_s,
     )
-    gitops = Gitops(plane, paths.root / "gitops", paths.run / "gitops")
-    ingress = Ingress(plane)
-    extensions = [gitops_api.extension(gitops), ingress_api.extension(ingress), metrics_api.extension(ingress)]
+    beside = _Companions(plane, agent)
     try:
         await plane.start()
-        await ingress.start()
-        await gitops.start()
-        application = make_app(plane, stop, extensions, paths.control_socket)
+        await beside.start()
+        application = make_app(plane, stop, beside.extensions, paths.control_socket)
         agent.mount_into(application, OWN_ENGINE)  # requests for this node need no proxy
         runners = [
             await _listen(application, paths.control_socket, paths.web_socket),
@@ -202,11 +204,53 @@ async def _lead(
         log.warning("%s", error)
     finally:
         if state and plane.loaded:
-            state.last_plane, state.extensions, state.since = plane, extensions, time.monotonic()
+            state.last_plane, state.extensions, state.since = plane, beside.extensions, time.monotonic()
         unlink(paths.cluster_socket)
-        await ingress.close()
-        await gitops.close()
+        await beside.close()
         await plane.close()
+        beside.close_last()
+
+
+class _Companions:
+    """What a server that leads has beside its control plane, and the routes of it."""
+
+    def __init__(self, plane: ControlPlane, agent: Agent) -> None:
+        paths, settings = agent.paths, agent.engine.settings
+        self._gitops = Gitops(plane, paths.root / "gitops", paths.run / "gitops")
+        self._ingress = Ingress(plane)
+        self._board = Board(plane)
+        self._notifier = Notifier(plane, self._certificate_ends, settings.notify)
+        self._shipper = Shipper(settings.audit_log.syslog) if settings.audit_log.syslog else None
+        plane.audit.ship = self._shipper
+        self.extensions = [
+            gitops_api.extension(self._gitops),
+            ingress_api.extension(self._ingress),
+            metrics_api.extension(self._ingress),
+            notify_api.extension(self._notifier),
+            ui_api.extension(self._board, paths.run / "pasted"),
+        ]
+
+    def _certificate_ends(self) -> dict[str, float]:
+        return {host: c.not_after for host, c in self._ingress.certificates.known.items() if c.secret}
+
+    async def start(self) -> None:
+        """Begin, when the plane has. Raises StoreError."""
+        await self._ingress.start()
+        await self._gitops.start()
+        self._board.start()
+        await self._notifier.start()
+
+    async def close(self) -> None:
+        """Stop, before the plane does."""
+        self._board.close()
+        await self._notifier.close()
+        await self._ingress.close()
+        await self._gitops.close()
+
+    def close_last(self) -> None:
+        """Stop what takes the last lines of the log of changes."""
+        if self._shipper:
+            self._shipper.close()
 
 
 async def _listen(app: web.Application, *sockets: Path) -> web.AppRunner:

@@ -28,7 +28,9 @@ from orchestrator.cli.help import EXIT_STATUSES, STATES  # noqa: E402
 from orchestrator.gitops import api as gitops_api  # noqa: E402
 from orchestrator.ingress import api as ingress_api  # noqa: E402
 from orchestrator.metrics import api as metrics_api  # noqa: E402
+from orchestrator.notify import api as notify_api  # noqa: E402
 from orchestrator.server.api.routes import ROUTES  # noqa: E402
+from orchestrator.ui import api as ui_api  # noqa: E402
 
 HEAD = "<!-- written by tools/reference.py: change what it reads -->\n"
 VARIABLE = re.compile(r"\b(?:PYSTACK|COMPOSE)_[A-Z][A-Z_]*[A-Z]\b")
@@ -49,6 +51,10 @@ VARIABLES = {
     "PYSTACK_LISTEN": "`server --listen`: a tcp:// address at which the server answers over TLS.",
     "PYSTACK_WEB": "`server --web`: an https:// address for tokens and browsers.",
     "PYSTACK_TOKEN": "The client's token (`pystack token create`), for a server at https://.",
+    "PYSTACK_NOTICE_KIND": "For a command of `notify:`: what happened.",
+    "PYSTACK_NOTICE_SUBJECT": "For a command of `notify:`: to which stack, node or host.",
+    "PYSTACK_NOTICE_TEXT": "For a command of `notify:`: in words.",
+    "PYSTACK_NOTICE_ID": "For a command of `notify:`: the same for the same notice.",
     "PYSTACK_REPO": "For a GitOps status command: the repository's name.",
     "PYSTACK_COMMIT": "For a GitOps status command: the commit.",
     "PYSTACK_PHASE": "For a GitOps status command: what became of it.",
@@ -234,7 +240,14 @@ def config() -> str:
 def api() -> str:
     """The page of routes."""
     rows = []
-    for method, path, handler, asked, given in (*ROUTES, *gitops_api.ROUTES, *ingress_api.ROUTES, *metrics_api.ROUTES):
+    for method, path, handler, asked, given in (
+        *ROUTES,
+        *gitops_api.ROUTES,
+        *ingress_api.ROUTES,
+        *metrics_api.ROUTES,
+        *notify_api.ROUTES,
+        *ui_api.ROUTES,
+    ):
         words = (handler.__doc__ or "").strip().splitlines()[0]
         answer = "events, one a line" if type(given).__name__ == "StreamOf" else _type(given)
         rows.append(

@@ -68,6 +68,7 @@ COMMANDS = {
     "token": "access",
     "audit-log": "access",
     "ui": "ui",
+    "notify": "notify",
     "monitoring": "monitoring",
     "convert": "convert",
     "compose": "compose",

@@ -19,6 +19,7 @@ from orchestrator.errors import RefusedError
 from orchestrator.gitops import api as gitops_api
 from orchestrator.ingress import api as ingress_api
 from orchestrator.metrics import api as metrics_api
+from orchestrator.notify import api as notify_api
 from orchestrator.server.access import passwords, sessions
 from orchestrator.server.access.model import Caller
 from orchestrator.server.access.rights import NEEDS, engine_need, need_of, plain
@@ -29,10 +30,11 @@ from orchestrator.server.plane import ControlPlane
 from orchestrator.server.records import StackRecord
 from orchestrator.stackfile.model import Service, Stack, StackContent, StackNetwork, StackVolume
 from orchestrator.store.sqlite import SqliteStore
+from orchestrator.ui import api as ui_api
 
 # requests keep who sent them under a plain key
 pytestmark = pytest.mark.filterwarnings("ignore::aiohttp.web_exceptions.NotAppKeyWarning")
-ALL_ROUTES = (*ROUTES, *gitops_api.ROUTES, *ingress_api.ROUTES, *metrics_api.ROUTES)
+ALL_ROUTES = (*ROUTES, *gitops_api.ROUTES, *ingress_api.ROUTES, *metrics_api.ROUTES, *notify_api.ROUTES, *ui_api.ROUTES)
 PASSWORD = "green tea at four"
 
 
@@ -43,7 +45,7 @@ def test_no_route_lacks_its_right_and_no_right_its_route() -> None:
 
 
 def test_what_changes_something_is_not_for_viewers() -> None:
-    reading = {"/v1/plan", "/v1/stacks/{stack}/plan", "/v1/stacks/{stack}/rollout/watch"}
+    reading = {"/v1/plan", "/v1/stacks/{stack}/plan", "/v1/stacks/{stack}/rollout/watch", "/v1/stackfile"}
     for method, path, *_ in ALL_ROUTES:
         if method not in ("GET", "*") and not path.startswith("/v1/session") and path not in reading:
             need = need_of(method, path)

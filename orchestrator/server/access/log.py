@@ -6,7 +6,6 @@ It is kept in the store, so that whichever server leads has all of it; `audit_lo
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections import deque
@@ -55,7 +54,6 @@ class AuditLog:
         self._keys: deque[str] = deque()
         self._waiting: dict[str, AuditLine] = {}
         self._wake = asyncio.Event()
-        self._written = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
         self._last = 0
         self._busy = asyncio.Lock()
@@ -80,12 +78,8 @@ class AuditLog:
 
     async def lines(self, last: int) -> list[AuditLine]:
         """The newest *last* lines, the oldest first. Raises StoreError."""
-        if self._waiting and self._writer:
-            self._written.clear()
-            self._wake.set()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(2):
-                    await self._written.wait()
+        async with self._busy:
+            await self._write_waiting()
         return [msgspec.json.decode(e.value, type=AuditLine) for e in (await self._store.scan(PREFIX))[-last:]]
 
     async def _write(self) -> None:
@@ -94,7 +88,6 @@ class AuditLog:
             self._wake.clear()
             async with self._busy:
                 await self._write_waiting()
-            self._written.set()
 
     async def _write_waiting(self) -> None:
         lines, self._waiting = self._waiting, {}

@@ -34,6 +34,7 @@ LOOK_ALL, LOOK_SHOWN = Need("look", "all"), Need("look", "shown")
 LOOK_STACK, LOOK_CLUSTER = Need("look", "stack"), Need("look", "cluster")
 OPERATE_STACK, OPERATE_CLUSTER = Need("operate", "stack", True), Need("operate", "cluster", True)
 ADMIN, ADMIN_LOOK = Need("administer", "cluster", True), Need("administer", "cluster")
+OPEN = Need("look", "all", open=True)
 UNKNOWN = ADMIN
 """Of a route that is not in the table."""
 
@@ -100,11 +101,11 @@ NEEDS: dict[tuple[str, str], Need] = {
     ("DELETE", "/v1/tokens/{name}"): ADMIN,
     ("GET", "/v1/audit-log"): ADMIN_LOOK,
     ("GET", "/v1/session"): LOOK_ALL,
-    ("POST", "/v1/session"): Need("look", "all", open=True),  # with a password, or what a link has
+    ("POST", "/v1/session"): OPEN,  # with a password, or what a link has
     ("DELETE", "/v1/session"): LOOK_ALL,
     ("POST", "/v1/session/link"): LOOK_ALL,
     ("POST", "/v1/session/connection"): LOOK_ALL,
-    ("*", "/{path}"): Need("look", "all", open=True),  # of a server that does not lead: it says so to all
+    ("*", "/{path}"): OPEN,  # of a server that does not lead: it says so to all
     # of gitops, ingress and metrics
     ("GET", "/v1/gitops"): LOOK_CLUSTER,
     ("POST", "/v1/gitops"): ADMIN,
@@ -120,6 +121,16 @@ NEEDS: dict[tuple[str, str], Need] = {
     ("POST", "/v1/ingress/down"): ADMIN,
     ("GET", "/v1/ingress/ca"): LOOK_ALL,
     ("GET", "/metrics"): LOOK_CLUSTER,
+    ("GET", "/v1/notify"): ADMIN_LOOK,
+    ("POST", "/v1/notify/retry"): ADMIN,
+    ("POST", "/v1/notify/test"): ADMIN,
+    ("GET", "/ui"): OPEN,
+    ("GET", "/ui/{path:.*}"): OPEN,
+    ("GET", "/v1/live"): LOOK_SHOWN,
+    ("POST", "/v1/stackfile"): LOOK_ALL,
+    ("GET", "/v1/stacks/{stack}/tasks/{task}/logs"): LOOK_STACK,
+    ("GET", "/v1/stacks/{stack}/tasks/{task}/stats"): LOOK_STACK,
+    ("GET", "/v1/stacks/{stack}/tasks/{task}/shell"): OPERATE_STACK,
     ("GET", "/v1/sd"): LOOK_CLUSTER,
 }
 

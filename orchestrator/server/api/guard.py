@@ -291,7 +291,10 @@ async def _recorded(
         end("refused" if error.status in (401, 403) else "failed", error.status, str(error))
         raise
     except asyncio.CancelledError:
-        end("left", 0, "whoever asked went away")
+        if request.headers.get("Upgrade"):
+            end("done", 101)  # a shell ends so
+        else:
+            end("left", 0, "whoever asked went away")
         raise
     except Exception as error:
         end("failed", getattr(error, "status", 500), str(error))

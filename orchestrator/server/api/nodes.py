@@ -41,7 +41,8 @@ class NodeRow(TypedDict):
     error: str
 
 
-def _node_row(plane: ControlPlane, name: str) -> NodeRow:
+def node_row(plane: ControlPlane, name: str) -> NodeRow:
+    """The row of the node *name*. Raises RefusedError (404)."""
     member = plane.cluster.get(name)
     node = member.node
     tasks = [t for t in plane.state.tasks.values() if t.node == node.name]
@@ -70,19 +71,19 @@ def _node_row(plane: ControlPlane, name: str) -> NodeRow:
 async def list_nodes(request: web.Request) -> web.Response:
     """The nodes of the cluster."""
     plane = request.app[PLANE]
-    return json_response([_node_row(plane, name) for name in sorted(plane.cluster.members)])
+    return json_response([node_row(plane, name) for name in sorted(plane.cluster.members)])
 
 
 async def get_node(request: web.Request) -> web.Response:
     """One node."""
-    return json_response(_node_row(request.app[PLANE], request.match_info["node"]))
+    return json_response(node_row(request.app[PLANE], request.match_info["node"]))
 
 
 async def add_node(request: web.Request) -> web.Response:
     """Add a host to the cluster: install and start its agent over SSH."""
     plane = request.app[PLANE]
     node = await plane.cluster.add(msgspec.json.decode(await request.read(), type=NodeAddRequest))
-    return json_response(_node_row(plane, node.name))
+    return json_response(node_row(plane, node.name))
 
 
 async def change_node(request: web.Request) -> web.Response:
@@ -90,7 +91,7 @@ async def change_node(request: web.Request) -> web.Response:
     plane = request.app[PLANE]
     body = msgspec.json.decode(await request.read(), type=NodeUpdateRequest)
     node = await plane.cluster.change(request.match_info["node"], body)
-    return json_response(_node_row(plane, node.name))
+    return json_response(node_row(plane, node.name))
 
 
 async def upgrade(request: web.Request) -> web.Response:
@@ -98,7 +99,7 @@ async def upgrade(request: web.Request) -> web.Response:
     plane = request.app[PLANE]
     member = plane.cluster.get(request.match_info["node"])
     await upgrade_node(member)
-    return json_response(_node_row(plane, member.node.name))
+    return json_response(node_row(plane, member.node.name))
 
 
 async def drain_node(request: web.Request) -> web.StreamResponse:

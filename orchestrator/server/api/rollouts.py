@@ -35,7 +35,8 @@ class RolloutRow(TypedDict):
     failures: list[Failure]
 
 
-def _row(plane: ControlPlane, record: RolloutRecord) -> RolloutRow:
+def rollout_row(plane: ControlPlane, record: RolloutRecord) -> RolloutRow:
+    """The row of a rollout."""
     name = record.stack.name
     present = plane.state.stacks.get(name)
     wanted = {s.name: s.definition for s in record.stack.services}
@@ -63,7 +64,7 @@ def _row(plane: ControlPlane, record: RolloutRecord) -> RolloutRow:
 async def get_rollout(request: web.Request) -> web.Response:
     """The rollout of a stack that is going on, or the last one."""
     plane = request.app[PLANE]
-    return json_response(_row(plane, plane.rollouts.get(request.match_info["stack"])))
+    return json_response(rollout_row(plane, plane.rollouts.get(request.match_info["stack"])))
 
 
 async def watch_rollout(request: web.Request) -> web.StreamResponse:
@@ -76,7 +77,7 @@ async def watch_rollout(request: web.Request) -> web.StreamResponse:
 async def pause_rollout(request: web.Request) -> web.Response:
     """Let a rollout stop when the tasks are up that are being exchanged."""
     plane = request.app[PLANE]
-    return json_response(_row(plane, await plane.rollouts.pause(request.match_info["stack"])))
+    return json_response(rollout_row(plane, await plane.rollouts.pause(request.match_info["stack"])))
 
 
 async def resume_rollout(request: web.Request) -> web.StreamResponse:
@@ -88,7 +89,7 @@ async def resume_rollout(request: web.Request) -> web.StreamResponse:
 async def promote_rollout(request: web.Request) -> web.Response:
     """Go on to the next step of a rollout now."""
     plane = request.app[PLANE]
-    return json_response(_row(plane, plane.rollouts.promote(request.match_info["stack"])))
+    return json_response(rollout_row(plane, plane.rollouts.promote(request.match_info["stack"])))
 
 
 async def set_a_service(request: web.Request) -> web.StreamResponse:

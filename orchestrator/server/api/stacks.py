@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypedDict
 
 import msgspec
@@ -15,7 +16,8 @@ from orchestrator.server import lifecycle, oneoff, revisions
 from orchestrator.server.api.guard import sees, signed
 from orchestrator.server.api.responses import PLANE, json_response
 from orchestrator.server.api.stream import stream
-from orchestrator.server.records import SavedPlan, UpOptions
+from orchestrator.server.plane import ControlPlane
+from orchestrator.server.records import SavedPlan, StackRecord, UpOptions
 from orchestrator.stackfile.model import Stack
 
 
@@ -107,26 +109,59 @@ class RevisionRow(TypedDict):
     current: bool
 
 
+def stack_row(plane: ControlPlane, record: StackRecord, tasks: Sequence[Task]) -> StackRow:
+    """The row of a stack, whose *tasks* are these."""
+    states = [s.state for t in tasks if (s := plane.statuses.by_task.get(t.name))]
+    return StackRow(
+        stack=record.stack.name,
+        revision=record.revision,
+        running=states.count("running"),
+        wanted=len(tasks),
+        nodes=len({t.node for t in tasks}),
+        updated=record.updated,
+    )
+
+
 async def list_stacks(request: web.Request) -> web.Response:
     """All stacks."""
     plane = request.app[PLANE]
-    rows: list[StackRow] = []
-    for name, record in sorted(plane.state.stacks.items()):
-        if not sees(request, name):
-            continue
-        tasks = plane.state.of_stack(name).tasks
-        states = [s.state for t in tasks if (s := plane.statuses.by_task.get(t.name))]
-        rows.append(
-            StackRow(
-                stack=name,
-                revision=record.revision,
-                running=states.count("running"),
-                wanted=len(tasks),
-                nodes=len({t.node for t in tasks}),
-                updated=record.updated,
-            )
-        )
-    return json_response(rows)
+    return json_response(
+        [
+            stack_row(plane, record, plane.state.of_stack(name).tasks)
+            for name, record in sorted(plane.state.stacks.items())
+            if sees(request, name)
+        ]
+    )
+
+
+def task_row(plane: ControlPlane, task: Task) -> TaskRow:
+    """The row of a task that is none of `run`."""
+    status = plane.statuses.by_task.get(task.name)
+    lost = plane.cluster.unreachable_reason(task.node)
+    c = task.container
+    ports = [f"{p.host_ip or '0.0.0.0'}:{p.published}->{p.target}/{p.protocol}" for p in (status.ports if status else ())]
+    own = {p.published for p in (status.ports if status else ())}
+    ports += [f"*:{p.published}->{p.target}/{p.protocol}" for p in ingress_ports(task) if status and p.published not in own]
+    return TaskRow(
+        task=task.name,
+        service=task.service,
+        index=task.index,
+        stack=task.stack,
+        node=task.node,
+        id=status.container if status else "",
+        image=c.image,
+        state="unknown" if lost else status.state if status else "waiting" if task.desired == "waiting" else "pending",
+        health=status.health if status else "",
+        exit_code=status.exit_code if status else None,
+        restarts=status.restarts if status else 0,
+        ports=ports,
+        addresses={a.network: a.ipv4 or a.ipv6 for a in c.attachments},
+        created=status.created if status else "",
+        started=status.started if status else "",
+        error=lost or (status.reason if status else ""),
+        oneoff=False,
+        definition=task.definition,
+    )
 
 
 async def get_stack(request: web.Request) -> web.Response:
@@ -138,37 +173,8 @@ async def list_tasks(request: web.Request) -> web.Response:
     """The tasks of a stack; with `oneoff=1` the containers of `run` too."""
     plane = request.app[PLANE]
     name = request.match_info["stack"]
-    rows: list[TaskRow] = []
     tasks = [t for t in plane.state.of_stack(name).tasks if t.desired != "oneoff"]
-    for task in sorted(tasks, key=lambda t: (t.service, t.index)):
-        status = plane.statuses.by_task.get(task.name)
-        lost = plane.cluster.unreachable_reason(task.node)
-        c = task.container
-        ports = [f"{p.host_ip or '0.0.0.0'}:{p.published}->{p.target}/{p.protocol}" for p in (status.ports if status else ())]
-        own = {p.published for p in (status.ports if status else ())}
-        ports += [f"*:{p.published}->{p.target}/{p.protocol}" for p in ingress_ports(task) if status and p.published not in own]
-        rows.append(
-            TaskRow(
-                task=task.name,
-                service=task.service,
-                index=task.index,
-                stack=name,
-                node=task.node,
-                id=status.container if status else "",
-                image=c.image,
-                state="unknown" if lost else status.state if status else "waiting" if task.desired == "waiting" else "pending",
-                health=status.health if status else "",
-                exit_code=status.exit_code if status else None,
-                restarts=status.restarts if status else 0,
-                ports=ports,
-                addresses={a.network: a.ipv4 or a.ipv6 for a in c.attachments},
-                created=status.created if status else "",
-                started=status.started if status else "",
-                error=lost or (status.reason if status else ""),
-                oneoff=False,
-                definition=task.definition,
-            )
-        )
+    rows = [task_row(plane, task) for task in sorted(tasks, key=lambda t: (t.service, t.index))]
     if request.query.get("oneoff", "") in ("1", "true"):
         rows += [_oneoff_row(t, seen) for t, seen in await oneoff.oneoff_states(plane.dispatcher, name)]
     return json_response(rows)
