@@ -23,6 +23,7 @@ from agent.contract.notify import Command, Kind, Mail, NotifySettings, Webhook
 from agent.contract.status import TaskStatus
 from agent.contract.task import Task
 from orchestrator.notify import notifier as module
+from orchestrator.notify.channels import channels
 from orchestrator.notify.conditions import ending_certificates, failed_rollouts, trouble_of
 from orchestrator.notify.model import Notice
 from orchestrator.notify.notifier import Notifier, attempt
@@ -59,12 +60,12 @@ async def receiver() -> AsyncIterator[tuple[Receiver, str]]:
 
 
 @pytest.fixture
-async def plane(tmp_path: Path) -> AsyncIterator[ControlPlane]:
+async def plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ControlPlane]:
     """Of a server that has a task that runs, and is connected to no node."""
     store = await SqliteStore.open(tmp_path / "store.db")
     made = ControlPlane(store, "n1", tmp_path / "docker.sock", tmp_path / "run", tmp_path / "keys")
     await made.state.load()
-    made.cluster.unreachable_reason = lambda node: ""  # type: ignore[method-assign]
+    monkeypatch.setattr(made.cluster, "unreachable_reason", lambda name: "")  # its node answers
     task = Task(name="shop-web-1", stack="shop", service="web", node="n1", container=Container(image="i"), desired="running")
     made.state.tasks["shop-web-1"] = task
     made.state.stacks["shop"] = StackRecord(stack=Stack(name="shop"), revision=1, updated="")
@@ -138,7 +139,7 @@ async def test_what_does_not_arrive_is_sent_again_and_given_up(plane: ControlPla
 async def test_a_post_is_signed_and_follows_no_redirect(tmp_path: Path, receiver: tuple[Receiver, str]) -> None:
     got, url = receiver
     (tmp_path / "key").write_text("s3cret\n")
-    channel = module.channels(NotifySettings(webhooks=(Webhook(url=url, secret_file=str(tmp_path / "key")),)))[0]
+    channel = channels(NotifySettings(webhooks=(Webhook(url=url, secret_file=str(tmp_path / "key")),)))[0]
     assert await attempt(channel, notice()) == ""
     headers, body = got.got[0]
     signed = hmac.new(b"s3cret", headers["X-Pystack-Time"].encode() + b"." + body, hashlib.sha256).hexdigest()
@@ -157,7 +158,7 @@ class Mailbox:
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
         del server, session
-        self.kept.append((envelope.rcpt_tos, message_from_bytes(envelope.content, policy=policy.default)))  # type: ignore[arg-type]
+        self.kept.append((envelope.rcpt_tos, message_from_bytes(envelope.content, policy=policy.default)))
         return "250 OK"
 
 
@@ -167,7 +168,7 @@ async def test_a_mail_arrives_and_a_name_adds_no_head(tmp_path: Path) -> None:
     try:
         port = server.sockets[0].getsockname()[1]
         mail = Mail(host="127.0.0.1", port=port, security="none", sender="pystack@example.org", recipients=("ops@example.org",))
-        channel = module.channels(NotifySettings(mail=(mail,)))[0]
+        channel = channels(NotifySettings(mail=(mail,)))[0]
         assert await attempt(channel, notice(EVIL)) == ""
         ((to, message),) = box.kept
         assert to == ["ops@example.org"]
@@ -175,7 +176,7 @@ async def test_a_mail_arrives_and_a_name_adds_no_head(tmp_path: Path) -> None:
         assert message["Subject"] == r"pystack: stack degraded: shop\r\nBcc: all@example.org\x1b[2J"
         assert "\u001b" not in message.get_content()
         encrypted = msgspec.structs.replace(mail, security="starttls")
-        problem = await attempt(module.channels(NotifySettings(mail=(encrypted,)))[0], notice())
+        problem = await attempt(channels(NotifySettings(mail=(encrypted,)))[0], notice())
         assert "STARTTLS" in problem, "what was to be encrypted is not sent in the clear"
     finally:
         server.close()
@@ -189,7 +190,7 @@ async def test_a_program_is_told(tmp_path: Path) -> None:
         f'#!/bin/sh\ncat > {tmp_path}/stdin\necho "$PYSTACK_NOTICE_KIND $PYSTACK_NOTICE_SUBJECT" > {tmp_path}/words\n'
     )
     script.chmod(0o755)
-    channel = module.channels(NotifySettings(commands=(Command(words=(str(script),)),)))[0]
+    channel = channels(NotifySettings(commands=(Command(words=(str(script),)),)))[0]
     assert await attempt(channel, notice("shop; rm -rf /")) == ""
     assert (tmp_path / "words").read_text() == "stack_degraded shop; rm -rf /\n"
     assert msgspec.json.decode((tmp_path / "stdin").read_bytes(), type=Notice).id == "0011"
