@@ -146,6 +146,31 @@ class PolicySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         )
 
 
+class QuotaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the stacks of a name pattern may have together: *cpus*, *memory* (`8g`), *tasks*, *volumes*; and the *hosts* (with
+    `*` and `?`) that their ingress may say. What is not said is not limited."""
+
+    cpus: float | None = None
+    memory: str = ""
+    tasks: int | None = None
+    volumes: int | None = None
+    hosts: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.memory and not re.fullmatch(r"[0-9]{1,12}[bkmgt]?", self.memory):
+            raise ValueError(f"quotas: memory {self.memory!r}: a number with k, m, g or t")
+        for name in ("cpus", "tasks", "volumes"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1 << 31:  # false for a NaN, too
+                raise ValueError(f"quotas: {name} {value}: a number from 0 on")
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The memory in bytes; None if none is set."""
+        unit = {"k": 10, "m": 20, "g": 30, "t": 40}.get(self.memory[-1:], 0)
+        return int(self.memory.rstrip("bkmgt")) << unit if self.memory else None
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings of the agent's configuration file."""
 
@@ -176,6 +201,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     audit_log: AuditLogSettings = AuditLogSettings()
     reschedule_after: str = "30s"
     """How long a node may be silent before its tasks are moved to others, where possible; `never` leaves them."""
+
+    quotas: dict[str, QuotaSettings] = {}
+    """What stacks may have together whose names match a pattern (`team-a-*`), on the host of each server."""
 
     def __post_init__(self) -> None:
         for name, words in self.runtimes.items():

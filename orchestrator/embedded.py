@@ -10,6 +10,8 @@ import asyncio
 import logging
 import os
 import platform
+import sys
+import threading
 import time
 from collections.abc import Awaitable
 from pathlib import Path
@@ -31,6 +33,7 @@ from orchestrator.ingress.controller import Ingress
 from orchestrator.metrics import api as metrics_api
 from orchestrator.notify import api as notify_api
 from orchestrator.notify.notifier import Notifier
+from orchestrator.planning.quotas import Quota
 from orchestrator.server.access.syslog import Shipper
 from orchestrator.server.api.app import OWN_ENGINE, make_app
 from orchestrator.server.api.standby import StandbyState, make_standby_app
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from orchestrator.store.etcd.address import Address
     from orchestrator.store.etcd.store import EtcdStore
 
+_BEGIN_ANEW = threading.Event()
 RETRY_S = 1.0
 """How long to wait after the store did not answer."""
 log = logging.getLogger(__name__)
@@ -183,6 +187,10 @@ async def _lead(
         reschedule_after_s=agent.engine.settings.reschedule_after_s,
     )
     beside = _Companions(plane, agent)
+    plane.inputs.quotas.quotas = tuple(
+        Quota(pattern=pattern, cpus=q.cpus, memory=q.memory_bytes, tasks=q.tasks, volumes=q.volumes, hosts=q.hosts)
+        for pattern, q in agent.engine.settings.quotas.items()
+    )
     try:
         await plane.start()
         await beside.start()
@@ -205,6 +213,8 @@ async def _lead(
     finally:
         if state and plane.loaded:
             state.last_plane, state.extensions, state.since = plane, beside.extensions, time.monotonic()
+        if plane.begin_anew:
+            _BEGIN_ANEW.set()
         unlink(paths.cluster_socket)
         await beside.close()
         await plane.close()
@@ -279,8 +289,10 @@ def _name() -> str:
 
 
 def main() -> None:
-    """Run the server."""
+    """Run the server; again, from its first line on, where its store was filled by a backup."""
     run(serve, "server", PystackError)
+    if _BEGIN_ANEW.is_set():
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 if __name__ == "__main__":

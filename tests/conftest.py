@@ -140,11 +140,11 @@ def stack(lab: Pystack, tmp_path: Path) -> Iterator[Stack]:
 class Stack:
     """A stack of one test: its file, and the verbs on it."""
 
-    def __init__(self, pystack: Pystack, directory: Path) -> None:
+    def __init__(self, pystack: Pystack, directory: Path, name: str = "") -> None:
         self.pystack = pystack
         self.directory = directory
         self.file = directory / "stack.yml"
-        self.name = f"s{uuid.uuid4().hex[:6]}"
+        self.name = name or f"s{uuid.uuid4().hex[:6]}"
 
     def write(self, text: str) -> None:
         self.file.write_text(text)

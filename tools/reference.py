@@ -38,6 +38,7 @@ PATTERN = re.compile(r"\{(\w+):[^}]*\}")
 CHECK = re.compile(r'check="([a-z -]+)"|_(?:well|bad)\(\s*"([a-z ]+)"|"check": "([a-z ]+)"|Difference\(\s*"([a-z -]+)"')
 VARIABLES = {
     "PYSTACK_HOST": "The server: `unix:///path`, `ssh://user@host[:port]`, `https://host[:port]` or `tcp://…` (TLS); several with commas: the one that leads is asked.",
+    "PYSTACK_PASSPHRASE": "For `cluster backup` and `restore`: the passphrase of the file.",
     "PYSTACK_ROOT": "Moves all of one instance: state, sockets, names of links, table and cgroups.",
     "PYSTACK_CONFIG": "The settings file, instead of /etc/pystack/config.yml.",
     "PYSTACK_DOCKER_SOCKET": "Where Docker's API is answered: `--docker-socket`.",
@@ -59,6 +60,8 @@ VARIABLES = {
     "PYSTACK_COMMIT": "For a GitOps status command: the commit.",
     "PYSTACK_PHASE": "For a GitOps status command: what became of it.",
     "PYSTACK_MESSAGE": "For a GitOps status command: in words.",
+    "PYSTACK_BRANCH": "For a GitOps status command: the branch.",
+    "PYSTACK_ADDRESS": "For a GitOps status command: where the stack answers, one URL a line.",
     "PYSTACK_ROOTLESS": "Set by pystack for itself inside a user's namespaces: the user's ID.",
     "PYSTACK_FAILPOINT": "For tests: where the process ends at once.",
     "PYSTACK_DEBUG_COMPLETION": "Shows why a shell is offered nothing.",

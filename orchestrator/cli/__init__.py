@@ -56,6 +56,8 @@ COMMANDS = {
     "agent": "serve",
     "doctor": "doctor",
     "store": "store",
+    "cluster": "cluster",
+    "deploy": "deploy",
     "why": "why",
     "why-not": "why",
     "lock": "lock",

@@ -34,6 +34,15 @@ def _seconds(_: Any, __: Any, value: str) -> float:
         raise click.BadParameter(str(error)) from None
 
 
+def _span(_: Any, __: Any, value: str) -> float:
+    from orchestrator.stackfile.units import parse_duration
+
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 def _bytes(_: Any, __: Any, value: str) -> int:
     from orchestrator.stackfile.units import parse_bytes
 
@@ -63,6 +72,13 @@ FILE = click.Path(exists=True, dir_okay=False)
 @click.option("--webhook", default="", metavar="HOST:PORT", help="Listen there for signed POSTs to /NAME.")
 @click.option("--webhook-secret", type=FILE, help="File with the secret that they are signed with.")
 @click.option("--status-command", default="", help="Shell command for each outcome; see PYSTACK_COMMIT, _PHASE, _MESSAGE.")
+@click.option(
+    "--previews", multiple=True, metavar="PATTERN", help="A stack of its own for each branch that matches: 'feature/*'."
+)
+@click.option("--preview-host", default="", metavar="HOST", help="What its hosts are called: '{branch}.preview.example.org'.")
+@click.option(
+    "--preview-ttl", default="0s", callback=_span, help="How long after its newest commit it stays; for ever if not said."
+)
 @click.option("--max-size", default="256m", callback=_bytes, help="Refuse repositories whose newest commit is larger.")
 @click.argument("url")
 def add(
@@ -84,6 +100,9 @@ def add(
     webhook_secret: str | None,
     status_command: str,
     max_size: int,
+    previews: tuple[str, ...],
+    preview_host: str,
+    preview_ttl: float,
 ) -> None:
     """Follow a git repository (https, ssh or a path of the server's host) from now on."""
     if webhook and not webhook_secret:
@@ -104,6 +123,9 @@ def add(
         "webhook": webhook,
         "status_command": status_command,
         "largest": max_size,
+        "previews": previews,
+        "preview_host": preview_host,
+        "preview_ttl_s": preview_ttl,
         "known_hosts": _text(known_hosts) if known_hosts else _known(url),
         "signers": _text(signed_by),
     }

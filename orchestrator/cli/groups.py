@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "Run a stack": ("up", "down", "plan", "apply", "watch", "scale", "create", "start", "stop", "restart", "kill")
+    "Run a stack": ("up", "deploy", "down", "plan", "apply", "watch", "scale", "create", "start", "stop", "restart", "kill")
     + ("pause", "unpause", "wait", "rm", "history", "rollback", "job", "cron"),
     "Look": ("ps", "ls", "logs", "events", "top", "stats", "images", "volumes", "port", "why", "why-not"),
     "Go inside": ("exec", "run", "attach", "cp", "port-forward", "export", "commit"),
@@ -17,6 +17,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "gitops",
         "monitoring",
         "notify",
+        "cluster",
         "store",
         "server",
         "agent",
@@ -31,6 +32,7 @@ OTHERS = "More"
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "": ("pystack plan", "pystack up", "pystack ps", "pystack help states"),
     "up": ("pystack up", "pystack -f stack.yml up --build web", "pystack up --scale web=3 --remove-orphans"),
+    "deploy": ("pystack deploy", "pystack deploy -m 'the new prices'"),
     "down": ("pystack down", "pystack down -v"),
     "plan": ("pystack plan", "pystack plan -o next.plan", "pystack plan --exit-code --json"),
     "apply": ("pystack apply next.plan",),
@@ -63,6 +65,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "gitops add": ("pystack gitops add https://git.example.org/infra.git --path prod",),
     "lab up": ("pystack lab up --nodes 3", "pystack lab up --servers 3 --store etcd"),
     "store backup": ("pystack store backup backup.json",),
+    "cluster backup": ("pystack cluster backup cluster.backup",),
+    "cluster restore": ("pystack cluster restore cluster.backup --node n2=root@10.0.0.12",),
+    "volume restore": ("pystack volume restore shop_data --as shop_old", "pystack volume restore shop_data 1a2b3c4d --stop"),
     "ui": ("pystack ui", "pystack ui --port 8080 --no-open"),
     "user create": ("pystack user create ada --role operator --stack 'shop-*'",),
     "token create": ("pystack token create ci --role operator --stack shop --days 90",),

@@ -78,6 +78,10 @@ class Response:
             else:
                 self._connection.close()
 
+    def close(self) -> None:
+        """Close the connection, whatever of the body is still to come: the server notices."""
+        self._connection.close()
+
     def _remaining(self) -> int | None:
         """Bytes that may be read now, None for as many as come; 0 at the end of the body."""
         if self._ended:

@@ -51,6 +51,7 @@ def _show(found: dict[str, Any], shape: str) -> None:
         "task": found["task"],
         "node": found["node"],
         "score": found["score"],
+        "scaling": found.get("scaling", ""),
         "candidates": [
             {"node": c["node"], "feasible": c["feasible"], "score": c["score"], "reasons": c["reasons"]}
             for c in found["candidates"]
@@ -60,6 +61,8 @@ def _show(found: dict[str, Any], shape: str) -> None:
         return
     if found["task"]:
         click.echo(f"{found['task']} is on {found['node'] or 'no node'}")
+    if whole["scaling"]:
+        click.echo(f"x-scale: {whole['scaling']}")
     for candidate in whole["candidates"]:
         mark = "fits" if candidate["feasible"] else "does not fit"
         click.echo(f"{candidate['node']}: {mark}, score {candidate['score']}")

@@ -45,10 +45,7 @@ class Mirror:
     async def fetch(self, repo: Repo, *, key: bytes, token: bytes) -> Commit:
         """Fetch the newest commit of the branch. Raises GitError; the commit that was fetched before stays."""
         check(repo)
-        if not (self.folder / "HEAD").exists():
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir(parents=True, mode=0o700)
-            await self._git("init", "--bare", "--quiet", "--template=", str(self.folder))
+        await self._prepare()
         wanted = f"refs/heads/{repo.branch}" if repo.branch else "HEAD"
         environment = self._credentials(repo, key, token)
         try:
@@ -68,11 +65,34 @@ class Mirror:
                 largest=repo.largest,
             )
         finally:
-            for file in self.run.glob("*"):
-                file.unlink(missing_ok=True)
+            self._forget_keys()
         commit = await self.commit(TIP)
         await self._forget_others(commit.id)
         return commit
+
+    async def branches(self, repo: Repo, *, key: bytes, token: bytes) -> dict[str, str]:
+        """The branches that the remote has now, each with the hash of its newest commit. Raises GitError."""
+        check(repo)
+        await self._prepare()
+        words = ("ls-remote", "--heads", "--quiet", "--", repo.url)
+        try:
+            lines = await self._git(*words, extra=self._credentials(repo, key, token), timeout_s=FETCH_S)
+        finally:
+            self._forget_keys()
+        found = (line.split("\t", 1) for line in lines.splitlines() if "\t" in line)
+        named = {name.removeprefix("refs/heads/"): commit for commit, name in found}
+        return {name: commit for name, commit in named.items() if not _NO_BRANCH.search(name) and len(name) <= 255}
+
+    async def _prepare(self) -> None:
+        """Make the mirror if there is none."""
+        if not (self.folder / "HEAD").exists():
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True, mode=0o700)
+            await self._git("init", "--bare", "--quiet", "--template=", str(self.folder))
+
+    def _forget_keys(self) -> None:
+        for file in self.run.glob("*"):
+            file.unlink(missing_ok=True)
 
     async def _forget_others(self, commit: str) -> None:
         """Delete the objects of older commits, once there are many packs: each fetch brings one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import hashlib
 import hmac
 import shutil
@@ -13,7 +14,7 @@ from aiohttp import web
 
 from agent.contract.wire import WireStruct
 from orchestrator.errors import PystackError, RefusedError
-from orchestrator.gitops import git
+from orchestrator.gitops import git, previews
 from orchestrator.gitops.model import Repo, SyncState, encoded
 from orchestrator.gitops.reconciler import TREES, Reconciler
 from orchestrator.server.contents import NAME
@@ -62,10 +63,48 @@ class Gitops:
 
     async def _follow(self, repo: Repo, state: SyncState) -> Reconciler:
         made = self.reconcilers[repo.name] = Reconciler(self.plane, repo, state, self._folder, self._run)
+        if repo.previews:
+            made.after = lambda: self._follow_branches(made)
         made.start()
         with contextlib.suppress(OSError):
             await self._listen(repo.webhook)
         return made
+
+    # --- previews ----------------------------------------------------------------------------------------------
+
+    async def _follow_branches(self, parent: Reconciler) -> None:
+        """Have a preview for each branch that *parent* says, and none for others. Raises PystackError."""
+        wanted = previews.chosen(parent.repo, await parent.branches())
+        there = {r.repo.branch: r for r in self._previews(parent.repo.name)}
+        for branch in sorted(there.keys() - wanted.keys()):
+            await self._drop_preview(there[branch])
+        now = datetime.datetime.now(datetime.UTC)
+        for branch, commit in sorted(wanted.items()):
+            known = there.get(branch)
+            repo = previews.child(parent.repo, branch)
+            if known is None or known.repo != repo:
+                state = known.state if known else SyncState()
+                if known:
+                    await known.stop()
+                await self.plane.store.transact((), [Put(f"gitops/{repo.name}", encoded(repo))])
+                known = await self._follow(repo, state)
+            newest = known.state.newest
+            if previews.has_expired(parent.repo, known.state, now) and newest and newest.commit.id == commit:
+                await known.rest()
+            elif newest is None or newest.commit.id != commit:
+                known.trigger()
+
+    def _previews(self, name: str) -> list[Reconciler]:
+        """Those of repository *name*."""
+        return [r for r in self.reconcilers.values() if r.repo.preview and r.repo.preview.of == name]
+
+    async def _drop_preview(self, preview: Reconciler) -> None:
+        await preview.stop()
+        await preview.take_down()
+        name = preview.repo.name
+        await self.plane.store.transact((), [Delete(f"gitops/{name}"), Delete(f"gitops-state/{name}")])
+        self.reconcilers.pop(name, None)
+        shutil.rmtree(self._folder / name, ignore_errors=True)
 
     def find(self, name: str) -> Reconciler:
         """Raises RefusedError, with status 404, if no repository has this name."""
@@ -84,6 +123,8 @@ class Gitops:
                 f"{repo.name!r} is not a valid name: use up to 64 letters, digits, _, . and -: choose one with --name", 400
             )
         git.check(repo)
+        if repo.preview_host and "{branch}" not in repo.preview_host:
+            raise RefusedError(f"--preview-host {repo.preview_host}: {{branch}} must be in it, or all have one host", 400)
         if repo.name in self.reconcilers:
             raise RefusedError(f"a repository is already called {repo.name}: choose another name with --name", 409)
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o711)
@@ -108,6 +149,8 @@ class Gitops:
         repo = msgspec.structs.replace(old.repo, **fields)
         await self.plane.store.transact((), [Put(f"gitops/{name}", encoded(repo))])
         await old.stop()
+        for preview in self._previews(name):
+            await self.change(preview.repo.name, **fields)
         return await self._follow(repo, old.state)
 
     async def approve(self, name: str) -> SyncState:
@@ -123,6 +166,12 @@ class Gitops:
         """Stop following a repository for good. Its stacks keep running. Raises RefusedError."""
         reconciler = self.find(name)
         await reconciler.stop()
+        if reconciler.repo.preview:
+            raise RefusedError(
+                f"{name} goes with its branch: delete that, or `pystack gitops rm {reconciler.repo.preview.of}`", 409
+            )
+        for preview in self._previews(name):
+            await self._drop_preview(preview)
         await self.plane.store.transact((), [Delete(f"gitops/{name}"), Delete(f"gitops-state/{name}")])
         del self.reconcilers[name]
         for field in SECRETS:

@@ -25,6 +25,8 @@ class LoadRequest(msgspec.Struct, frozen=True):
     name: str
     path: str
     targets: tuple[str, ...]
+    suffix: str = ""
+    """What follows the name of each stack, and a hyphen before it: of a preview."""
 
 
 class LoadResult(msgspec.Struct, frozen=True):

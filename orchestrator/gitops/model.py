@@ -8,16 +8,26 @@ import msgspec
 
 from agent.contract.wire import WireStruct
 
-Phase = Literal["new", "good", "failed", "waiting", "applying", "rolled back"]
+Phase = Literal["new", "good", "failed", "waiting", "applying", "rolled back", "expired"]
 LARGEST = 256 << 20
 """Default limit, in bytes, of a commit's files, and of a fetch."""
+
+
+class Preview(WireStruct, frozen=True, kw_only=True):
+    """What a repository is a preview *of*: *slug* stands for its branch in names, *host* is how its hosts are called."""
+
+    of: str
+    slug: str
+    host: str = ""
 
 
 class Repo(WireStruct, frozen=True, kw_only=True):
     """A repository as it was added. *branch* "" is the repository's default branch; *path* is a stack file, or a folder of
     them. *key* (SSH), *token* (HTTPS), *webhook_secret* and *age_key* (encrypted files) name secrets; *known_hosts* and
     *signers* are the texts of those files. *webhook* is an address HOST:PORT of this server. *status_command* runs after each
-    outcome. *largest* is a limit in bytes."""
+    outcome. *largest* is a limit in bytes. Branches that match one of *previews* (`*` and `?` as in a shell) have a stack each,
+    whose hosts are called *preview_host*, until their newest commit is older than *preview_ttl_s*, 0 for never; *preview* says
+    which of them this one is."""
 
     name: str
     url: str
@@ -38,6 +48,10 @@ class Repo(WireStruct, frozen=True, kw_only=True):
     age_key: str = ""
     status_command: str = ""
     largest: int = LARGEST
+    previews: tuple[str, ...] = ()
+    preview_host: str = ""
+    preview_ttl_s: float = 0.0
+    preview: Preview | None = None
 
 
 class Commit(WireStruct, frozen=True, kw_only=True):

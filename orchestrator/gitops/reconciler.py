@@ -11,14 +11,14 @@ import contextlib
 import datetime
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from orchestrator.errors import PystackError
-from orchestrator.gitops import decrypt, git, load, status_command
+from orchestrator.gitops import decrypt, git, load, previews, status_command
 from orchestrator.gitops.model import Commit, Phase, Repo, SyncOutcome, SyncState, encoded
 from orchestrator.planning.state import Step
 from orchestrator.server import lifecycle, revisions
@@ -52,6 +52,8 @@ class Reconciler:
         self._mirror = git.Mirror(folder / repo.name / "git", run / repo.name)
         # decrypted files are only ever on a tmpfs
         self._trees = (run.with_name(TREES) if repo.age_key else folder) / repo.name
+        self.after: Callable[[], Awaitable[None]] | None = None
+        """Awaited after each round: what else the repository asks for."""
         self._trigger = asyncio.Event()
         self._done = asyncio.Condition()
         self._rounds = 0
@@ -90,6 +92,8 @@ class Reconciler:
             self._busy = True
             try:
                 await self.reconcile_once()
+                if self.after and not self.repo.paused:
+                    await self.after()
             except asyncio.CancelledError:
                 raise
             except PystackError as error:
@@ -120,7 +124,7 @@ class Reconciler:
         history = (*self.state.history, outcome)[-KEPT:]
         await self._save_state(newest=outcome, history=history, **fields)
         log.info("repository %s: %s is %s", self.repo.name, outcome.commit.short, outcome.phase)
-        await status_command.run(self.repo, outcome)
+        await status_command.run(self.repo, outcome, _addresses(self.plane, outcome))
 
     # --- one round ---------------------------------------------------------------------------------------------
 
@@ -131,11 +135,39 @@ class Reconciler:
         commit = await self._fetch()
         await self._save_state(problem="")
         newest = self.state.newest
+        if newest and newest.commit.id == commit.id and newest.phase == "expired":
+            return
         if newest and newest.commit.id == commit.id and newest.phase in ("good", "failed", "rolled back"):
             return await self._watch_drift()
         if newest and newest.commit.id == commit.id and newest.phase == "waiting" and self.state.approved != commit.id:
             return
         await self._apply_commit(commit)
+
+    async def branches(self) -> dict[str, str]:
+        """The branches of the remote, each with its newest commit. Raises PystackError."""
+        contents = self.plane.contents
+        key, token = (contents.read("secret", n) if n else b"" for n in (self.repo.key, self.repo.token))
+        return await self._mirror.branches(self.repo, key=key, token=token)
+
+    async def take_down(self) -> None:
+        """Remove all stacks of a preview, with their volumes: they are its own."""
+        name = f"-{self._suffix}"
+        known = {*self.state.good.stacks} if self.state.good else set()
+        known |= {*self.state.newest.stacks} if self.state.newest else set()
+        source = f"{self.repo.name}@"
+        known |= {n for n, r in self.plane.state.stacks.items() if r.source.startswith(source)}
+        for stack in sorted(n for n in known if n.endswith(name)):
+            await lifecycle.down(self.plane.dispatcher, stack, volumes=True, emit=ignore)
+
+    async def rest(self) -> None:
+        """Take a preview down whose time is over; a new commit brings it back."""
+        newest = self.state.newest
+        if newest is None or newest.phase == "expired":
+            return
+        await self.stop()
+        await self.take_down()
+        await self._record_outcome(self._outcome(newest.commit, "expired", "a new commit brings it back"), good=None, drift=())
+        self.start()
 
     async def _fetch(self) -> Commit:
         """Fetch the newest commit. Raises PystackError."""
@@ -189,8 +221,10 @@ class Reconciler:
                 key = self.plane.contents.read("secret", self.repo.age_key)
                 failed = await asyncio.to_thread(decrypt.decrypt, top, key)
             stacks, warnings = await load.stacks_of(
-                load.LoadRequest(str(root), self.repo.name, self.repo.path, self.repo.targets)
+                load.LoadRequest(str(root), self._title, self.repo.path, self.repo.targets, self._suffix)
             )
+            if self.repo.preview:
+                stacks = tuple(previews.as_preview(s, self.repo.preview) for s in stacks)
             decrypt.require_decrypted(stacks, failed, "give the age key with `pystack gitops add --age-key FILE`")
             return stacks, warnings
         finally:
@@ -240,6 +274,15 @@ class Reconciler:
             message.append("there is no good commit before it: what was applied stays")
         phase: Phase = "rolled back" if good else "failed"
         await self._record_outcome(self._outcome(commit, phase, "\n".join(message), lines), good=good)
+
+    @property
+    def _title(self) -> str:
+        """What a stack is called that a file at the top has, and that says no name."""
+        return self.repo.preview.of if self.repo.preview else self.repo.name
+
+    @property
+    def _suffix(self) -> str:
+        return self.repo.preview.slug if self.repo.preview else ""
 
     def _gone(self, stacks: Sequence[Stack]) -> list[str]:
         """Stacks that the last good commit had, and *stacks*, those of the new one, do not."""
@@ -296,6 +339,13 @@ class Reconciler:
         stacks: Mapping[str, int] | None = None,
     ) -> SyncOutcome:
         return SyncOutcome(commit=commit, phase=phase, at=now(), message=message, plan=plan, stacks=dict(stacks or {}))
+
+
+def _addresses(plane: ControlPlane, outcome: SyncOutcome) -> list[str]:
+    """Where the stacks of *outcome* answer, by their ingress."""
+    stacks = [plane.state.stacks[n].stack for n in outcome.stacks if n in plane.state.stacks]
+    rules = [rule for stack in stacks for service in stack.services for rule in service.ingress]
+    return sorted({f"{'http' if r.tls == 'off' else 'https'}://{r.host}{r.path if r.path != '/' else ''}" for r in rules})
 
 
 def format_steps(stack: str, steps: Sequence[Step]) -> list[str]:

@@ -11,6 +11,7 @@ import contextlib
 import json
 import sys
 import tempfile
+import zoneinfo
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from orchestrator.stackfile.naming import NAMES
 
 CALLS = (*sandbox.READ_CALLS, "getcwd", "readlink", "access", "stat", "lstat", "open", "ioctl")
 """The system calls of a reader, and those that `pathlib` also uses, on architectures that have the older ones."""
+HELD: list[zoneinfo.ZoneInfo] = []
+"""Zones that are held are not read again. Source: zoneinfo, The ZoneInfo class."""
 INDEX = ("pystack.yml", "pystack.yaml")
 
 
@@ -74,10 +77,13 @@ def _inside(text: str) -> str:
 
 
 def _warm_up() -> None:
-    """Import the modules that loading imports late: the root of the sandbox has no Python files."""
+    """Import the modules that loading imports late, and read the time zones: the root of the sandbox has no files of these."""
+    HELD.extend(zoneinfo.ZoneInfo(name) for name in zoneinfo.available_timezones())
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "stack.yml"
-        file.write_text("name: warm\nservices: {a: {image: i, command: 'a b'}, b: {extends: a, ports: ['80:80']}}\n")
+        file.write_text(
+            "name: warm\nservices: {a: {image: i, command: 'a b', x-schedule: '@daily'}, b: {extends: a, ports: ['80:80']}}\n"
+        )
         load(Options(files=(str(file),)), {})
         file.write_text("services: {a: {imagee: é}}\n")
         with contextlib.suppress(PystackError):
@@ -91,6 +97,9 @@ def _all(request: LoadRequest) -> LoadResult:
     for options in _listed(request):
         try:
             loaded = load(options, {})
+            if request.suffix:  # the names of networks and volumes follow that of the stack
+                named = f"{loaded.stack.name}-{request.suffix}"
+                loaded = load(msgspec.structs.replace(options, project_name=named), {})
         except PystackError as error:
             problems.append(str(error))
             continue

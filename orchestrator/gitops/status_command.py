@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 from orchestrator.gitops.model import Repo, SyncOutcome
 
@@ -13,8 +14,9 @@ LONGEST = 4096
 log = logging.getLogger(__name__)
 
 
-async def run(repo: Repo, outcome: SyncOutcome) -> None:
-    """Run the status command of *repo*, if it has one, with PYSTACK_REPO, _COMMIT, _PHASE and _MESSAGE in its environment.
+async def run(repo: Repo, outcome: SyncOutcome, addresses: Sequence[str] = ()) -> None:
+    """Run the status command of *repo*, if it has one, with PYSTACK_REPO, _BRANCH, _COMMIT, _PHASE, _MESSAGE and _ADDRESS
+    (where the stacks answer) in its environment.
 
     A command that fails, or takes too long, is only logged."""
     if not repo.status_command:
@@ -22,6 +24,8 @@ async def run(repo: Repo, outcome: SyncOutcome) -> None:
     environment = {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "PYSTACK_REPO": repo.name,
+        "PYSTACK_BRANCH": repo.branch,
+        "PYSTACK_ADDRESS": "\n".join(addresses)[:LONGEST],
         "PYSTACK_COMMIT": outcome.commit.id,
         "PYSTACK_PHASE": outcome.phase,
         "PYSTACK_MESSAGE": outcome.message[:LONGEST],

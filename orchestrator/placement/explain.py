@@ -33,12 +33,14 @@ class Candidate(WireStruct, frozen=True, kw_only=True):
 
 
 class Why(WireStruct, frozen=True, kw_only=True):
-    """Every node for *task*, the best first; *node* is the present one, "" for none."""
+    """Every node for *task*, the best first; *node* is the present one, "" for none. *scaling* explains how many replicas its
+    service has, where that follows their use."""
 
     task: str
     node: str
     score: int
     candidates: tuple[Candidate, ...]
+    scaling: str = ""
 
 
 def explain(stack: Stack, service: str, task: str, tasks: Sequence[Task], context: PlacementContext) -> Why:

@@ -110,6 +110,17 @@ class Contents:
         self._seals |= fresh
         return [Put(f"seals/{name}", msgspec.json.encode(one)) for name, one in fresh.items()]
 
+    @property
+    def cluster_key(self) -> bytes:
+        """The key that secrets are encrypted with, for a backup; b"" where there are no secrets. Raises RefusedError."""
+        self._unlocked()
+        return self._key if self._seals else b""
+
+    async def replace_key(self, key: bytes) -> list[Op]:
+        """The operations that make *key* the cluster's, sealed to the servers that there are. There must be no secrets yet."""
+        self._key, self._locked, self._seals = key, "", {}
+        return await self._seal_for_other_servers()
+
     # --- of stacks -------------------------------------------------------------------------------------
 
     def with_digests(self, stack: Stack) -> Stack:

@@ -11,6 +11,7 @@ from agent.contract.task import Task
 from orchestrator.placement.context import PlacementContext, service_requests
 from orchestrator.placement.request import PlacementRequest
 from orchestrator.server.cluster import Cluster
+from orchestrator.server.quotas import QuotaCheck
 from orchestrator.server.state import ClusterState
 from orchestrator.stackfile.model import Stack
 from orchestrator.transport.agent_client import AgentClient
@@ -22,6 +23,7 @@ class Inputs:
     def __init__(self, state: ClusterState, cluster: Cluster) -> None:
         self._state = state
         self._cluster = cluster
+        self.quotas = QuotaCheck(state)
 
     @property
     def _local(self) -> AgentClient:

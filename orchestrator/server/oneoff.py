@@ -46,6 +46,7 @@ async def create_oneoff(
         if problems := await TrustCheck(dispatcher.cluster, images).problems(record, asked):
             raise RefusedError("\n".join(problems), 403)
         draft = Task(name=name, stack=stack, service=service, container=container, desired="oneoff", where=one.where)
+        inputs.quotas.require_one_more(record, service)
         placement, current = inputs.placement(stack), state.of_stack(stack)
         task = oneoff_with_templates(record, one, place_oneoff(record, draft, current.tasks, placement), placement)
         task, networks = address_oneoff(task, current, list(state.networks.values()), placement)

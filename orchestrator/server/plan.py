@@ -52,6 +52,8 @@ class Planner:
         if against := [why for check in self.checks for why in check(stack)]:
             raise RefusedError("\n".join(against), 409)
         desired = await self.desired(stack, options)
+        if against := self._inputs.quotas.problems(stack, desired.tasks):
+            raise RefusedError("\n".join(against), 409)
         force = frozenset(s.name for s in stack.services if options.force_recreate and (not named or s.name in named))
         if options.force_deps:
             force |= (only or frozenset(s.name for s in stack.services)) - named
@@ -100,6 +102,8 @@ class Planner:
         known = self._state.stacks[stack].stack
         found = explain(known, service, task, self._state.of_stack(stack).tasks, self._inputs.placement(stack))
         one = next(s for s in known.services if s.name == service)
+        if task not in self._state.tasks:
+            found = with_reasons(found, "quota", self._inputs.quotas.against_one_more(known, service))
         return with_reasons(found, "image", await self.trust.problems(known, one))
 
 

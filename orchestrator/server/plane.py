@@ -89,6 +89,8 @@ class ControlPlane:
         self.restorer = VolumeRestorer(self.dispatcher, self.executor, self.backup_sources)
         self.autoscaler = Autoscaler(self.dispatcher, self.executor)
         self.rollouts.scaled_by_hand = self._scaled_by_hand
+        self.begin_anew = False
+        """Whether the server's process is to begin again when it stops: the store is another one."""
         self.loaded = False
         """Whether all of the store was read: only then can a stand-by answer from memory."""
         self._reschedule_after_s = reschedule_after_s

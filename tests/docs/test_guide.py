@@ -70,6 +70,7 @@ def test_a_command_of_the_guide_is_one(line: str, tmp_path: Path, monkeypatch: p
         "key",
         "f.yml",
         "backup.json",
+        "cluster.backup",
     ):
         (tmp_path / file).touch()
     words = shlex.split(re.split(r" [<>|;] |;", line)[0], comments=True)

@@ -59,3 +59,15 @@ async def test_a_file_that_cannot_be_read_is_told_as_such(top: Path) -> None:
         await read(top)
     assert "words" in str(found.value)
     assert "within" not in str(found.value)
+
+
+async def test_what_is_imported_late_and_the_time_zones_are_there(top: Path) -> None:
+    (top / "stack.yml").write_text(
+        "services:\n  a: {image: i, x-schedule: {cron: '5 4 * * *', timezone: Australia/Lord_Howe}}\n"
+        "  b: {image: i, x-scale: {max: 3, target: {cpu: 50%}}, volumes: ['d:/d']}\n"
+        "volumes: {d: {x-backup: {to: /srv, password: k}}}\nsecrets: {k: {external: true}}\n"
+    )
+    stacks, _ = await load.stacks_of(load.LoadRequest(str(top.parent), "r", ".", (), "feature-1"))
+    assert stacks[0].name == "r-feature-1"
+    assert [v.name for v in stacks[0].volumes] == ["r-feature-1_d"]
+    assert stacks[0].services[0].schedule

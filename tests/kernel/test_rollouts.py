@@ -231,6 +231,7 @@ def test_replicas_follow_what_they_use_until_somebody_says_how_many(stack: Stack
     stack.run("scale", "burn=2")
     (row,) = lab.json("autoscale", "ls", *one, "--format", "json")
     assert (row["replicas"], row["paused"]) == (2, True)
+    assert "x-scale: " in lab("why-not", *one, "burn").stdout
     lab("autoscale", "resume", *one, "burn")
     assert not lab.json("autoscale", "ls", *one, "--format", "json")[0]["paused"]
 

@@ -47,6 +47,8 @@ NEEDS: dict[tuple[str, str], Need] = {
     ("GET", "/v1/stacks/{stack}/tasks"): LOOK_STACK,
     ("GET", "/v1/doctor"): LOOK_CLUSTER,
     ("GET", "/v1/store"): ADMIN_LOOK,
+    ("POST", "/v1/cluster/backup"): ADMIN,
+    ("POST", "/v1/cluster/restore"): ADMIN,
     ("POST", "/v1/volumes/{volume}/move"): OPERATE_CLUSTER,
     ("POST", "/v1/volumes/{volume}/{verb:backup|verify}"): OPERATE_CLUSTER,
     ("GET", "/v1/volumes/{volume}/snapshots"): LOOK_CLUSTER,
@@ -64,6 +66,7 @@ NEEDS: dict[tuple[str, str], Need] = {
     ("POST", "/v1/stacks/{stack}/rollback"): OPERATE_STACK,
     ("POST", "/v1/stacks/{stack}/down"): OPERATE_STACK,
     ("POST", "/v1/stacks/{stack}/{verb:stop|start|restart}"): OPERATE_STACK,
+    ("POST", "/v1/stacks/{stack}/claim"): OPERATE_STACK,
     ("POST", "/v1/stacks/{stack}/rm"): OPERATE_STACK,
     ("POST", "/v1/stacks/{stack}/oneoff"): Need("operate", "cluster", True),  # it says what its container is
     ("DELETE", "/v1/stacks/{stack}/oneoff/{oneoff}"): OPERATE_STACK,

@@ -9,6 +9,7 @@ from pathlib import Path
 from aiohttp import web
 
 from agent.errors import abort_if_response_started
+from orchestrator.server.api.claims import CLAIMS
 from orchestrator.server.api.extension import ApiExtension
 from orchestrator.server.api.guard import OWN_ENGINE, add_headers, guard, trust
 from orchestrator.server.api.responses import PLANE, STOP, errors
@@ -24,6 +25,7 @@ def make_app(
     """The application of a server that leads, with the routes of *extensions*. A request can set *stop*. At the socket
     *trusted* everybody is root; where none is named, everywhere."""
     app = web.Application(middlewares=[errors, guard], client_max_size=64 << 20)
+    app[CLAIMS] = {}
     app.on_response_prepare.append(abort_if_response_started)
     app.on_response_prepare.append(add_headers)
     trust(app, trusted)

@@ -10,11 +10,24 @@ from orchestrator.placement.explain import Why
 from orchestrator.placement.rebalance import Move
 from orchestrator.planning.state import Plan
 from orchestrator.server.access.log import AuditLine
-from orchestrator.server.api import access, autoscale, contents, jobs, nodes, rollouts, stacks, system, volumes
+from orchestrator.server.api import (
+    access,
+    autoscale,
+    claims,
+    cluster_backup,
+    contents,
+    jobs,
+    nodes,
+    rollouts,
+    stacks,
+    system,
+    volumes,
+)
 from orchestrator.server.api.extension import Route
 from orchestrator.server.api.responses import json_response
 from orchestrator.server.backups.restore import RestoreRequest
 from orchestrator.server.cluster import NodeUpdateRequest
+from orchestrator.server.cluster_backup import Restored
 from orchestrator.server.events import Event, TaskChange
 from orchestrator.server.node_add import NodeAddRequest
 from orchestrator.server.openapi import StreamOf, document
@@ -39,6 +52,8 @@ ROUTES: tuple[Route, ...] = (
     ("GET", "/v1/stacks/{stack}/tasks", stacks.list_tasks, None, list[stacks.TaskRow]),
     ("GET", "/v1/doctor", system.doctor, None, list[system.CheckRow]),
     ("GET", "/v1/store", system.dump_store, None, None),
+    ("POST", "/v1/cluster/backup", cluster_backup.back_up_cluster, cluster_backup.ClusterBackupRequest, None),
+    ("POST", "/v1/cluster/restore", cluster_backup.restore_cluster, cluster_backup.ClusterRestoreRequest, Restored),
     ("POST", "/v1/volumes/{volume}/move", volumes.move_a_volume, volumes.MoveVolumeRequest, StreamOf(Event)),
     ("POST", "/v1/volumes/{volume}/{verb:backup|verify}", volumes.run_backup, None, StreamOf(Event)),
     ("GET", "/v1/volumes/{volume}/snapshots", volumes.list_snapshots, None, list[volumes.SnapshotRow]),
@@ -56,6 +71,7 @@ ROUTES: tuple[Route, ...] = (
     ("POST", "/v1/stacks/{stack}/rollback", stacks.rollback, stacks.RollbackRequest, StreamOf(Event)),
     ("POST", "/v1/stacks/{stack}/down", stacks.down, stacks.DownRequest, StreamOf(Event)),
     ("POST", "/v1/stacks/{stack}/{verb:stop|start|restart}", stacks.act, stacks.ActRequest, StreamOf(Event)),
+    ("POST", "/v1/stacks/{stack}/claim", claims.claim_stack, claims.ClaimRequest, None),
     ("POST", "/v1/stacks/{stack}/rm", stacks.remove, stacks.RemoveRequest, StreamOf(Event)),
     ("POST", "/v1/stacks/{stack}/oneoff", stacks.create_oneoff, stacks.OneoffRequest, Task),
     ("DELETE", "/v1/stacks/{stack}/oneoff/{oneoff}", stacks.delete_oneoff, None, None),

@@ -313,7 +313,7 @@ async def delete_oneoff(request: web.Request) -> web.Response:
 
 async def why(request: web.Request) -> web.Response:
     """Every node's verdict on a task, or on one more task of a service."""
-    name, service = request.match_info["stack"], request.match_info["service"]
-    return json_response(
-        msgspec.to_builtins(await request.app[PLANE].planner.why(name, service, request.query.get("task", "")))
-    )
+    plane, name, service = request.app[PLANE], request.match_info["stack"], request.match_info["service"]
+    found = await plane.planner.why(name, service, request.query.get("task", ""))
+    memory = plane.autoscaler.memories.get((name, service))
+    return json_response(msgspec.to_builtins(msgspec.structs.replace(found, scaling=memory.reason if memory else "")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TypedDict
 
 import msgspec
@@ -15,14 +16,17 @@ from orchestrator.server.backups.health import backup_health
 from orchestrator.server.doctor import Check, diagnose
 from orchestrator.store.transfer import dump
 
+STARTED = time.time()
+
 
 class Version(TypedDict):
-    """The server's version and that of its API, its node and its process."""
+    """The server's version and that of its API, its node and its process, and when that *started* (seconds since the epoch)."""
 
     version: str
     api: str
     node: str
     pid: int
+    started: float
 
 
 class CheckRow(TypedDict):
@@ -43,7 +47,7 @@ def _check_row(one: Check) -> CheckRow:
 
 async def version(request: web.Request) -> web.Response:
     """The server's version, node and process."""
-    return json_response(Version(version=__version__, api="v1", node=request.app[PLANE].node, pid=os.getpid()))
+    return json_response(Version(version=__version__, api="v1", node=request.app[PLANE].node, pid=os.getpid(), started=STARTED))
 
 
 async def shutdown(request: web.Request) -> web.Response:

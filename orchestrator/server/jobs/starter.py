@@ -92,6 +92,7 @@ class RunStarter:
         """The tasks of *run* with nodes and addresses. Raises UnschedulableError and what else keeps it from its place."""
         container = container_of(stack, service, run, ids)
         context = self._inputs.placement(stack.name)
+        self._inputs.quotas.require_one_more(stack, service.name)
         count = service.replicas if run.trigger in ("schedule", "hand") else 1
         made = Prepared(run=run, tasks=[], networks=[])
         for index in range(1, count + 1):

@@ -1,0 +1,44 @@
+"""Holds stacks to the quotas of config.yml."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agent.contract.container import Container
+from agent.contract.task import Task
+from orchestrator.errors import RefusedError
+from orchestrator.planning.quotas import Quota, problems
+from orchestrator.server.state import ClusterState
+from orchestrator.stackfile.model import Stack
+
+
+class QuotaCheck:
+    """Compares what stacks ask for with what there is of the others."""
+
+    def __init__(self, state: ClusterState) -> None:
+        self._state = state
+        self.quotas: tuple[Quota, ...] = ()
+
+    def problems(self, stack: Stack, tasks: Sequence[Task]) -> list[str]:
+        """Why *stack*, with *tasks* as its planned ones, is more than is allowed, one sentence each with its place."""
+        if not any(q.covers(stack.name) for q in self.quotas):
+            return []
+        state = self._state
+        mine = [*tasks, *(t for t in state.tasks.values() if t.stack == stack.name and not t.planned)]
+        others = [t for t in state.tasks.values() if t.stack != stack.name]
+        services = {(n, s.name): s for n, r in state.stacks.items() for s in r.stack.services}
+        out: list[str] = []
+        for quota in self.quotas:
+            volumes = sum(quota.covers(v.stack) and not v.external for v in state.volumes.values() if v.stack != stack.name)
+            out += problems([quota], stack, mine, others, services, volumes)
+        return out
+
+    def against_one_more(self, stack: Stack, service: str) -> list[str]:
+        """Why one more task of *service* is too much."""
+        tasks = [t for t in self._state.tasks.values() if t.stack == stack.name and t.planned]
+        return self.problems(stack, [*tasks, Task(name="", stack=stack.name, service=service, container=Container(image=""))])
+
+    def require_one_more(self, stack: Stack, service: str) -> None:
+        """Raises RefusedError (409) where one more task of *service* is too much: a run, or a one-off container."""
+        if against := self.against_one_more(stack, service):
+            raise RefusedError("\n".join(against), 409)

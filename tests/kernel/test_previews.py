@@ -1,0 +1,81 @@
+"""Branches come, change, are pushed with force and go, in an order of chance: exactly their stacks run, no other is left."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.gitops.previews import slug
+from tests.conftest import Pystack, eventually
+from tests.kernel.test_gitops import Repository
+
+BRANCHES, STEPS = 30, 60
+STACK = """
+services:
+  web: {image: busybox, command: [sleep, "10000"], stop_signal: SIGKILL, environment: {V: "%s"}, volumes: ["data:/data"],
+    mem_limit: 16m}
+volumes: {data: {}}
+"""
+
+
+@pytest.fixture
+def repository(lab: Pystack, tmp_path: Path) -> Iterator[Repository]:
+    made = Repository(lab, tmp_path)
+    yield made
+    lab("gitops", "rm", made.name, check=False)
+    for row in lab.json("ls", "--format", "json"):
+        if row["stack"].startswith(made.name):
+            lab("down", "-p", row["stack"], "-v")
+
+
+def stacks(repository: Repository) -> dict[str, str]:
+    """The previews that run: name → the value of V in their containers."""
+    out: dict[str, str] = {}
+    for row in repository.pystack.json("ls", "--format", "json"):
+        if row["stack"].startswith(f"{repository.name}-"):
+            done = repository.pystack("exec", "-p", row["stack"], "-T", "web", "printenv", "V", check=False)
+            out[row["stack"]] = done.stdout.strip()
+    return out
+
+
+def run(repository: Repository, count: int, steps: int, seed: int) -> None:
+    repository.push("first", {"stack.yml": STACK % "main"})
+    repository.add("--previews", "feature/*", "--preview-host", "{branch}.example.org", "--interval", "2s")
+    rnd, wanted = random.Random(seed), dict[str, str]()
+    names = [f"feature/{n}" for n in range(count)]
+    for step in range(steps):
+        branch = rnd.choice(names)
+        if branch in wanted and rnd.random() < 0.4:
+            repository.git("push", "-q", "origin", "--delete", branch)
+            del wanted[branch]
+            continue
+        (repository.copy / "stack.yml").write_text(STACK % step)
+        amend = ["--amend"] if rnd.random() < 0.5 else []  # which only --force can push
+        repository.git("commit", "-q", "-a", *amend, "-m", f"step {step}")
+        repository.git("push", "-q", "--force", "origin", f"HEAD:refs/heads/{branch}")
+        wanted[branch] = str(step)
+    expected = {f"{repository.name}-{slug(b)}": v for b, v in wanted.items()}
+
+    def settled() -> None:
+        assert stacks(repository) == expected
+
+    eventually(settled, 30 + 20 * count)
+    volumes = [v["name"] for v in repository.pystack.json("volume", "ls", "--format", "json")]
+    mine = {v for v in volumes if v.startswith(f"{repository.name}-")}
+    assert mine == {f"{name}_data" for name in expected}  # those of branches that are gone went with them
+    rows = {r["name"] for r in repository.pystack.json("gitops", "ls", "--format", "json")}
+    assert {r for r in rows if r.startswith(f"{repository.name}.")} == {f"{repository.name}.{slug(b)}" for b in wanted}
+    repository.pystack("gitops", "rm", repository.name)
+    assert stacks(repository) == {}
+
+
+def test_a_few_branches(repository: Repository) -> None:
+    run(repository, 3, 8, seed=5)
+
+
+@pytest.mark.slow
+def test_thirty_branches(repository: Repository) -> None:
+    run(repository, BRANCHES, STEPS, seed=7)
