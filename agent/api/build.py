@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
@@ -14,10 +15,14 @@ from agent.api import login, shapes
 from agent.api.app_keys import ENGINE, answer, flag, number
 from agent.api.context import plain
 from agent.api.images import ProgressStream, displaced, event
-from agent.build import instructions
+from agent.build import attestations, cache_option, instructions, outputs
+from agent.build.agent_doors import AgentDoors
 from agent.build.build_options import BuildOptions
+from agent.build.cache_option import CacheOption
 from agent.build.client import Client
+from agent.build.outputs import Output, Outputs
 from agent.build.report import Report
+from agent.build.spool import SpoolReceiver
 from agent.contract.container import Ulimit
 from agent.contract.printable import quoted
 from agent.errors import BadRequestError
@@ -97,7 +102,22 @@ def _build_options(request: web.Request) -> BuildOptions:
         cpu_quota=number(request, "cpuquota"),
         cpuset=query.get("cpusetcpus", ""),
         cgroup_parent=query.get("cgroupparent", ""),
+        cache_from=_caches(request, "cachefrom", plain=cache_option.HERE),
+        cache_to=_caches(request, "cacheto"),
+        attestations=_attestations(request),
+        agents=_texts(request, "agents"),
     )
+
+
+def _caches(request: web.Request, name: str, *, plain: str = "registry") -> tuple[CacheOption, ...]:
+    """A list of caches. For version 2 a name alone is a registry's, as BuildKit has it; classic, an image of this node's."""
+    kind = "registry" if request.query.get("version") == "2" else plain
+    return tuple(cache_option.option(text, plain=kind) for text in _words(request, name))
+
+
+def _attestations(request: web.Request) -> dict[str, dict[str, str]]:
+    found = {name: attestations.wanted(name, text) for name, text in _texts(request, "attests").items()}
+    return {name: options for name, options in found.items() if options is not None}
 
 
 def _credentials(request: web.Request) -> dict[str, Credentials]:
@@ -122,12 +142,20 @@ def _credentials(request: web.Request) -> dict[str, Credentials]:
 class RequestClient(Client):
     """Who sent all in the request: the context as its body, logins in a header."""
 
-    def __init__(self, logins: Mapping[str, Credentials]) -> None:
-        self._logins = logins
+    def __init__(self, logins: Mapping[str, Credentials], agents: Mapping[str, str], doors: AgentDoors) -> None:
+        self._logins, self._agents, self._doors = logins, agents, doors
 
     async def credentials(self, host: str) -> Credentials | None:
         """The credentials for *host* in X-Registry-Config."""
         return self._logins.get(HUB_KEY if host == "docker.io" else host) or self._logins.get(host)
+
+    async def has_agent(self, ident: str) -> bool:
+        """Whether our own client lends an SSH agent *ident*."""
+        return ident in self._agents
+
+    async def forward(self, ident: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Let a program speak to the client's SSH agent."""
+        await self._doors.forward(self._agents[ident], reader, writer)
 
 
 async def build(request: web.Request) -> web.StreamResponse:
@@ -154,10 +182,16 @@ async def build(request: web.Request) -> web.StreamResponse:
     async def work() -> None:
         before = {engine.images.names.get(name.name, "") for name in names}
         context: AsyncIterator[bytes] = plain(request.content.iter_any())
-        report, client = Report(say, pulled), RequestClient(credentials)
-        image = await engine.builder.build(options, context, report, client, lambda job, state: job.image(state))
+        report, client = Report(say, pulled), RequestClient(credentials, options.agents, engine.builder.doors)
+        wanted = outputs.asked(request.query.get("outputs", "")) or [Output("image", {})]
+        options.push = outputs.pushed(wanted)
+        receiver = SpoolReceiver(engine.builder.spool, client, lambda output: stream.tell({"aux": {"Output": output}}))
+        made = await engine.builder.build(options, context, report, client, Outputs(wanted, receiver))
         for digest in before:
             displaced(engine, digest)
+        image = made.image
+        if image is None:
+            return
         stream.tell({"aux": {"ID": image.id}})
         if quiet:
             stream.tell({"stream": f"{image.id}\n"})
@@ -201,7 +235,7 @@ async def prune(request: web.Request) -> web.Response:
 
 def usage(request: web.Request) -> list[dict[str, Any]]:
     """The build cache as `docker system df` lists it."""
-    from agent.build.writing import stamp
+    from agent.build.stamps import stamp
 
     builder = request.app[ENGINE].builder
     shared = {name for image in builder.engine.images.everything() for name in (d[7:27] for d in image.layers)}

@@ -1,4 +1,4 @@
-"""Contexts of builds by difference, for our own client. `POST /build?sent=ID` builds one."""
+"""For our own client: contexts of builds by difference, which `POST /build?sent=ID` builds, and what a build has for it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from aiohttp import web
 
 from agent.api.app_keys import ENGINE, given
 from agent.api.context import plain
+from agent.api.hijack import Hijacked
 from agent.contract.contexts import ContextOffer
 
 routes = web.RouteTableDef()
@@ -30,3 +31,23 @@ async def fill(request: web.Request) -> web.Response:
     else:
         engine.builder.sent.confirm(ident)
     return web.Response(status=204)
+
+
+@routes.get("/pystack/build/outputs/{id}")
+async def output(request: web.Request) -> web.StreamResponse:
+    """What a build has for its client, once."""
+    stream = web.StreamResponse()
+    async for data in request.app[ENGINE].builder.spool.take(request.match_info["id"]):
+        if not stream.prepared:
+            await stream.prepare(request)
+        await stream.write(data)
+    return stream
+
+
+@routes.post("/pystack/build/agents/{id}")
+async def lend_agent(request: web.Request) -> web.StreamResponse:
+    """Bytes both ways between one program of a build and an SSH agent of the client's."""
+    await request.read()
+    line = Hijacked(request, "application/octet-stream")
+    await request.app[ENGINE].builder.doors.offer(request.match_info["id"], line)
+    return line

@@ -17,13 +17,15 @@ from aiohttp import web
 from agent.api.app_keys import ENGINE, flag
 from agent.api.context import plain
 from agent.api.images import ProgressStream, displaced, event
+from agent.build import outputs
 from agent.build.build_options import BuildOptions
-from agent.buildkit import outputs, wire
+from agent.build.outputs import Output, Outputs
+from agent.buildkit import wire
 from agent.buildkit.client import UploadClient
 from agent.buildkit.control import Control
 from agent.buildkit.grpc import Connection
 from agent.buildkit.messages import Status
-from agent.buildkit.outputs import Output, Outputs
+from agent.buildkit.receiver import SessionReceiver
 from agent.buildkit.sessions import Sessions
 from agent.buildkit.vertexes import VertexReport
 from agent.contract.printable import quoted
@@ -150,15 +152,14 @@ async def build(request: web.Request, options: BuildOptions) -> web.StreamRespon
     async def work() -> None:
         before = {engine.images.names.get(name.name, "") for name in names}
         lent = await node.sessions.get(request.query.get("session", ""))
+        making = Outputs(wanted, SessionReceiver(lent))
         if options.remote == UPLOAD:
             plan = msgspec.structs.replace(options, remote="")
-            made = await engine.builder.build(
-                plan, node.uploaded(ident), VertexReport(hear), UploadClient(lent), Outputs(wanted, lent)
-            )
+            made = await engine.builder.build(plan, node.uploaded(ident), VertexReport(hear), UploadClient(lent), making)
         else:
             plan = msgspec.structs.replace(options, remote="" if options.remote == SESSION else options.remote)
             client, body = await node.control.context(lent, plan)
-            made = await engine.builder.build(plan, body, VertexReport(hear), client, Outputs(wanted, lent))
+            made = await engine.builder.build(plan, body, VertexReport(hear), client, making)
         for digest in before:
             displaced(engine, digest)
         if made.image:

@@ -6,6 +6,7 @@ import re
 
 import msgspec
 
+from agent.build.cache_option import CacheOption
 from agent.contract.container import Ulimit
 from agent.contract.printable import quoted
 from agent.errors import BadRequestError
@@ -15,7 +16,8 @@ class BuildOptions(msgspec.Struct, kw_only=True):
     """*dockerfile* is a path inside the context; *tags* are names for the result. *contexts* are further ones by name:
     `docker-image://NAME`, `sent:ID`, a URL, or a folder below BUILD_EXTRAS. *remote* is a context to be fetched, *sent* the ID
     of one that came by difference, in place of one that comes with the request. Sizes are in bytes; *network* is that of
-    containers."""
+    containers. *attestations* are options by kind, *annotations* the manifest's; *agents* lends SSH agents:
+    by their names, the IDs of their doors. *push*: names under which the image goes to registries."""
 
     dockerfile: str = "Dockerfile"
     remote: str = ""
@@ -42,6 +44,12 @@ class BuildOptions(msgspec.Struct, kw_only=True):
     cpu_quota: int = 0
     cpuset: str = ""
     cgroup_parent: str = ""
+    cache_from: tuple[CacheOption, ...] = ()
+    cache_to: tuple[CacheOption, ...] = ()
+    attestations: dict[str, dict[str, str]] = {}
+    annotations: dict[str, str] = {}
+    agents: dict[str, str] = {}
+    push: tuple[str, ...] = ()
 
     @property
     def epoch(self) -> int | None:

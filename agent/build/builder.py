@@ -3,6 +3,7 @@
 build/cache/          results of steps
 build/mounts/<hex>/   RUN --mount=type=cache
 build/contexts/<hex>/ contexts that clients sent a file at a time, for their next build
+build/outputs/<hex>    what a client is to fetch of a build
 build/jobs/<hex>/     a build that runs: what was sent, fetched and mounted for it; swept where its agent is gone
 """
 
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from agent import files, mounts
+from agent.build.agent_doors import AgentDoors
 from agent.build.build_options import BuildOptions
 from agent.build.cache import Cache, Entry
 from agent.build.client import Client
@@ -31,6 +33,7 @@ from agent.build.layers import Layers
 from agent.build.report import Report
 from agent.build.running import kill_group
 from agent.build.sent import SentContexts
+from agent.build.spool import Spool
 from agent.build.states import State
 from agent.errors import AgentError
 
@@ -87,6 +90,8 @@ class Builder:
         self.cache = Cache(self.root / "cache", lambda name: (engine.paths.layers / name).is_dir())
         self.cache_mounts = CacheMounts(self.root / "mounts")
         self.contexts = KeptContexts(self.root / "contexts")
+        self.doors = AgentDoors()
+        self.spool = Spool(self.root / "outputs")
         self.sent = SentContexts(self.contexts, self.jobs)
         self.transient: set[str] = set()
         self.layers = Layers(engine.images, self.cache, self.transient)
@@ -151,9 +156,17 @@ class Builder:
                     self.cache.drop(entry.key)
                 self.contexts.drop(UNUSED_S, time.time())
 
-    async def result(self, key: str, note: str, make: Callable[[], Awaitable[str]], *, cached: bool) -> tuple[Entry, bool]:
-        """The result of the step *key*, and whether it was known: from the cache, from another build that is making it, or by
-        *make*, which returns the name of a layer."""
+    async def result(
+        self,
+        key: str,
+        note: str,
+        make: Callable[[], Awaitable[str]],
+        *,
+        cached: bool,
+        elsewhere: Callable[[str], Awaitable[Entry | None]] | None = None,
+    ) -> tuple[Entry, bool]:
+        """The result of the step *key*, and whether it was known: from the cache, from another build that is making it, from
+        caches *elsewhere*, or by *make*, which returns the name of a layer."""
         while cached:
             if entry := self.cache.find(key):
                 return entry, True
@@ -166,6 +179,10 @@ class Builder:
         future: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
         mine = self._flights.setdefault(key, future) is future
         try:
+            if cached and elsewhere and (found := await elsewhere(key)):
+                self.cache.keep(found)
+                future.set_result(found)
+                return found, True
             layer = await make()
             disk = await asyncio.to_thread(files.used, self.engine.paths.layers / layer) if layer else 0
             entry = self.cache.put(key, note, layer, disk)

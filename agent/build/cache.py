@@ -89,9 +89,13 @@ class Cache:
         """Keep that the step *key* gave *layer*."""
         now = time.time()
         entry = Entry(key=key, note=note[:400], layer=layer, disk=disk, identity=secrets.token_hex(16), created=now, used=now)
-        self.save(entry)
-        self.entries[key] = entry
+        self.keep(entry)
         return entry
+
+    def keep(self, entry: Entry) -> None:
+        """Keep an entry that is complete."""
+        self.save(entry)
+        self.entries[entry.key] = entry
 
     def save(self, entry: Entry) -> None:
         """Write *entry* to its file; where the disk is full, its step is done again after a restart."""

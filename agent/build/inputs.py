@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from agent import files, mounts
-from agent.build import contexts, dockerfile, sent
+from agent.build import contexts, dockerfile
+from agent.build import sent as sent_contexts
 from agent.build.build_options import BuildOptions
 from agent.build.cache import key_of
 from agent.build.client import Client
@@ -51,7 +52,7 @@ class Inputs:
         self.engine = builder.engine
         self.limits = self.engine.settings.limits
         self.secrets: dict[str, bytes] = {}
-        self.agents: set[str] = set()
+        self.agents: set[str] = set(options.agents)
         self.text: bytes | None = None
         """The Dockerfile, if it is no file of a folder."""
         self.is_whole = not client.lends
@@ -64,7 +65,7 @@ class Inputs:
         self.along = folder / "along"
         self.beside = options.dockerfile == f"{BUILD_EXTRAS}/Dockerfile"
         self._extras: dict[str, Entry] = {}
-        self._borrowed: list[sent.SentContext] = []
+        self._borrowed: list[sent_contexts.SentContext] = []
 
     async def close(self) -> None:
         """Stop fetching."""
@@ -89,7 +90,7 @@ class Inputs:
         elif self.options.remote:
             listing = await self._fetched(root)
         elif self.options.sent:
-            found = self._sent(self.options.sent)
+            found = self.sent(self.options.sent)
             root, listing = found.root, found.listing
         else:
             (self.folder / "sent").rename(root)
@@ -115,11 +116,11 @@ class Inputs:
 
         return await contexts.unpacked(whole(), self.folder / "sent", self.limits, self.engine.images.bounds)
 
-    def _sent(self, ident: str) -> Origin:
+    def sent(self, ident: str) -> Origin:
         """The context *ident*, which came by difference. Raises NotFoundError, BadRequestError."""
         context = self.builder.sent.take(ident)
         self._borrowed.append(context)
-        return sent.origin(context)
+        return sent_contexts.origin(context)
 
     async def keep(self) -> None:
         """The build has ended: what can be useful for the next one is kept."""
@@ -230,7 +231,7 @@ class Inputs:
         if value.startswith("docker-image://"):
             return await self.image(value.removeprefix("docker-image://"))
         if value.startswith("sent:"):
-            return self._sent(value.removeprefix("sent:"))
+            return self.sent(value.removeprefix("sent:"))
         if value.startswith("local:") and self.client.lends:
             return await self.client.named(self, name, value.removeprefix("local:"))
         if value.startswith(f"{BUILD_EXTRAS}/"):
@@ -248,6 +249,11 @@ class Inputs:
             f"context {quoted(name)}: {quoted(value)} is none: docker-image://NAME, a repository, the URL of a tar, "
             "or a folder that came along"
         )
+
+    def images(self) -> dict[str, Image]:
+        """Those that were asked for so far and found, by their names."""
+        done = {name: task for name, task in self._images.items() if task.done() and not task.cancelled()}
+        return {name: task.result() for name, task in done.items() if not task.exception()}
 
     async def image(self, name: str) -> Image:
         """The image *name*, from this node or from its registry; asked for once in a build."""

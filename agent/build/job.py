@@ -18,13 +18,14 @@ import msgspec
 from agent.build import config, contexts, dockerfile, plan, writing
 from agent.build import instructions as steps
 from agent.build.build_options import BuildOptions
-from agent.build.cache import key_of
+from agent.build.cache import Entry, key_of
 from agent.build.client import Client
 from agent.build.contexts import Origin
 from agent.build.copying import Copying
 from agent.build.errors import DockerfileError, RunError
 from agent.build.inputs import Inputs
 from agent.build.layers import Layer, image_layers
+from agent.build.remote_cache import Imports
 from agent.build.report import Channel, Report, shown
 from agent.build.running import Running
 from agent.build.runsteps import RunSteps
@@ -34,8 +35,10 @@ from agent.build.words import Expansion, WordError
 from agent.contract.container import Attachment, Container
 from agent.contract.printable import quoted
 from agent.errors import AgentError, BadRequestError, user_message
+from agent.images import pull
 from agent.images.platforms import platform_of
 from agent.images.pull import architecture
+from agent.images.reference import parse
 from agent.images.store import Image
 
 if TYPE_CHECKING:
@@ -63,6 +66,9 @@ class Job:
         self.running = Running(self.engine, builder.layers, folder / "slots", _limits(options), max(2, os.cpu_count() or 1))
         self.copying = Copying(self)
         self.runsteps = RunSteps(self)
+        self.imports = Imports(self)
+        self.used: dict[str, Entry] = {}
+        """The results of its steps, by their keys."""
         self.epoch = self.running.epoch = options.epoch
         self.architecture = architecture()
         self._stages: dict[int, asyncio.Task[State]] = {}
@@ -105,6 +111,7 @@ class Job:
 
     async def close(self) -> None:
         """Release its resources outside its folder."""
+        await self.imports.close()
         await self.inputs.close()
         await self.running.close()
 
@@ -296,7 +303,10 @@ class Job:
         """*state* with the layer of the step *key*, from the cache or made by *make*."""
         if self.epoch is not None:
             key = key_of("until", self.epoch, key)
-        entry, known = await self.builder.result(key, note, make, cached=self.cached(number))
+        entry, known = await self.builder.result(
+            key, note, make, cached=self.cached(number), elsewhere=self.imports.find if self.options.cache_from else None
+        )
+        self.used[entry.key] = entry
         if known:
             say.cached()
         if not entry.layer:
@@ -304,8 +314,17 @@ class Job:
         layer = Layer(entry=entry)
         self.builder.transient |= {entry.layer, entry.digest[7:27]}
         if self._is_final(number) and self._group:
-            self._group.create_task(self.builder.layers.pack(layer), name="pack")
+            self._group.create_task(self._shared(layer), name="pack")
         return state.with_layer(layer, key_of("layer", entry.identity)).recorded(by or note, layer)
+
+    async def _shared(self, layer: Layer) -> None:
+        """Pack *layer*, which the image is to have, and send it where the image goes, while the next steps run."""
+        await self.builder.layers.pack(layer)
+        for name in self.options.push:
+            reference = parse(name)
+            with contextlib.suppress(AgentError, OSError):  # the image's own push says what is wrong
+                credentials = await self.inputs.client.credentials(reference.host)
+                await pull.push_layer(self.engine.images, layer.blob, reference, self.engine.settings, credentials)
 
     def _is_final(self, number: int) -> bool:
         """Whether the files of stage *number* are part of the image."""

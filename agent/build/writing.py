@@ -7,16 +7,18 @@ Specification, manifest.md, config.md; Docker Image Specification v1.2; reproduc
 from __future__ import annotations
 
 import asyncio
-import datetime
 import re
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import UNSET
 
 from agent.build import config
 from agent.build.build_options import BuildOptions
 from agent.build.cache import key_of
 from agent.build.layers import kinds
+from agent.build.remote_cache import INLINE, inline
+from agent.build.stamps import stamp
 from agent.build.states import State
 from agent.errors import BadRequestError
 from agent.images import types
@@ -46,6 +48,8 @@ async def image(builder: Builder, state: State, options: BuildOptions) -> Image:
     entry, _ = await builder.result(recipe, "image", _nothing, cached=not options.no_cache)
     when = stamp(entry.created if epoch is None else epoch)
     document |= {"created": when, "history": [_dated(step, when, epoch) for step in document["history"]]}
+    if any(cache.kind == "inline" for cache in options.cache_to):
+        document[INLINE] = inline(state.layers)
     raw = msgspec.json.encode(document)
     if len(raw) > store.limits.config_bytes:
         raise BadRequestError(
@@ -53,7 +57,9 @@ async def image(builder: Builder, state: State, options: BuildOptions) -> Image:
         )
     msgspec.json.decode(raw, type=types.Config)  # what the store could not read is not written
     blob = types.Descriptor("application/vnd.oci.image.config.v1+json", store.put_blob(raw), len(raw))
-    manifest = types.ImageManifest(blob, kinds([layer.blob for layer in state.layers]))
+    manifest = types.ImageManifest(
+        blob, kinds([layer.blob for layer in state.layers]), annotations=dict(sorted(options.annotations.items())) or UNSET
+    )
     digest = store.put_blob(msgspec.json.encode(manifest))
     for tag in options.tags:
         store.tag(parse(tag), digest)
@@ -64,11 +70,6 @@ async def image(builder: Builder, state: State, options: BuildOptions) -> Image:
 
 async def _nothing() -> str:
     return ""
-
-
-def stamp(when: float) -> str:
-    """Seconds since the epoch as images and the Engine API have them."""
-    return datetime.datetime.fromtimestamp(when, datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _dated(step: config.Document, when: str, epoch: int | None) -> config.Document:

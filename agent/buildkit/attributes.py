@@ -5,11 +5,15 @@ Source: BuildKit, frontend/dockerfile/builder and dockerui (names of the options
 
 from __future__ import annotations
 
-import csv
+import json
 import re
 from collections.abc import Mapping, Sequence
 
+from agent.build import attestations, cache_option
 from agent.build.build_options import BuildOptions
+from agent.build.cache_option import CacheOption
+from agent.build.options_text import TRUE, words
+from agent.buildkit.messages import CacheEntry, CacheOptions
 from agent.contract.container import Ulimit
 from agent.contract.printable import quoted
 from agent.errors import AgentError, BadRequestError, NotImplementedHereError
@@ -31,7 +35,7 @@ def check(frontend: str, given: Mapping[str, str]) -> None:
         raise NotImplementedHereError(f"{quoted(request)}: this builder builds, and answers no questions about Dockerfiles")
 
 
-def options(given: Mapping[str, str], entitlements: Sequence[str]) -> BuildOptions:
+def options(given: Mapping[str, str], entitlements: Sequence[str], cache: CacheOptions | None = None) -> BuildOptions:
     """Raises BadRequestError."""
     no_cache = given.get("no-cache")
     return BuildOptions(
@@ -51,7 +55,41 @@ def options(given: Mapping[str, str], entitlements: Sequence[str]) -> BuildOptio
         ulimits=tuple(_ulimit(text) for text in words(given.get("ulimit", ""))),
         cgroup_parent=given.get("cgroup-parent", ""),
         entitlements=tuple(entitlements),
+        cache_from=_imports(given, cache),
+        cache_to=_exports(given, cache),
+        attestations=_attestations(given),
     )
+
+
+def _imports(given: Mapping[str, str], cache: CacheOptions | None) -> tuple[CacheOption, ...]:
+    """Caches to read, from wherever clients of some age say them. Raises BadRequestError."""
+    found = [_cache(one) for one in (cache.imports if cache else ())]
+    found += [
+        cache_option.option(text) for text in (*words(given.get("cache-from", "")), *(cache.old_imports if cache else ()))
+    ]
+    try:
+        said = json.loads(given.get("cache-imports", "null")) or []
+        more = [CacheEntry(type=str(one["Type"]), attributes=dict(one["Attrs"])) for one in said]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise BadRequestError("cache-imports: a list of objects with Type and Attrs is wanted here") from None
+    found += [_cache(one) for one in more]
+    return tuple(one for number, one in enumerate(found) if one not in found[:number])
+
+
+def _exports(given: Mapping[str, str], cache: CacheOptions | None) -> tuple[CacheOption, ...]:
+    found = tuple(_cache(one) for one in (cache.exports if cache else ()))
+    inline = given.get("build-arg:BUILDKIT_INLINE_CACHE", "").lower() in TRUE
+    return (*found, CacheOption(kind="inline")) if inline else found
+
+
+def _cache(one: CacheEntry) -> CacheOption:
+    attributes = {str(name).lower(): str(value) for name, value in one.attributes.items()}
+    return cache_option.checked(CacheOption(kind=one.type or "registry", attributes=attributes))
+
+
+def _attestations(given: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    found = {name: attestations.wanted(name, text) for name, text in _named(given, "attest:").items()}
+    return {name: asked for name, asked in found.items() if asked is not None}
 
 
 def platform(text: str) -> str:
@@ -70,14 +108,6 @@ def platform(text: str) -> str:
 
 def _named(given: Mapping[str, str], prefix: str) -> dict[str, str]:
     return {key.removeprefix(prefix): value for key, value in given.items() if key.startswith(prefix)}
-
-
-def words(text: str) -> list[str]:
-    """A list as options have it: between commas, quoted where a comma is meant. Raises BadRequestError."""
-    try:
-        return [word.strip() for word in next(csv.reader([text]), []) if word.strip()]
-    except csv.Error as error:
-        raise BadRequestError(f"{quoted(text)}: {error}") from None
 
 
 def _number(given: Mapping[str, str], name: str) -> int:

@@ -10,15 +10,17 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
+from agent.build import outputs
 from agent.build.build_options import BuildOptions
 from agent.build.client import Client
 from agent.build.job import Job
+from agent.build.outputs import Outputs
 from agent.build.states import State
-from agent.buildkit import attributes, messages, outputs
+from agent.buildkit import attributes, messages
 from agent.buildkit.client import SessionClient, UploadClient
 from agent.buildkit.grpc import CallError, Handler, Stream
 from agent.buildkit.messages import CacheEntry, Empty, Status, Timestamp
-from agent.buildkit.outputs import Outputs
+from agent.buildkit.receiver import SessionReceiver
 from agent.buildkit.sessions import PULL_UPLOAD, Session, Sessions
 from agent.buildkit.vertexes import VertexReport
 from agent.buildkit.wire import Message
@@ -148,14 +150,16 @@ class Control:
         if led := not frontend:
             asked = await solve.frontend
             if asked is None:
-                return Outputs([], session)
+                return Outputs([], None)
             if asked.definition:
                 raise NotImplementedHereError("this builder builds Dockerfiles, and no graphs of BuildKit's (LLB)")
             frontend, given = asked.frontend, asked.options
         attributes.check(frontend, given)
-        options = attributes.options(given, request.entitlements)
+        options = attributes.options(given, request.entitlements, request.cache)
         wanted = request.exporters or ((CacheEntry(type=request.exporter, attributes=request.exporter_attributes),))
-        making = Outputs([outputs.checked(one.type, one.attributes) for one in wanted], session)
+        goals = [outputs.checked(one.type, one.attributes) for one in wanted]
+        options.push = outputs.pushed(goals)
+        making = Outputs(goals, SessionReceiver(session))
         client, body = await self.context(session, options, given.get("contextkey", ""), given.get("dockerfilekey", ""))
 
         async def finish(job: Job, state: State) -> Outputs:

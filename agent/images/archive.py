@@ -303,7 +303,10 @@ async def save(store: ImageStore, names: Sequence[str], *, of: str = "") -> Asyn
             if named
             else {}
         )
-        entries.append(types.Descriptor(manifest.media_type, image.digest, size, annotations=annotations))
+        main = types.Descriptor(manifest.media_type, image.digest, size, annotations=annotations)
+        if index := store.attached.get(image.digest):
+            main = types.Descriptor(types.OCI_INDEX, index, store.blob(index).stat().st_size, annotations=annotations)
+        entries.append(main)
         used = [manifest.config.digest, *(layer.digest for layer in manifest.layers)]
         docker.append(
             {
@@ -312,7 +315,7 @@ async def save(store: ImageStore, names: Sequence[str], *, of: str = "") -> Asyn
                 "Layers": [f"blobs/sha256/{d[7:]}" for d in used[1:]],
             }
         )
-        blobs |= dict.fromkeys([*used, image.digest])
+        blobs |= dict.fromkeys([*used, image.digest, *sorted(store.attached.digests(image.digest))])
     documents = {
         "oci-layout": b'{"imageLayoutVersion":"1.0.0"}',
         "index.json": msgspec.json.encode(types.ImageIndex(tuple(entries))),

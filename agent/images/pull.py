@@ -139,10 +139,33 @@ async def push(
                 continue
             await registry.upload(blob.digest, _read(store, blob.digest), store.blob(blob.digest).stat().st_size)
             progress({"id": short, "status": "Pushed"})
-        data = store.blob(image.digest).read_bytes()
-        await registry.put_manifest(reference.tag, data, manifest.media_type)
-    progress({"status": f"{reference.tag}: digest: {image.digest} size: {len(data)}"})
-    return image.digest
+        digest, kind = image.digest, manifest.media_type
+        if index := store.attached.get(image.digest):
+            await _push_attached(store, registry, image.digest, kind)
+            digest, kind = index, types.OCI_INDEX
+        data = store.blob(digest).read_bytes()
+        await registry.put_manifest(reference.tag, data, kind)
+    progress({"status": f"{reference.tag}: digest: {digest} size: {len(data)}"})
+    return digest
+
+
+async def push_layer(
+    store: ImageStore, blob: types.Descriptor, reference: Reference, settings: Settings, credentials: Credentials | None = None
+) -> None:
+    """Send one layer of an image that follows later. Raises ImageError, OSError."""
+    async with Registry(reference, settings, credentials) as registry:
+        if not await registry.has_blob(blob.digest):
+            await registry.upload(blob.digest, _read(store, blob.digest), blob.size)
+
+
+async def _push_attached(store: ImageStore, registry: Registry, digest: str, kind: str) -> None:
+    """Send the manifest of the image *digest*, and its attestations, which an index is about to name."""
+    await registry.put_manifest(digest, store.blob(digest).read_bytes(), kind)
+    for part in store.attached.parts(digest):
+        if part.media_type in types.MANIFESTS:
+            await registry.put_manifest(part.digest, store.blob(part.digest).read_bytes(), part.media_type)
+        elif not await registry.has_blob(part.digest):
+            await registry.upload(part.digest, _read(store, part.digest), part.size)
 
 
 async def _read(store: ImageStore, digest: str) -> AsyncIterator[bytes]:

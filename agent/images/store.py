@@ -23,6 +23,7 @@ from agent import files, mounts
 from agent.contract.failpoints import failpoint
 from agent.errors import ConflictError, ImageError, ImageNotFoundError, of_worker
 from agent.images import types
+from agent.images.attached import Attached
 from agent.images.reference import DIGEST, Reference, parse
 from agent.paths import Paths
 from agent.settings import ImageLimits
@@ -73,6 +74,7 @@ class ImageStore:
         self._pulls = self.root / "pulls"
         self._used = self.root / "used"
         self.names: dict[str, str] = self._read_names()
+        self.attached = Attached(self.root / "attached.json", self.blob)
         self._cache: dict[str, Image] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self.users: Callable[[], set[str]] = set
@@ -309,6 +311,7 @@ class ImageStore:
         for image in kept.values():
             manifest = self.manifest(image.digest)
             blobs |= {image.digest[7:], image.id[7:], *(layer.digest[7:] for layer in manifest.layers)}
+            blobs |= {digest[7:] for digest in self.attached.digests(image.digest)}
             layers |= {layer_directory(self.layers, diff_id).name for diff_id in image.layers}
         freed = 0
         busy = {key.removeprefix("sha256:")[:20] for key, lock in self._locks.items() if lock.locked()} | self.held()

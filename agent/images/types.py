@@ -74,6 +74,7 @@ class ImageManifest(msgspec.Struct, frozen=True, rename="camel"):
     layers: tuple[Descriptor, ...]
     schema_version: int = 2
     media_type: str = OCI_MANIFEST
+    annotations: dict[str, str] | msgspec.UnsetType | None = msgspec.UNSET
 
     def __post_init__(self) -> None:
         for part in (self.config, *self.layers):

@@ -50,9 +50,24 @@ def build(draft: ServiceContext, value: Any, path: Path_) -> Fields:
             secrets=_build_secrets(draft, body.get("secrets"), (*path, "secrets")),
             platform=platforms[0] if platforms else "",
             privileged=flag(body.get("privileged")),
+            cache_from=_texts(body.get("cache_from")),
+            cache_to=_texts(body.get("cache_to")),
+            provenance=_attestation(body.get("provenance")),
+            sbom=_attestation(body.get("sbom")),
+            ssh=tuple((name, scalar(value or "")) for name, value in as_mapping(body.get("ssh")).items()),
             **more,
         )
     }
+
+
+def x_build(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+    """Read services.*.x-build."""
+    return {"build_node": scalar(draft.reading.mapping(value, path).get("node"))}
+
+
+def _attestation(value: Any) -> str:
+    """Its options, "" where there is to be none."""
+    return "" if value is None or value is False else "true" if value is True else scalar(value)
 
 
 def _texts(value: Any) -> tuple[str, ...]:

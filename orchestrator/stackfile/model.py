@@ -36,7 +36,8 @@ class BuildSecret(WireStruct, frozen=True, kw_only=True):
 
 class Build(WireStruct, frozen=True, kw_only=True):
     """How to build a service's image. *context* is a folder on the client, or, where it is *remote*, the address of a
-    repository or of a tar. *contexts* are further ones by name: such, `service:NAME`, or `docker-image://NAME`."""
+    repository or of a tar. *contexts* are further ones by name: such, `service:NAME`, or `docker-image://NAME`.
+    *ssh* are agents by name, with their sockets ("": that of SSH_AUTH_SOCK)."""
 
     context: str
     dockerfile: str = "Dockerfile"
@@ -58,6 +59,11 @@ class Build(WireStruct, frozen=True, kw_only=True):
     ulimits: tuple[Ulimit, ...] = ()
     platform: str = ""
     privileged: bool = False
+    cache_from: tuple[str, ...] = ()
+    cache_to: tuple[str, ...] = ()
+    provenance: str = ""
+    sbom: str = ""
+    ssh: tuple[tuple[str, str], ...] = ()
 
     @property
     def after(self) -> tuple[str, ...]:
@@ -185,6 +191,8 @@ class Service(WireStruct, frozen=True, kw_only=True):
     port_ranges: tuple[PortRange, ...] = ()
     depends_on: tuple[Dependency, ...] = ()
     build: Build | None = None
+    build_node: str = ""
+    """Where it is built: a node, or one of its labels; "" for the server's own node."""
     mode: str = "replicated"
     endpoint_mode: str = ""
     placement: Placement = Placement()

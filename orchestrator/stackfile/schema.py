@@ -290,16 +290,18 @@ BUILD = record(
         "pull": key(FLAG, "Pull base images again."),
         "network": key(TEXT, "The network of RUN: host, none."),
         "additional_contexts": key(PAIRS, "Further contexts by name."),
-        "cache_from": key(TEXTS, "Images to take steps from.", refused=LATER),
-        "cache_to": key(TEXTS, "Where steps are kept.", refused=LATER),
+        "cache_from": key(TEXTS, "Where steps are taken from: an image, `type=registry,ref=…`, `type=local,src=…`."),
+        "cache_to": key(
+            TEXTS, "Where steps are kept: `type=registry,ref=…`, `type=local,dest=…`, `type=inline`; `mode=max` for all stages."
+        ),
         "entitlements": key(TEXTS, "Rights of the build: network.host, security.insecure."),
         "extra_hosts": key(HOSTS, "Names that RUN knows."),
         "isolation": key(TEXT, "Isolation of RUN.", refused=WINDOWS),
         "no_cache_filter": key(ONE_OR_MORE, "Stages that are built again."),
         "platforms": key(TEXTS, "Platforms to build for.", differs="one at a time"),
         "privileged": key(FLAG, "RUN with all capabilities."),
-        "provenance": key({"type": ["string", "boolean"]}, "A statement of origin.", refused=LATER),
-        "sbom": key({"type": ["string", "boolean"]}, "A list of parts.", refused=LATER),
+        "provenance": key({"type": ["string", "boolean"]}, "A statement of origin beside the image: true, `mode=max`."),
+        "sbom": key({"type": ["string", "boolean"]}, "A list of parts beside the image, as SPDX."),
         "secrets": key(
             listed(
                 either(
@@ -323,7 +325,7 @@ BUILD = record(
             "Secrets that RUN sees.",
         ),
         "shm_size": key(WHOLE_SIZE, "Size of /dev/shm of RUN."),
-        "ssh": key(PAIRS, "SSH agents that RUN sees.", refused=LATER),
+        "ssh": key(PAIRS, "SSH agents that RUN sees: default, or NAME=SOCKET.", differs="sockets of agents, not files of keys"),
         "ulimits": key(ULIMITS, "Limits of RUN."),
     }
 )
@@ -865,6 +867,10 @@ SERVICE = record(
             "Each replica has a name (`db-1`, `db-1.db`) and volumes of its own; they start and are exchanged in order.",
         ),
         "x-ingress": key(INGRESS, "Hosts and paths at which `pystack ingress` answers for it."),
+        "x-build": key(
+            record({"node": key(TEXT, "A node's name, or one of its labels: NAME or NAME=VALUE.")}),
+            "Where it is built; its image is copied to where it runs.",
+        ),
         "x-metrics": key(
             record(
                 {

@@ -16,7 +16,7 @@ from agent.contract.container import Container, Device, DeviceRate, DeviceReques
 from agent.contract.options import OPTIONS
 from orchestrator.stackfile import envfile, templates
 from orchestrator.stackfile.bandwidth import x_bandwidth
-from orchestrator.stackfile.build import build
+from orchestrator.stackfile.build import build, x_build
 from orchestrator.stackfile.deploy import deploy, device_requests, x_placement
 from orchestrator.stackfile.fence_key import x_fence
 from orchestrator.stackfile.field_readers import (
@@ -64,6 +64,7 @@ SERVICE_FIELDS = (
     "container_name",
     "depends_on",
     "build",
+    "build_node",
     "mode",
     "endpoint_mode",
     "placement",
@@ -503,6 +504,7 @@ KEYS: dict[str, FieldReader] = {
     "depends_on": depends_on,
     "deploy": deploy,
     "x-placement": x_placement,
+    "x-build": x_build,
     "x-fence": x_fence,
     "x-ingress-mode": text("ingress_mode"),
     "x-bandwidth": x_bandwidth,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 
-from agent.buildkit import attributes, filesync, messages, outputs, wire
+from agent.build import outputs
+from agent.buildkit import attributes, filesync, messages, wire
 from agent.errors import AgentError
 from tests.fuzz import mutate
 from tests.fuzz.area import Area, Run

@@ -199,6 +199,8 @@ VALUES: dict[str, Any] = {
     "x-policy.locked": True,
     **{f"{at}x-bandwidth.{key}": "9mbit" for at in (S, f"{S}networks.*.", N) for key in ("ingress", "egress")},
     **{f"{at}x-bandwidth.burst": "64k" for at in (S, f"{S}networks.*.", N)},
+    f"{S}x-build": {"node": "n"},
+    f"{S}build.ssh": {"default": None},
     f"{S}x-metrics": {"port": 1},
     f"{S}x-metrics.port": 2,
     f"{S}x-metrics.path": "/x",

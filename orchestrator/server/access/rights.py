@@ -93,6 +93,7 @@ NEEDS: dict[tuple[str, str], Need] = {
     ("PATCH", "/v1/nodes/{node}"): ADMIN,
     ("DELETE", "/v1/nodes/{node}"): ADMIN,
     ("POST", "/v1/nodes/{node}/upgrade"): ADMIN,
+    ("POST", "/v1/nodes/{node}/ship"): ADMIN,
     ("POST", "/v1/nodes/{node}/drain"): OPERATE_CLUSTER,
     ("POST", "/v1/nodes/{node}/taint"): OPERATE_CLUSTER,
     ("*", "/v1/nodes/{node}/engine/{path:.*}"): Need("look", "engine"),

@@ -7,6 +7,7 @@ from typing import TypedDict
 import msgspec
 from aiohttp import web
 
+from agent.contract.wire import WireStruct
 from orchestrator.server import drain, proxy
 from orchestrator.server.api.responses import PLANE, json_response
 from orchestrator.server.api.stream import stream
@@ -16,6 +17,7 @@ from orchestrator.server.node_upgrade import upgrade_node
 from orchestrator.server.plane import ControlPlane
 from orchestrator.server.rebalance import proposed_moves as find_moves
 from orchestrator.server.rebalance import rebalance as make_moves
+from orchestrator.transport.shipping import ship
 
 
 class NodeRow(TypedDict):
@@ -39,6 +41,13 @@ class NodeRow(TypedDict):
     platform: str
     transport: str
     error: str
+
+
+class ShipRequest(WireStruct, frozen=True, kw_only=True):
+    """An image, by a name or its ID, and the node that is to have it, "" for the server's own."""
+
+    image: str
+    to: str = ""
 
 
 def node_row(plane: ControlPlane, name: str) -> NodeRow:
@@ -140,6 +149,16 @@ async def rebalance(request: web.Request) -> web.StreamResponse:
     plane = request.app[PLANE]
     limit = int(request.query.get("limit", "10"))
     return await stream(request, lambda emit: make_moves(plane.state, plane.inputs, plane.executor, limit, emit))
+
+
+async def ship_image(request: web.Request) -> web.Response:
+    """Copy an image that the node has to another, the server's own by default, under its names."""
+    plane = request.app[PLANE]
+    wanted = msgspec.json.decode(await request.read(), type=ShipRequest)
+    source, target = plane.cluster.get(request.match_info["node"]), plane.cluster.get(wanted.to or plane.cluster.local)
+    if source is not target:
+        await ship(wanted.image, source.client, target.client)
+    return web.Response(status=204)
 
 
 async def engine(request: web.Request) -> web.StreamResponse:

@@ -106,6 +106,7 @@ ROUTES: tuple[Route, ...] = (
     ("POST", "/v1/nodes/{node}/upgrade", nodes.upgrade, None, nodes.NodeRow),
     ("POST", "/v1/nodes/{node}/drain", nodes.drain_node, None, StreamOf(Event)),
     ("POST", "/v1/nodes/{node}/taint", nodes.taint_node, NodeUpdateRequest, StreamOf(Event)),
+    ("POST", "/v1/nodes/{node}/ship", nodes.ship_image, nodes.ShipRequest, None),
     ("*", "/v1/nodes/{node}/engine/{path:.*}", nodes.engine, None, None),
     ("GET", "/v1/users", access.list_users, None, list[access.UserRow]),
     ("PUT", "/v1/users/{name}", access.put_user, access.UserRequest, access.UserRow),

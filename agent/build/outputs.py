@@ -1,0 +1,199 @@
+"""What becomes of a build's result: an image, an archive of one, or its files; and of its steps: a cache for other builds.
+
+Where a client is to get something, it goes to its `Receiver`. Source: docs.docker.com, "Exporters overview"; BuildKit,
+session/filesync (FileSend).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from agent.build import attestations, remote_cache
+from agent.build.cache_option import CacheOption
+from agent.build.job import Job
+from agent.build.options_text import TRUE, words
+from agent.build.states import State
+from agent.contract.printable import quoted
+from agent.errors import AgentError, BadRequestError, of_worker
+from agent.images import archive, pull
+from agent.images.auth import Credentials
+from agent.images.reference import parse
+from agent.images.store import Image
+from agent.trees import process
+
+IMAGES, ARCHIVES, FILES = ("moby", "image", "registry"), ("docker", "oci"), ("local", "tar")
+ANNOTATION = "annotation"
+
+
+class Output(NamedTuple):
+    """*kind* is moby, image or registry (an image of this node's), docker or oci (an archive of one), local or tar (its files),
+    "" for nothing: the cache alone."""
+
+    kind: str
+    attributes: Mapping[str, str]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the image is to be called. Raises BadRequestError."""
+        return tuple(words(self.attributes.get("name", "")))
+
+    @property
+    def pushes(self) -> bool:
+        """Whether the image goes to its registry, too."""
+        return self.kind == "registry" or self.attributes.get("push", "").lower() in TRUE
+
+
+class Receiver(Protocol):
+    """The client's end of a build, as far as outputs go there."""
+
+    async def archive(self, output: Output, chunks: AsyncIterator[bytes]) -> None:
+        """Takes one file. Raises AgentError."""
+
+    async def tree(self, output: Output, chunks: AsyncIterator[bytes], folder: Path) -> None:
+        """Takes the files of a tar; *folder* is the build's own. Raises AgentError."""
+
+    async def credentials(self, host: str) -> Credentials | None:
+        """How to log in at the registry *host*."""
+
+
+def checked(kind: str, attributes: Mapping[str, str]) -> Output:
+    """Raises BadRequestError for what is no output."""
+    if kind not in ("", *IMAGES, *ARCHIVES, *FILES):
+        known = ", ".join((*IMAGES, *ARCHIVES, *FILES))
+        raise BadRequestError(f"output type {quoted(kind)}: exporter could not be found; known are {known}")
+    output = Output(kind, attributes)
+    for name in output.names:
+        parse(name)
+    return output
+
+
+def asked(text: str) -> list[Output]:
+    """Those of the query of `POST /build`, JSON. Raises BadRequestError."""
+    try:
+        said = json.loads(text or "null") or []
+    except (ValueError, RecursionError):
+        raise BadRequestError(f"outputs={quoted(text)}: it is no JSON") from None
+    found = []
+    for one in said if isinstance(said, list) else [None]:
+        said_of = one if isinstance(one, dict) else {"Attrs": None}
+        attributes = said_of.get("Attrs", {})
+        if not isinstance(attributes, dict) or not all(isinstance(v, str) for v in attributes.values()):
+            raise BadRequestError("outputs: a list of objects with Type and Attrs is wanted here")
+        found.append(checked(str(said_of.get("Type", "")), attributes))
+    return found
+
+
+def pushed(outputs: list[Output]) -> tuple[str, ...]:
+    """The names under which the image goes to registries."""
+    return tuple(name for output in outputs if output.pushes for name in output.names)
+
+
+def _annotations(outputs: list[Output]) -> dict[str, str]:
+    """Those of the image's manifest: `annotation.KEY`, `annotation-manifest.KEY`, `annotation[PLATFORM].KEY`."""
+    found = {}
+    for output in outputs:
+        for name, value in output.attributes.items():
+            kind, _, key = name.partition(".")
+            if kind.partition("[")[0] in (ANNOTATION, f"{ANNOTATION}-manifest") and key:
+                found[key] = value
+    return found
+
+
+class Outputs:
+    """Carries outputs out for the client behind *receiver*. *told* is what it is told in the end, *image* what was made, where
+    one was."""
+
+    def __init__(self, outputs: list[Output], receiver: Receiver | None) -> None:
+        self._outputs, self._receiver = outputs, receiver
+        self.started = time.time()
+        self.told: dict[str, str] = {}
+        self.image: Image | None = None
+
+    async def __call__(self, job: Job, state: State) -> Outputs:
+        """Raises AgentError, OSError."""
+        job.options.annotations |= _annotations(self._outputs)
+        for output in self._outputs:
+            if output.kind in FILES:
+                await self._files(job, state, output)
+            elif output.kind:
+                await self._image(job, state, output)
+        for cache in job.options.cache_to:
+            await self._cache(job, state, cache)
+        return self
+
+    async def _image(self, job: Job, state: State, output: Output) -> None:
+        if self.image is None:
+            self.image = await job.image(state)
+            await attestations.attach(job, self.image, self.started)
+        image = self.image
+        self.told |= {"containerimage.digest": image.digest, "containerimage.config.digest": image.id}
+        if output.kind in ARCHIVES:
+            names = output.names or job.options.tags or (image.id,)
+            with job.report.work("sending tarball"):
+                await self._to.archive(output, archive.save(job.engine.images, names, of=image.id))
+            return
+        for name in output.names:
+            job.engine.images.tag(parse(name), image.digest)
+        if output.names:
+            self.told["image.name"] = ",".join(output.names)
+        for name in output.names if output.pushes else ():
+            await self._push(job, image, name)
+
+    async def _push(self, job: Job, image: Image, name: str) -> None:
+        reference = parse(name)
+        credentials = await self._receiver.credentials(reference.host) if self._receiver else None
+        with job.report.work(f"pushing {reference.familiar}") as progress:
+
+            def hear(event: dict[str, Any]) -> None:
+                detail = event.get("progressDetail") or {}
+                if event.get("id"):
+                    progress(str(event["id"]), int(detail.get("current", 0)), int(detail.get("total", 0)))
+
+            await pull.push(job.engine.images, image, reference, job.engine.settings, hear, credentials)
+
+    async def _files(self, job: Job, state: State, output: Output) -> None:
+        root = str(job.inputs.view(state.layers))
+        chunks = process.output("packing", ("export", root, "0"), lambda reply: of_worker(reply, AgentError))
+        if output.kind == "tar":
+            with job.report.work("sending tarball"):
+                await self._to.archive(output, chunks)
+            return
+        with job.report.work("copying files"):
+            await self._to.tree(output, chunks, job.folder)
+
+    async def _cache(self, job: Job, state: State, cache: CacheOption) -> None:
+        """Keep the build's steps where *cache* says; an inline one is in the image already."""
+        if cache.kind == "inline":
+            return
+        try:
+            with job.report.work("exporting cache"):
+                document = await remote_cache.packed(job, state.layers, whole=cache.whole)
+                if cache.kind == "local":
+                    chunks = remote_cache.archive(document, job.engine.images)
+                    await self._to.archive(Output("cache", cache.attributes), chunks)
+                    return
+                name = cache.attributes["ref"]
+                credentials = await self._receiver.credentials(parse(name).host) if self._receiver else None
+                await remote_cache.push(job, document, name, credentials)
+        except (AgentError, OSError) as error:
+            if not cache.lenient:
+                raise
+            job.report.warn(f"cache_to: {quoted(str(error))}")
+
+    @property
+    def _to(self) -> Receiver:
+        if self._receiver is None:
+            raise BadRequestError("this output goes to the client, which takes no files")
+        return self._receiver
+
+
+async def written(chunks: AsyncIterator[bytes], path: Path) -> None:
+    """*chunks* as the file *path*. Raises OSError."""
+    with path.open("wb") as file:
+        async for chunk in chunks:
+            await asyncio.to_thread(file.write, chunk)
