@@ -42,6 +42,8 @@ CONFIG = "application/vnd.pystack.build-cache.v1+json"
 INLINE = "pystack.build-cache.v1"
 """The key of an image's configuration that has the document."""
 SENT = "sent:"
+LARGEST = 64 << 20
+"""Bytes of a document: some 100,000 steps."""
 Fetch = Callable[[str, int], AsyncIterator[bytes]]
 
 
@@ -143,6 +145,8 @@ class Imports:
                     choose(documents.index(data, what, settings.limits), architecture()).digest
                 )
             manifest = documents.read(data, types.ImageManifest, what, settings.limits.manifest_bytes)
+            if manifest.config.size > LARGEST:
+                raise ImageError(f"{what} has more than the {LARGEST} bytes that are allowed")
             raw = b"".join([c async for c in registry.blob(manifest.config.digest, manifest.config.size)])
 
         async def fetch(digest: str, size: int) -> AsyncIterator[bytes]:
@@ -150,7 +154,7 @@ class Imports:
                 async for chunk in registry.blob(digest, size):
                     yield chunk
 
-        return _document(raw, manifest.config.media_type, what, self._store), fetch
+        return read(raw, manifest.config.media_type, what, settings.limits.config_bytes), fetch
 
     def _here(self, name: str) -> tuple[Document, Fetch]:
         """Of an image that the node has; nothing where it has not."""
@@ -162,7 +166,8 @@ class Imports:
 
         try:
             image = self._store.find(name)
-            return _document(self._store.blob(image.id).read_bytes(), types.OCI_CONFIG, name, self._store), fetch
+            raw = self._store.blob(image.id).read_bytes()
+            return read(raw, types.OCI_CONFIG, name, self._store.limits.config_bytes), fetch
         except ImageError:
             return Document(), fetch
 
@@ -190,14 +195,14 @@ class Imports:
         )
 
 
-def _document(raw: bytes, kind: str, what: str, store: ImageStore) -> Document:
-    """Of a cache's configuration, or of an image's. Raises ImageError."""
+def read(raw: bytes, kind: str, what: str, config_bytes: int) -> Document:
+    """Of a cache's configuration, or of an image's, of the media type *kind*. Raises ImageError."""
     if kind == CONFIG:
-        return documents.read(raw, Document, what, store.limits.bytes)
-    found = documents.read(raw, dict[str, msgspec.Raw], what, store.limits.config_bytes)
+        return documents.read(raw, Document, what, LARGEST)
+    found = documents.read(raw, dict[str, msgspec.Raw], what, config_bytes)
     if INLINE not in found:
         raise ImageError(f"{what} is an image without steps: build it with cache_to: [type=inline]")
-    return documents.read(bytes(found[INLINE]), Document, what, store.limits.config_bytes)
+    return documents.read(bytes(found[INLINE]), Document, what, config_bytes)
 
 
 def _layout(root: Path, store: ImageStore) -> tuple[Document, Fetch]:
@@ -212,7 +217,7 @@ def _layout(root: Path, store: ImageStore) -> tuple[Document, Fetch]:
         raw = _bytes(root, path_of(entry.digest), limits.manifest_bytes)
         manifest = documents.read(raw, types.ImageManifest, "the cache's manifest", limits.manifest_bytes)
         if manifest.config.media_type == CONFIG:
-            raw = _bytes(root, path_of(manifest.config.digest), limits.bytes)
+            raw = _bytes(root, path_of(manifest.config.digest), LARGEST)
 
             async def fetch(digest: str, size: int) -> AsyncIterator[bytes]:
                 del size
@@ -220,7 +225,7 @@ def _layout(root: Path, store: ImageStore) -> tuple[Document, Fetch]:
                     while data := await asyncio.to_thread(file.read, 1 << 20):
                         yield data
 
-            return documents.read(raw, Document, "the cache", limits.bytes), fetch
+            return documents.read(raw, Document, "the cache", LARGEST), fetch
     raise ImageError("the folder's index.json names no cache of steps")
 
 

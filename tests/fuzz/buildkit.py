@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 
-from agent.build import outputs
+from agent.build import cache_option, outputs, remote_cache
 from agent.buildkit import attributes, filesync, messages, wire
 from agent.errors import AgentError
 from tests.fuzz import mutate
@@ -24,6 +24,10 @@ OPTIONS = {
     "add-hosts": "a=1.2.3.4",
     "force-network-mode": "none",
     "source": "docker/dockerfile:1",
+    "cache-from": "a/b:1,c",
+    "cache-imports": '[{"Type":"registry","Attrs":{"ref":"a/b:1"}}]',
+    "attest:provenance": "mode=max,disabled=false",
+    "attest:sbom": "true",
 }
 STAT = messages.Stat(path="a/b", mode=0o644, size=5, mtime=1 << 60, xattrs={"user.a": b"b"})
 WHOLE = messages.SolveRequest(
@@ -35,6 +39,10 @@ WHOLE = messages.SolveRequest(
     exporters=(messages.CacheEntry(type="image", attributes={"name": "a,b", "push": "true"}),),
 )
 MESSAGES = (WHOLE, messages.Packet(stat=STAT), messages.ReturnRequest(error=messages.RpcStatus(code=1, message="x")))
+
+
+CACHE = b'type=registry,ref=a/b:1,mode=max,"ignore-error=true"'
+DOCUMENT = b'{"records":[{"key":"00","identity":"11","note":"RUN x","created":1.5,"digest":"sha256:00","size":5}]}'
 
 
 def _one(rng: random.Random) -> None:
@@ -50,7 +58,10 @@ def _one(rng: random.Random) -> None:
     given = dict(OPTIONS)
     for _ in range(rng.randrange(3)):
         given[rng.choice(list(OPTIONS))] = rng.choice(mutate.TEXTS)
-    attributes.options(given, ())
+    cache = read.cache if isinstance(read, messages.SolveRequest) else None
+    attributes.options(given, (), cache)
+    cache_option.option(mutate.some(rng, CACHE).decode(errors="replace"))
+    remote_cache.read(mutate.some(rng, DOCUMENT), remote_cache.CONFIG, "a cache", 1 << 20)
     outputs.asked(mutate.some(rng, b'[{"Type":"local","Attrs":{"dest":"x"}}]').decode(errors="replace"))
 
 
