@@ -35,7 +35,7 @@ def _no_zero(value: object, where: str) -> None:
             _no_zero(item, where)
 
 
-class Platform(msgspec.Struct, frozen=True):
+class Platform(msgspec.Struct, frozen=True, omit_defaults=True):
     """The platform of an image (OCI image index specification, `platform`)."""
 
     architecture: str = ""
