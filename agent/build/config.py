@@ -38,6 +38,13 @@ def environment(document: Document) -> dict[str, str]:
     return dict(pair.partition("=")[::2] for pair in document["config"].get("Env") or ())
 
 
+def with_path(document: Document, base: str) -> Document:
+    """*document* with a PATH, which the first step on an image called *base* gives it where it has none, as Docker does."""
+    if not base or "PATH" in environment(document):
+        return document
+    return put(document, "Env", [*(document["config"].get("Env") or ()), f"PATH={DEFAULT_PATH}"])
+
+
 def workdir(document: Document) -> str:
     """The working directory, "/" if none is set."""
     return document["config"].get("WorkingDir") or "/"

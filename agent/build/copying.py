@@ -271,7 +271,7 @@ class Copying:
             kept = json.dumps(owner or job.pop("owner", None))
             whose.setdefault(kept, []).append({k: v for k, v in job.items() if k != "owner"})
         for kept, jobs in whose.items():
-            order = {"owner": json.loads(kept), "mode": mode, "jobs": jobs}
+            order = {"owner": json.loads(kept), "chown": owner is not None, "mode": mode, "jobs": jobs}
 
             async def request(order: dict[str, Any] = order) -> AsyncIterator[bytes]:
                 yield json.dumps(order).encode()

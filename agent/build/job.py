@@ -180,6 +180,8 @@ class Job:
                 say.step(step_number, self.plan.total, stage, stage.origin)
                 state = await self._begun(stage)
                 say.reached(state.short)
+            if stage.steps:
+                state = state.changed(document=config.with_path(state.document, stage.image), has_command=False)
             state = await self._triggered(number, state, say)
             for step in stage.steps:
                 step_number += 1
@@ -270,6 +272,11 @@ class Job:
                 return state.changed(arguments=self._arguments(state, step)).recorded(shown(step))
             case steps.Expose():
                 document = config.expose(state.document, expand.words(step.ports))
+            case steps.Cmd():
+                state = state.changed(has_command=True)
+                document = config.CHANGES[steps.Cmd](state.document, step, expand.word)
+            case steps.Entrypoint() if not state.has_command:
+                document = config.CHANGES[steps.Entrypoint](config.put(state.document, "Cmd", None), step, expand.word)
             case _:
                 document = config.CHANGES[type(step)](state.document, step, expand.word)
         return state.changed(document=document).recorded(shown(step))

@@ -20,6 +20,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     document: config.Document
     arguments: dict[str, str] = {}
     shown: str = ""
+    has_command: bool = False
+    """Whether its stage has said CMD: another ENTRYPOINT takes away one that came from below."""
 
     def changed(self, **fields: Any) -> State:
         """A copy with other *fields*; it is no image."""

@@ -1,13 +1,15 @@
 """Copies files of one tree into another, for COPY and ADD: `python -m agent.trees.transfer SOURCE TARGET LIMITS`.
 
-The order comes on standard input, as JSON: {"owner": [uid, gid] or null, "mode": TEXT, "jobs": […]}, each job one of
+The order comes on standard input, as JSON: {"owner": [uid, gid] or null, "chown": BOOL, "mode": TEXT, "jobs": […]},
+each job one of
 
     {"do": "mkdir", "goal": PATH}
     {"do": "write", "goal": PATH, "into": BOOL, "name": NAME, "text": TEXT}
     {"do": "copy", "source": PATH, "goal": PATH, "into": BOOL, "without": [PATH…], "above": [[PATH, MODE]…], "unpack": PATH}
 
 "unpack" names the directory into which an archive goes, "" if none is unpacked. SOURCE is "" if nothing is copied. If "owner"
-is null, files keep their owners, and new directories are root's. With --archive as SOURCE the reply tells whether the file
+is null, files keep their owners, and new directories are root's;
+without "chown" those out of archives keep them too. With --archive as SOURCE the reply tells whether the file
 TARGET is an archive. Source: Dockerfile reference, COPY and ADD.
 """
 
@@ -43,6 +45,8 @@ class Transfer:
     def __init__(self, source: Tree | None, target: Tree, order: dict[str, Any], bounds: Bounds) -> None:
         self.source, self.target, self.bounds = source, target, bounds
         self.owner: tuple[int, int] | None = tuple(order["owner"]) if order["owner"] else None
+        self.inner: tuple[int, int] | None = self.owner if order.get("chown", True) else None
+        """The owner of what comes out of archives."""
         self.mode: str = order["mode"]
         self.devices: dict[str, Any] = {}
         self._late: list[tuple[str, os.stat_result]] = []
@@ -245,13 +249,13 @@ class Transfer:
                 return name
 
             plain = Decompressed(Source(file, None), self.bounds.bytes)
-            policy = Policy(what=f"archive {quoted(source)}", owners=self.owner is None)
-            result = extract(plain, self.target, policy, self.bounds, into=goal, rename=noted if self.owner else None)
+            policy = Policy(what=f"archive {quoted(source)}", owners=self.inner is None)
+            result = extract(plain, self.target, policy, self.bounds, into=goal, rename=noted if self.inner else None)
             self.devices |= result.devices
             for name in names:
                 parent, base = self.target.parent("/".join([goal.rstrip("/"), *parts_of(name)]))
-                if base != "." and self.owner and name not in result.devices:
-                    os.chown(base, *self.owner, dir_fd=parent, follow_symlinks=False)
+                if base != "." and self.inner and name not in result.devices:
+                    os.chown(base, *self.inner, dir_fd=parent, follow_symlinks=False)
         return True
 
 

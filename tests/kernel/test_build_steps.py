@@ -743,3 +743,22 @@ def test_nothing_is_left_of_builds(node: Node, lab: Pystack) -> None:
     assert not list((root / "images" / "blobs" / "sha256").glob("*.tmp"))
     mounted = Path(f"/proc/{lab.pid('n1')}/mounts").read_text()
     assert str(root / "build") not in mounted
+
+
+def test_what_a_dockerfile_says_of_its_command_is_as_dockers(node: Node) -> None:
+    """An ENTRYPOINT takes away the CMD of the base, and only that; a base without PATH gets one; archives keep their owners."""
+    base = 'FROM busybox AS base\nCMD ["b"]\n'
+    assert node.build(base + 'FROM base\nENTRYPOINT ["a"]\n').config["Cmd"] is None
+    built = node.build(base + 'FROM base\nENV B=$PATH\nCMD ["c"]\nENTRYPOINT ["a"]\n')
+    assert built.config["Cmd"] == ["c"]
+    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    assert [one for one in built.config["Env"] if "PATH" in one or one.startswith("B=")] == [f"PATH={path}", f"B={path}"]
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, owner in (("one", 11), ("two", 12)):
+            info = tarfile.TarInfo(name)
+            info.uid = info.gid = owner
+            archive.addfile(info)
+    built = node.build("FROM busybox\nADD t /x/\nADD --chown=5:6 t /y/\n", {"t": out.getvalue()})
+    files = built.files()
+    assert (files["x/one"].owner, files["x/two"].owner, files["y/one"].owner) == ((11, 11), (12, 12), (5, 6))
