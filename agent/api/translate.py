@@ -257,7 +257,7 @@ def _isolation(host: Document) -> dict[str, Any]:
         "security_opt": (*(host.get("SecurityOpt") or ()), *_paths(host)),
         "cgroup_mode": host.get("CgroupnsMode") or "",
         "pid_mode": host.get("PidMode") or "",
-        "ipc_mode": ipc if (ipc := host.get("IpcMode") or "") == "host" or ipc.startswith("container:") else "",
+        "ipc_mode": ipc if (ipc := host.get("IpcMode") or "") in ("host", "shareable") or ipc.startswith("container:") else "",
         "userns_mode": _userns_mode(host.get("UsernsMode") or ""),
         "group_add": tuple(host.get("GroupAdd") or ()),
     }

@@ -47,6 +47,8 @@ class Parts(msgspec.Struct, kw_only=True):
     system_files: dict[str, Path]
     cgroup2: bool
     sysctls: dict[str, str] = {}
+    shm: Path | None = None
+    """The folder that is its /dev/shm, where that is shared with others."""
     ids: int = 0
     """The host's ID that is 0 in its user namespace; 0 for the node's own."""
     document: Document = {}
@@ -135,6 +137,8 @@ def standard_mounts(p: Parts) -> None:
     ]
     if "ipc" not in p.namespaces:
         mounts.append({"destination": "/dev/shm", "type": "bind", "source": "/dev/shm", "options": ["rbind"]})
+    elif p.shm:
+        mounts.append({"destination": "/dev/shm", "type": "bind", "source": str(p.shm), "options": ["bind", *safe]})
     else:
         options = [*safe, "mode=1777", f"size={c.shm_size}"]
         mounts.append({"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": options})

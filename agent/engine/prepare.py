@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from agent import files, rootless
+from agent import files, mounts, rootless
 from agent.containers import bundle, userns, users
 from agent.contract.container import Mount
 from agent.engine import etcfiles, mount_sources, sharing
@@ -16,6 +16,10 @@ from agent.errors import BadRequestError
 from agent.images.types import Config, RunConfig
 from netplugins.linux import sysctl
 
+SHM = "shm"
+"""The folder of a bundle that is /dev/shm, where that is shared with other containers."""
+SHAREABLE = "shareable"
+"""The mode of a container whose IPC namespace, and with it /dev/shm, others may join."""
 ETC = "etc"
 """The folder of a bundle for the files in /etc that a container may write to: a file system of its own, or it could fill the
 host's /run."""
@@ -185,12 +189,12 @@ async def write_bundle(context: EngineContext, record: Record, config: Config, r
     c = record.container
     image = config.config or RunConfig()
     _make_top_directories(rootfs, c.image)
-    mounts = await mount_sources.sources(context, record, image, rootfs, user)
+    own = await mount_sources.sources(context, record, image, rootfs, user)
     name, system_files = _system_files(context, record)
     if c.api_socket:
         files.make_in_root(rootfs, mount_sources.DOCKER_SOCKETS[0], directory=False)
-        mounts.append((Mount(kind="bind", target=mount_sources.DOCKER_SOCKETS[0]), context.paths.docker_socket))
-    taken = {m.target for m, _ in mounts}
+        own.append((Mount(kind="bind", target=mount_sources.DOCKER_SOCKETS[0]), context.paths.docker_socket))
+    taken = {m.target for m, _ in own}
     system_files = {t: p for t, p in system_files.items() if t not in taken}
     for target in (DOCKER_MARK, *system_files):
         files.make_in_root(rootfs, target, directory=False)
@@ -202,8 +206,9 @@ async def write_bundle(context: EngineContext, record: Record, config: Config, r
     files.make_in_root(rootfs, working_dir, directory=True)
     args = arguments(record, image)
     if c.init:
-        mounts.append(_init_mount(rootfs))
+        own.append(_init_mount(rootfs))
         args = [INIT_TARGET, "--", *args]
+    namespaces = _namespaces(context, record)
     parts = bundle.Parts(
         id=record.id,
         container=c,
@@ -214,18 +219,38 @@ async def write_bundle(context: EngineContext, record: Record, config: Config, r
         rootfs=rootfs,
         hostname=name,
         cgroup_parent=context.cgroup_parent(record),
-        namespaces=_namespaces(context, record) | ({"user": str(user)} if user else {}),
+        namespaces=namespaces | ({"user": str(user)} if user else {}),
         ids=record.ids,
-        mounts=mounts,
+        mounts=own,
         system_files=system_files,
         cgroup2=context.cgroup2,
         sysctls=sysctls(record),
+        shm=_shared_memory(context, record),
     )
     document = bundle.build(parts)
     if "uts" not in parts.namespaces:
         del document["hostname"]
     record.notes = parts.notes
     context.runtime.write(record.id, context.paths.bundle(record.id), document)
+
+
+def _shared_memory(context: EngineContext, record: Record) -> Path | None:
+    """The folder that is /dev/shm of *record* and of others: its own, if they may join its IPC namespace, or its owner's; None
+    where it has one inside alone. Raises BadRequestError."""
+    c = record.container
+    if c.ipc_mode == SHAREABLE:
+        folder = context.paths.bundle(record.id) / SHM
+        mount_sources.make_tmpfs(folder, f"mode=1777,size={c.shm_size}")  # unless its users kept that of its last run
+        return folder
+    owner = sharing.running_owner(context.containers, record, c.ipc_mode)
+    if owner is None or "ipc" not in record.joined:
+        return None
+    if not mounts.is_mounted(folder := context.paths.bundle(owner.id) / SHM):
+        raise BadRequestError(
+            f"cannot join IPC of container {owner.name}: non-shareable IPC "
+            "(hint: use IpcMode:shareable for the donor container)"
+        )
+    return folder
 
 
 def _make_top_directories(rootfs: Path, image: str) -> None:

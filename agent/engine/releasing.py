@@ -20,15 +20,17 @@ async def release(context: EngineContext, record: Record, *, removed: bool = Fal
     if removed or not sharing.users(context.containers, record):
         await release_namespaces(context, record)
     failpoint("container.unmount")
+    memory = removed or not sharing.users(context.containers, record, "ipc")
     # beside the loop: an unmount waits for a grace period of RCU, and many that come at once wait for the same one
-    await asyncio.to_thread(_unmount, context, record)
+    await asyncio.to_thread(_unmount, context, record, memory)
     await _leave_shared_namespaces(context, record)
 
 
-def _unmount(context: EngineContext, record: Record) -> None:
+def _unmount(context: EngineContext, record: Record, memory: bool) -> None:
+    """Unmount all of the container's bundle; *memory*: its shared memory too, which nobody else has."""
     bundle = context.paths.bundle(record.id)
     images = [mount_sources.image_point(m) for m in record.container.mounts if m.kind == "image"]
-    for point in (mount_sources.SECRETS, prepare.ETC, *images, "rootfs"):
+    for point in (mount_sources.SECRETS, prepare.ETC, *images, "rootfs", *((prepare.SHM,) if memory else ())):
         mounts.unmount(bundle / point)
     if (mapped := bundle / mount_sources.MAPPED).is_dir():
         for inner in mounts.below(mapped):
@@ -52,5 +54,9 @@ async def _leave_shared_namespaces(context: EngineContext, record: Record) -> No
         if owner is None:
             continue
         async with containers.lock(owner):
-            if not owner.running and owner.id in context.networks.endpoints.attached and not sharing.users(containers, owner):
+            if owner.running:
+                continue
+            if not sharing.users(containers, owner, "ipc"):
+                await asyncio.to_thread(mounts.unmount, context.paths.bundle(owner.id) / prepare.SHM)
+            if owner.id in context.networks.endpoints.attached and not sharing.users(containers, owner):
                 await release_namespaces(context, owner)

@@ -344,6 +344,8 @@ def _task(
             msgspec.structs.replace(m, image_id=images.get(m.source, "")) if m.kind == "image" else m for m in container.mounts
         )
         container = msgspec.structs.replace(container, mounts=tuple(mounts))
+    if not container.ipc_mode and any(s.container.ipc_mode == f"service:{service.name}" for s in stack.services):
+        container = msgspec.structs.replace(container, ipc_mode="shareable")
     if own := own_names(service, index):
         named = tuple(msgspec.structs.replace(a, aliases=(*a.aliases, *own)) for a in container.attachments)
         container = msgspec.structs.replace(container, attachments=named)

@@ -395,3 +395,26 @@ def test_the_head_of_a_stream_comes_alone(client: docker.DockerClient, one: Cont
         while data := sock.recv(1 << 16):
             stream += data
     assert sorted(stream.split(b"\n")) == [b"", b"\x01\0\0\0\0\0\0\x04out", b"\x02\0\0\0\0\0\0\x04err"]
+
+
+def test_memory_is_shared_with_those_who_may(client: docker.DockerClient) -> None:
+    def run(name: str, **how: Any) -> Container:
+        return client.containers.run("busybox", ["sleep", "1000"], detach=True, name=name, stop_signal="SIGKILL", **how)
+
+    donor = run("donor", ipc_mode="shareable", shm_size="4m")
+    run("closed")
+    try:
+        user = run("user", ipc_mode="container:donor")
+        assert user.exec_run(["sh", "-c", "echo word > /dev/shm/w"]).exit_code == 0
+        assert donor.exec_run(["cat", "/dev/shm/w"]).output == b"word\n"
+        assert user.exec_run(["stat", "-f", "-c", "%b %S", "/dev/shm"]).output == b"1024 4096\n"
+        donor.reload()
+        assert donor.attrs["HostConfig"]["IpcMode"] == "shareable"
+        with pytest.raises(docker.errors.APIError, match="non-shareable IPC"):
+            run("refused", ipc_mode="container:closed")
+        donor.remove(force=True)
+        assert user.exec_run(["cat", "/dev/shm/w"]).output == b"word\n"
+    finally:
+        for name in ("user", "donor", "closed", "refused"):
+            for one in client.containers.list(all=True, filters={"name": f"^{name}$"}):
+                one.remove(force=True)

@@ -157,6 +157,23 @@ def test_users_of_every_kind_are_there_after_a_restart_and_a_replacement(stack: 
     together()
 
 
+def test_shared_memory_is_that_of_the_owner_of_the_ipc_namespace(stack: Stack) -> None:
+    """Its size is the owner's, and what is in it outlives a restart of the owner as the namespace does."""
+    stack.up(
+        f"services:\n  one:\n    {QUIET}    command: sleep 1000\n    shm_size: 8m\n"
+        f"  two:\n    {QUIET}    command: sleep 2000\n    ipc: service:one\n    shm_size: 32m\n"
+    )
+    stack.exec("one", "sh", "-c", "echo shared > /dev/shm/word")
+    assert stack.exec("two", "cat", "/dev/shm/word") == "shared\n"
+    assert {stack.exec(name, "stat", "-f", "-c", "%b %S", "/dev/shm") for name in ("one", "two")} == {"2048 4096\n"}
+    options = stack.exec("two", "grep", " /dev/shm ", "/proc/mounts").split()[3].split(",")
+    assert {"rw", "nosuid", "nodev", "noexec"} <= set(options)
+    stack.run("restart", "one")
+    assert stack.exec("one", "cat", "/dev/shm/word") == "shared\n"
+    stack.exec("two", "rm", "/dev/shm/word")
+    assert stack.exec("one", "ls", "/dev/shm") == ""
+
+
 def test_volumes_of_another_are_those_of_its_new_container(stack: Stack) -> None:
     text = (
         f"services:\n  one:\n    {QUIET}    command: sleep 1000\n    volumes: ['{{}}:/data']\n"
