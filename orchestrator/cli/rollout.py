@@ -25,7 +25,7 @@ def _summary(row: dict[str, Any]) -> None:
         "state": row["state"],
         "phase": row["phase"],
         "revision": f"{row['revision']} (before: {row['before'] or 'none'})",
-        "begun": f"{row['begun']} by {row['user'] or 'nobody named'}",
+        "begun": f"{row['begun']} by {row['user'] or 'nobody named'}, {row['verb']}",
         "ended": row["ended"],
         "message": row["message"],
         "reason": row["reason"],

@@ -21,7 +21,7 @@ from orchestrator.errors import PystackError
 from orchestrator.gitops import decrypt, git, load, previews, status_command
 from orchestrator.gitops.model import Commit, Phase, Repo, SyncOutcome, SyncState, encoded
 from orchestrator.planning.state import Step
-from orchestrator.server import lifecycle, revisions
+from orchestrator.server import lifecycle
 from orchestrator.server.events import ignore
 from orchestrator.server.plane import ControlPlane
 from orchestrator.server.records import StackRecord, UpOptions
@@ -189,11 +189,14 @@ class Reconciler:
         if lines and self.repo.approve and self.state.approved != commit.id:
             note = "waits for `pystack gitops approve`"
             return await self._record_outcome(self._outcome(commit, "waiting", f"{note}\n{message}".strip(), lines))
+        newest = self.state.newest
+        # what the last leader began may be on its way, without a change left to plan: its outcome is waited for
+        interrupted = bool(newest and newest.commit.id == commit.id and newest.phase == "applying")
         await self._save_state(newest=self._outcome(commit, "applying", plan=lines))
         applied: dict[str, int] = {}
         failures: list[str] = []
         for stack, plan in plans:
-            if plan.changes or stack.name not in self.plane.state.stacks:
+            if interrupted or plan.changes or stack.name not in self.plane.state.stacks:
                 failures = await self._up(stack, self._options(commit))
             if failures:
                 break
@@ -242,7 +245,7 @@ class Reconciler:
     async def _up(self, stack: Stack, options: UpOptions) -> list[str]:
         """Apply *stack*. Returns one line for each failure."""
         try:
-            failures = await self.plane.executor.up(stack, options, ignore, verb="sync")
+            failures = await self.plane.rollouts.up(stack, options, ignore, verb="sync")
         except PystackError as error:
             return [f"{stack.name}: {error}"]
         return [" ".join(filter(None, (f.task, f.reason, *f.log[-3:]))) for f in failures]
@@ -260,7 +263,7 @@ class Reconciler:
                         message=f"{self.repo.name}: {commit.short} is rolled back",
                         source=f"{self.repo.name}@{good.commit.id}" if good else "",
                     )
-                    again = await revisions.rollback(self.plane.state, self.plane.executor, name, back[name], options, ignore)
+                    again = await self.plane.rollouts.rollback(name, back[name], options, ignore, verb="sync")
                     message += [f"{name} at revision {back[name]}: {f.task} {f.reason}" for f in again]
                 except PystackError as error:
                     message.append(f"{name} cannot go back to revision {back[name]}: {error}")

@@ -84,7 +84,7 @@ class Ingress:
             raise RefusedError(f"{'; '.join(sorted(set(taken)))}: choose others with --http-port and --https-port", 409)
         await self.plane.store.transact((), [Put(SETTINGS, msgspec.json.encode(settings))])
         self.settings = settings
-        failures = await self.plane.executor.up(system_stack(settings), UpOptions(pull="never", timeout_s=60.0), emit)
+        failures = await self.plane.rollouts.up(system_stack(settings), UpOptions(pull="never", timeout_s=60.0), emit)
         await self.push()
         return failures
 

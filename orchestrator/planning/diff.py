@@ -15,7 +15,7 @@ from agent.contract.status import TaskStatus
 from agent.contract.task import Task
 from orchestrator.planning import graph
 from orchestrator.planning.following import Following
-from orchestrator.planning.state import Cause, FieldChange, Plan, State, Step, Verb
+from orchestrator.planning.state import Cause, FieldChange, Plan, State, Step, Verb, as_written
 from orchestrator.stackfile.model import Stack, StackContent
 
 _SECRET = re.compile(r"pass|secret|token|key|credential", re.IGNORECASE)
@@ -303,9 +303,7 @@ def differences(old: Container | Network, new: Container | Network) -> tuple[Fie
                     values = (MASK if v is not None and hide else v for v in (one.get(key), two.get(key)))
                     out.append(FieldChange(path=f"{field}.{key}", **dict(zip(("before", "after"), values, strict=True))))
         else:
-            out.append(
-                FieldChange(path=field, before=msgspec.to_builtins(before[field]), after=msgspec.to_builtins(after[field]))
-            )
+            out.append(FieldChange(path=field, before=as_written(before[field]), after=as_written(after[field])))
     return tuple(out)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from orchestrator.planning.state import FieldChange, Step
+from orchestrator.planning.state import FieldChange, Step, as_written
 from orchestrator.stackfile.model import IngressRule, Stack
 
 
@@ -32,7 +32,7 @@ def _place(rule: IngressRule) -> str:
 
 def _told(rule: IngressRule | None) -> dict[str, object] | None:
     """*rule* without its place in the file."""
-    return msgspec.to_builtins(msgspec.structs.replace(rule, where="")) if rule else None
+    return as_written(msgspec.structs.replace(rule, where="")) if rule else None
 
 
 def _reason(change: FieldChange, now: dict[str, IngressRule]) -> str:

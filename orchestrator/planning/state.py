@@ -48,6 +48,11 @@ class FieldChange(WireStruct, frozen=True, kw_only=True):
     after: Any = None
 
 
+def as_written(value: Any) -> Any:
+    """*value* as it is read back from JSON, lists in place of tuples: a saved plan is compared with a new one."""
+    return msgspec.json.decode(msgspec.json.encode(value))
+
+
 class Step(WireStruct, frozen=True, kw_only=True):
     """One change, or its absence, of one object: *action* on *name* of *kind*, on *node* if it belongs to one.
 

@@ -14,8 +14,8 @@ from orchestrator.errors import PystackError, RefusedError
 from orchestrator.planning.autoscale import ScaleMemory, decide
 from orchestrator.server.dispatcher import Dispatcher
 from orchestrator.server.events import ignore
-from orchestrator.server.execute import PlanExecutor
 from orchestrator.server.records import UpOptions
+from orchestrator.server.rollouts.manager import RolloutManager
 from orchestrator.server.statuses import may_serve
 from orchestrator.stackfile.model import Service
 from orchestrator.store.interface import Delete, Put
@@ -42,8 +42,8 @@ class Autoscaler:
     """Looks at every service with `x-scale` each *period_s*. What it decided last is kept in the store, so that whoever leads
     goes on with its windows and limits."""
 
-    def __init__(self, dispatcher: Dispatcher, executor: PlanExecutor, period_s: float = PERIOD_S) -> None:
-        self._dispatcher, self._state, self._executor = dispatcher, dispatcher.state, executor
+    def __init__(self, dispatcher: Dispatcher, rollouts: RolloutManager, period_s: float = PERIOD_S) -> None:
+        self._dispatcher, self._state, self._rollouts = dispatcher, dispatcher.state, rollouts
         self._period_s = period_s
         self.memories: dict[tuple[str, str], ScaleMemory] = {}
         self._used: dict[str, Usage] = {}
@@ -74,7 +74,7 @@ class Autoscaler:
 
     async def _turn(self, stack: str, service: Service) -> None:
         memory = self.memories.get((stack, service.name), ScaleMemory())
-        if memory.paused or self._state.lock(f"stack {stack}").busy:
+        if memory.paused or self._state.lock(f"stack {stack}").busy or self._rollouts.is_paused(stack):
             return  # a rollout changes how many there are
         assert service.scale
         tasks = [t for t in self._state.of_stack(stack).tasks if t.service == service.name and t.planned]
@@ -87,7 +87,7 @@ class Autoscaler:
                 services=(service.name,), scale={service.name: found.replicas}, no_deps=True, wait=False, user="autoscale"
             )
             record = self._state.get_stack(stack).stack
-            await self._executor.up(record, options, ignore, verb="redeploy")
+            await self._rollouts.up(record, options, ignore, verb="redeploy")
 
     async def _used_of(self, service: Service, tasks: Sequence[Task]) -> dict[str, list[float | None]]:
         """What each of *tasks* uses of its cores and of its memory, in percent, as far as the file has a target for it."""

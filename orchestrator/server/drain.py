@@ -4,33 +4,33 @@ from __future__ import annotations
 
 from orchestrator.server.cluster import Cluster, NodeUpdateRequest
 from orchestrator.server.events import Emit, Failure
-from orchestrator.server.execute import PlanExecutor
+from orchestrator.server.rollouts.manager import RolloutManager
 from orchestrator.server.state import ClusterState
 from orchestrator.server.volume_migration import VolumeMigrator
 
 
 async def drain(
-    state: ClusterState, cluster: Cluster, executor: PlanExecutor, migrator: VolumeMigrator, name: str, emit: Emit
+    state: ClusterState, cluster: Cluster, rollouts: RolloutManager, migrator: VolumeMigrator, name: str, emit: Emit
 ) -> list[Failure]:
     """Take node *name* out of use: move the volumes that follow their users, then redeploy each stack that has tasks there."""
     node = await cluster.change(name, NodeUpdateRequest(availability="drain"))
     failures = await migrator.evacuate(node.name, emit)
-    return [*failures, *await _redeploy(state, executor, node.name, emit)]
+    return [*failures, *await _redeploy(state, rollouts, node.name, emit)]
 
 
 async def taint(
-    state: ClusterState, cluster: Cluster, executor: PlanExecutor, name: str, request: NodeUpdateRequest, emit: Emit
+    state: ClusterState, cluster: Cluster, rollouts: RolloutManager, name: str, request: NodeUpdateRequest, emit: Emit
 ) -> list[Failure]:
     """Change the taints of node *name*, and move the tasks that do not tolerate a new `NoExecute` taint."""
     node = await cluster.change(name, request)
     if any(t.endswith(":NoExecute") for t in request.taints):
-        return await _redeploy(state, executor, node.name, emit)
+        return await _redeploy(state, rollouts, node.name, emit)
     return []
 
 
-async def _redeploy(state: ClusterState, executor: PlanExecutor, node: str, emit: Emit) -> list[Failure]:
+async def _redeploy(state: ClusterState, rollouts: RolloutManager, node: str, emit: Emit) -> list[Failure]:
     """Redeploy each stack that has tasks on *node*; placement decides which of them may stay."""
     failures: list[Failure] = []
     for stack in sorted({t.stack for t in state.tasks.values() if t.node == node}):
-        failures += await executor.redeploy(stack, emit)
+        failures += await rollouts.redeploy(stack, emit)
     return failures

@@ -22,7 +22,7 @@ from orchestrator.server.jobs.waiting import JobWaiter
 from orchestrator.server.oneoff import ended_oneoffs, remove_oneoffs
 from orchestrator.server.plan import Planner, chosen_services
 from orchestrator.server.prepare import prepare_nodes
-from orchestrator.server.records import UpOptions
+from orchestrator.server.records import RolloutVerb, UpOptions
 from orchestrator.server.rollout import Rollout
 from orchestrator.server.rollout_control import RolloutControl
 from orchestrator.server.update_executor import UpdateExecutor, Wanted
@@ -59,7 +59,7 @@ class PlanExecutor:
         emit: Emit,
         *,
         control: RolloutControl | None = None,
-        verb: str = "up",
+        verb: RolloutVerb = "up",
         instead_of: Collection[str] = (),
     ) -> list[Failure]:
         """Make *stack* true, under the name *verb* and in place of changes of the verbs *instead_of*; *control* is asked on the
@@ -86,8 +86,7 @@ class PlanExecutor:
         async with self.allocated(stack.name) as held:
             plan = await self._plan(stack, options)
             present = self._state.stacks.get(stack.name)
-            if plan.changes:
-                await control.begin(plan, present.stack if present else None)
+            await control.begin(plan, present.stack if present else None)
             for warning in plan.warnings:
                 emit(WarningEvent(message=warning))
             first = [] if options.no_start or options.no_tasks or options.back else hooked(stack, plan, "pre_deploy")
@@ -136,18 +135,6 @@ class PlanExecutor:
         with self._reported(tasks, emit):
             found = await self._waiter.wait(tasks, options.timeout_s)
         return failures + [await self._dispatcher.with_log(f) for f in found]
-
-    async def redeploy(self, name: str, emit: Emit, moves: Mapping[str, str] = {}) -> list[Failure]:
-        """Bring stack *name* up as it is, with as many replicas as it has, on the nodes that are best for it now.
-
-        *moves* maps names of tasks to the nodes that they shall go to."""
-        scale: dict[str, int] = {}
-        for task in self._state.of_stack(name).tasks:
-            scale[task.service] = scale.get(task.service, 0) + task.planned
-        record = self._state.get_stack(name).stack
-        fixed = {s.name for s in record.services if s.mode.startswith("replicated")}
-        options = UpOptions(scale={k: v for k, v in scale.items() if k in fixed}, moves=dict(moves))
-        return await self.up(record, options, emit, verb="redeploy")
 
     async def execute_plan(
         self,

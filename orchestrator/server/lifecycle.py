@@ -16,13 +16,12 @@ from orchestrator.server import store_keys
 from orchestrator.server.dispatcher import Dispatcher
 from orchestrator.server.events import Emit, Failure, StepEvent
 from orchestrator.server.oneoff import remove_oneoffs
+from orchestrator.server.records import ROLLOUT_VERBS
 from orchestrator.server.rollout import Rollout
 from orchestrator.stackfile.graph import needed
 from orchestrator.stackfile.model import Stack
 from orchestrator.store.interface import Delete, Op
 
-CHANGES = ("up", "sync", "redeploy")
-"""Verbs that bring a stack up: whoever ends the stack does not wait for them."""
 ACTIVE = ("running", "stopping", "restarting", "paused", "starting")
 """The states of a task that still has a process."""
 
@@ -38,7 +37,7 @@ async def down(dispatcher: Dispatcher, name: str, *, volumes: bool, emit: Emit) 
 
 async def _down(dispatcher: Dispatcher, name: str, *, volumes: bool, emit: Emit) -> None:
     state = dispatcher.state
-    async with state.lock(f"stack {name}").hold("down", emit, instead_of=CHANGES):
+    async with state.lock(f"stack {name}").hold("down", emit, instead_of=ROLLOUT_VERBS):
         record = state.stacks.get(name)
         await remove_oneoffs(dispatcher, [t for t in state.of_stack(name).tasks if t.desired == "oneoff"], emit)
         current = state.of_stack(name)
@@ -98,7 +97,7 @@ async def change_desired_state(
     *timeout_s* is how long a container may take to end, instead of its own stop_grace_period; for `start`, to be up. Returns
     the tasks that failed. Raises RefusedError (404) if there is no such stack or service."""
     state = dispatcher.state
-    async with state.lock(f"stack {name}").hold(verb, emit, instead_of=CHANGES if verb == "stop" else ()):
+    async with state.lock(f"stack {name}").hold(verb, emit, instead_of=ROLLOUT_VERBS if verb == "stop" else ()):
         stack = state.get_stack(name).stack
         chosen = _services(stack, verb, services) if deps else _named(stack, services)
         if verb == "stop":

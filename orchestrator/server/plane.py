@@ -83,11 +83,11 @@ class ControlPlane:
         hooks = DeployHooks(self.dispatcher, book, self.jobs.starter)
         self.executor = PlanExecutor(self.dispatcher, self.planner, self.contents, self.images, waiter, hooks)
         self.rollouts = RolloutManager(self.state, self.contents, self.executor)
-        self.migrator = VolumeMigrator(self.dispatcher, self.executor, self.inputs)
+        self.migrator = VolumeMigrator(self.dispatcher, self.rollouts, self.inputs)
         self.backup_sources = BackupSources(self.dispatcher, self.contents)
         self.backups = self.jobs.other = BackupRunner(self.backup_sources, self.jobs)
-        self.restorer = VolumeRestorer(self.dispatcher, self.executor, self.backup_sources)
-        self.autoscaler = Autoscaler(self.dispatcher, self.executor)
+        self.restorer = VolumeRestorer(self.dispatcher, self.rollouts, self.backup_sources)
+        self.autoscaler = Autoscaler(self.dispatcher, self.rollouts)
         self.rollouts.scaled_by_hand = self._scaled_by_hand
         self.begin_anew = False
         """Whether the server's process is to begin again when it stops: the store is another one."""

@@ -7,8 +7,8 @@ import msgspec
 from orchestrator.placement.node_table import NodeTable
 from orchestrator.placement.rebalance import Move, moves, placed_groups
 from orchestrator.server.events import Emit, Failure, MoveEvent
-from orchestrator.server.execute import PlanExecutor
 from orchestrator.server.inputs import Inputs
+from orchestrator.server.rollouts.manager import RolloutManager
 from orchestrator.server.state import ClusterState
 
 
@@ -25,10 +25,10 @@ def proposed_moves(state: ClusterState, inputs: Inputs, limit: int) -> list[Move
     return moves(board, units, limit=limit)
 
 
-async def rebalance(state: ClusterState, inputs: Inputs, executor: PlanExecutor, limit: int, emit: Emit) -> list[Failure]:
+async def rebalance(state: ClusterState, inputs: Inputs, rollouts: RolloutManager, limit: int, emit: Emit) -> list[Failure]:
     """Make the proposed moves one after the other: each is up before the next begins. Stops at the first failure."""
     for move in proposed_moves(state, inputs, limit):
         emit(MoveEvent(**msgspec.structs.asdict(move)))
-        if failures := await executor.redeploy(move.stack, emit, dict.fromkeys(move.tasks, move.target)):
+        if failures := await rollouts.redeploy(move.stack, emit, dict.fromkeys(move.tasks, move.target)):
             return failures
     return []

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import msgspec
 
 from agent.contract.wire import WireStruct
 from orchestrator.planning.state import Plan
 from orchestrator.stackfile.model import Stack
+
+RolloutVerb = Literal["up", "apply", "sync", "redeploy"]
+"""What brings a stack up: a person, a saved plan, a repository, or the cluster itself (drain, rebalance, autoscale)."""
+ROLLOUT_VERBS: tuple[RolloutVerb, ...] = get_args(RolloutVerb)
 
 
 class StackRecord(WireStruct, frozen=True, kw_only=True):

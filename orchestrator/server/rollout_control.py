@@ -42,7 +42,7 @@ class RolloutControl:
         """Set to end the wait of a step."""
 
     async def begin(self, plan: Plan, before: Stack | None) -> None:
-        """*plan* is about to be carried out; *before* is what it changes."""
+        """*plan* is about to be carried out; *before* is what it changes. Raises RefusedError where it must not be."""
 
     async def note(self, phase: str) -> None:
         """The rollout is at *phase*, a sentence for people."""

@@ -9,7 +9,7 @@ from agent.contract.wire import WireStruct
 from orchestrator.errors import RefusedError
 from orchestrator.server.events import Emit, Failure
 from orchestrator.server.records import UpOptions
-from orchestrator.server.revisions import Executor
+from orchestrator.server.rollouts.manager import RolloutManager
 from orchestrator.server.state import ClusterState
 
 
@@ -26,7 +26,7 @@ class SetRequest(WireStruct, frozen=True, kw_only=True):
 
 
 async def set_service(
-    state: ClusterState, executor: Executor, stack: str, service: str, request: SetRequest, emit: Emit
+    state: ClusterState, rollouts: RolloutManager, stack: str, service: str, request: SetRequest, emit: Emit
 ) -> list[Failure]:
     """Bring *stack* up with *service* changed, with as many replicas as there are. Returns the tasks that failed.
 
@@ -45,7 +45,7 @@ async def set_service(
         if task.service in count and task.planned and task.share < 0:
             count[task.service] += 1
     options = msgspec.structs.replace(request.options, scale=count, message=request.options.message or _words(service, request))
-    return await executor.up(msgspec.structs.replace(record, services=services), options, emit)
+    return await rollouts.up(msgspec.structs.replace(record, services=services), options, emit)
 
 
 def _changed(container: Container, request: SetRequest) -> Container:

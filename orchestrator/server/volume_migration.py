@@ -24,9 +24,9 @@ from orchestrator.placement.explain import Candidate, explain
 from orchestrator.server import store_keys
 from orchestrator.server.dispatcher import Dispatcher
 from orchestrator.server.events import Emit, Failure, VolumeEvent, ignore
-from orchestrator.server.execute import PlanExecutor
 from orchestrator.server.inputs import Inputs
 from orchestrator.server.lifecycle import change_desired_state
+from orchestrator.server.rollouts.manager import RolloutManager
 from orchestrator.store.interface import Delete, Put
 from orchestrator.transport.agent_client import AgentClient
 
@@ -53,9 +53,9 @@ class VolumeMove(WireStruct, frozen=True, kw_only=True):
 class VolumeMigrator:
     """Moves volumes; whatever happens, one whole copy of each is in use."""
 
-    def __init__(self, dispatcher: Dispatcher, executor: PlanExecutor, inputs: Inputs) -> None:
+    def __init__(self, dispatcher: Dispatcher, rollouts: RolloutManager, inputs: Inputs) -> None:
         self._dispatcher, self._state, self._cluster = dispatcher, dispatcher.state, dispatcher.cluster
-        self._executor = executor
+        self._rollouts = rollouts
         self._inputs = inputs
 
     async def move(self, name: str, target: str, emit: Emit) -> list[Failure]:
@@ -190,7 +190,7 @@ class VolumeMigrator:
         """Start the users on the new node, and delete the old copy once they run. Returns the users that failed."""
         failures: list[Failure] = []
         for stack in _by_stack(move.stopped):
-            failures += await self._executor.redeploy(stack, emit)
+            failures += await self._rollouts.redeploy(stack, emit)
         if failures:
             return failures  # the old copy stays: somebody will want to look at it
         source = self._cluster.members.get(move.source)

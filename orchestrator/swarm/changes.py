@@ -95,7 +95,7 @@ def _with(found: Named, service: Service) -> Stack:
 
 async def _up(plane: ControlPlane, stack: Stack, options: UpOptions) -> list[str]:
     warnings = Warnings()
-    failures = await plane.executor.up(stack, options, warnings)
+    failures = await plane.rollouts.up(stack, options, warnings)
     if failures:
         raise PystackError("; ".join(f"{f.task}: {f.reason}" for f in failures))
     return warnings.all

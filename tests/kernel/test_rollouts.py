@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -137,6 +138,66 @@ def test_a_server_that_starts_again_goes_on(stack: Stack, lab: Pystack) -> None:
         eventually(lambda: check(rollout(stack, lab)["state"] == "succeeded"), 60)
     assert rollout(stack, lab)["services"]["web"] == [4, 4]
     assert answers(lab, 20) == {"two": 20}
+
+
+def service_update(stack: Stack, lab: Pystack) -> list[str]:
+    """What makes version two of the service by Swarm's API, as Docker's client does."""
+    curl = ["curl", "-sS", "--fail-with-body", "--unix-socket", f"{lab.environment['PYSTACK_ROOT']}/run/swarm.sock"]
+    at = f"http://swarm/v1.48/services/{stack.name}_web"
+    found = json.loads(subprocess.run([*curl, at], check=True, capture_output=True, text=True).stdout)
+    found["Spec"]["TaskTemplate"]["ContainerSpec"]["Env"] = ["VERSION=two"]
+    update = f"{at}/update?version={found['Version']['Index']}"
+    return [*curl, "-H", "Content-Type: application/json", "-d", json.dumps(found["Spec"]), update]
+
+
+def another_way(stack: Stack, lab: Pystack, way: str) -> list[str]:
+    """Words that change the stack by *way*."""
+    pystack = [sys.executable, "-m", "orchestrator"]
+    if way == "apply":
+        stack.write(web("two", delay="2s"))
+        stack.run("plan", "-o", str(stack.directory / "plan.json"))
+        return [*pystack, "apply", str(stack.directory / "plan.json")]
+    if way == "sync":
+        run = partial(subprocess.run, cwd=stack.directory, check=True, capture_output=True)
+        run(["git", "init", "-q", "-b", "main"])
+        (stack.directory / "compose.yml").write_text(f"name: {stack.name}\n{web('two', delay='2s')}")
+        run(["git", "add", "compose.yml"])
+        run(["git", "-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "-q", "-m", "two"])
+        return [*pystack, "gitops", "add", str(stack.directory), "--name", stack.name, "--interval", "1h"]
+    return [*pystack, "node", "drain", "n2"] if way == "drain" else service_update(stack, lab)
+
+
+WAYS = {"apply": "apply", "sync": "sync", "drain": "redeploy", "service update": "up"}
+
+
+@pytest.mark.parametrize(("way", "verb"), WAYS.items(), ids=WAYS)
+def test_a_server_that_starts_again_goes_on_whatever_began_the_change(stack: Stack, lab: Pystack, way: str, verb: str) -> None:
+    stack.up(web("${VERSION:-one}", delay="2s"))
+
+    def places() -> set[tuple[object, ...]]:
+        return {(t["task"], t["node"], t["definition"]) for t in stack.ps().values()}
+
+    before = places()
+    words = another_way(stack, lab, way)
+    try:
+        with subprocess.Popen(
+            words, env=lab.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as change:
+            eventually(lambda: check(places() != before or change.poll() is not None), 40)
+            found = rollout(stack, lab)
+            assert (found["verb"], found["state"]) == (verb, "running"), change.poll() is None or change.communicate()
+            lab("lab", "fault", "--name", lab.lab, "kill", "n1", "server")
+            eventually(lambda: check(rollout(stack, lab)["state"] == "succeeded"), 60)
+            change.kill()
+        found = rollout(stack, lab)
+        assert (found["verb"], found["services"]["web"]) == (verb, [4, 4])
+        if way == "drain":
+            assert {t["node"] for t in stack.ps().values() if t["service"] == "web"} == {"n1"}
+        else:
+            assert answers(lab, 20) == {"two": 20}
+    finally:
+        lab("gitops", "rm", stack.name, check=False)
+        lab("node", "activate", "n2")
 
 
 HOOKS = """x-hooks:

@@ -18,7 +18,7 @@ from orchestrator.addressing.allocate import subnets
 from orchestrator.planning.diff import PlanOptions, plan
 from orchestrator.planning.expand import expand
 from orchestrator.planning.graph import waves
-from orchestrator.planning.state import State
+from orchestrator.planning.state import Plan, State
 from orchestrator.stackfile.model import Dependency, Service, Stack, StackNetwork
 
 
@@ -65,6 +65,15 @@ CASES = {
 @pytest.mark.parametrize(("old", "new", "expected"), CASES.values(), ids=CASES)
 def test_plan(old: Stack, new: Stack, expected: list[str]) -> None:
     assert steps(new, applied(old)) == expected
+
+
+def test_a_saved_plan_is_the_same_when_it_is_read_again() -> None:
+    new = stack(msgspec.structs.replace(service("web"), container=Container(image="a", command=("sleep", "1"))))
+    old = applied(stack(service("web")))
+    made = plan(new, expand(new, old), old, revision=1)
+    (step,) = (s for s in made.changes if s.kind == "task")
+    assert "command" in {c.path for c in step.changes}
+    assert msgspec.json.decode(msgspec.json.encode(made), type=Plan) == made
 
 
 def _with(state: State, **fields: object) -> State:

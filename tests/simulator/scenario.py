@@ -112,7 +112,7 @@ class Run:
                 self.world.violate(f"version {version} of {name} was acknowledged, and {image} is what is kept")
         # an `up` that was cut off leaves a mixed stack: the next one ends it
         for name in sorted(plane.state.stacks):
-            failures = await plane.executor.redeploy(name, lambda event: None)
+            failures = await plane.rollouts.redeploy(name, lambda event: None)
             if failures:
                 return f"{failures[0].task}: {failures[0].reason}"
         return self.world.unsettled()
@@ -133,7 +133,7 @@ class Run:
             # the request is the server's: it ends with it
             work = self.world.spawn(
                 f"server {server}",
-                plane.executor.up(stack, UpOptions(timeout_s=40), lambda event: None),
+                plane.rollouts.up(stack, UpOptions(timeout_s=40), lambda event: None),
                 f"up {name}",
                 server=server,
             )
@@ -230,7 +230,7 @@ class Run:
             self.drained.add(name)
             return self._order(
                 f"drain {name}",
-                lambda p: drain.drain(p.state, p.cluster, p.executor, p.migrator, name, lambda event: None),
+                lambda p: drain.drain(p.state, p.cluster, p.rollouts, p.migrator, name, lambda event: None),
             )
         self.drained.discard(name)
         request = NodeUpdateRequest(availability="active")

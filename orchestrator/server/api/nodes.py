@@ -116,7 +116,7 @@ async def drain_node(request: web.Request) -> web.StreamResponse:
     plane, name = request.app[PLANE], request.match_info["node"]
     plane.cluster.get(name)
     return await stream(
-        request, lambda emit: drain.drain(plane.state, plane.cluster, plane.executor, plane.migrator, name, emit)
+        request, lambda emit: drain.drain(plane.state, plane.cluster, plane.rollouts, plane.migrator, name, emit)
     )
 
 
@@ -125,7 +125,7 @@ async def taint_node(request: web.Request) -> web.StreamResponse:
     plane, name = request.app[PLANE], request.match_info["node"]
     body = msgspec.json.decode(await request.read(), type=NodeUpdateRequest)
     plane.cluster.get(name)
-    return await stream(request, lambda emit: drain.taint(plane.state, plane.cluster, plane.executor, name, body, emit))
+    return await stream(request, lambda emit: drain.taint(plane.state, plane.cluster, plane.rollouts, name, body, emit))
 
 
 async def remove_node(request: web.Request) -> web.Response:
@@ -148,7 +148,7 @@ async def rebalance(request: web.Request) -> web.StreamResponse:
     """Make those moves; a stream of events."""
     plane = request.app[PLANE]
     limit = int(request.query.get("limit", "10"))
-    return await stream(request, lambda emit: make_moves(plane.state, plane.inputs, plane.executor, limit, emit))
+    return await stream(request, lambda emit: make_moves(plane.state, plane.inputs, plane.rollouts, limit, emit))
 
 
 async def ship_image(request: web.Request) -> web.Response:

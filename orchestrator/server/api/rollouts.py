@@ -18,10 +18,12 @@ from orchestrator.server.service_set import SetRequest, set_service
 
 
 class RolloutRow(TypedDict):
-    """`pystack rollout status`. *before* is the revision that it began from, *revision* the present
-    one. *services* has, of each service with replicas, how many of its tasks have the definition that is wanted."""
+    """`pystack rollout status`. *verb* is what began it: `up`, `apply`, `sync` of a repository, `redeploy` by the cluster.
+    *before* is the revision that it began from, *revision* the present one. *services* has, of each service with replicas, how
+    many of its tasks have the definition that is wanted."""
 
     stack: str
+    verb: str
     state: str
     phase: str
     before: int
@@ -47,6 +49,7 @@ def rollout_row(plane: ControlPlane, record: RolloutRecord) -> RolloutRow:
             services[task.service] = done + (task.definition == wanted[task.service]), total + 1
     return RolloutRow(
         stack=name,
+        verb=record.verb,
         state=record.state,
         phase=record.phase,
         before=record.before,

@@ -229,7 +229,7 @@ async def apply(request: web.Request) -> web.StreamResponse:
     plane = request.app[PLANE]
     saved = msgspec.json.decode(await request.read(), type=SavedPlan)
     saved = msgspec.structs.replace(saved, options=signed(request, saved.options))
-    return await stream(request, lambda emit: revisions.apply(plane.state, plane.executor, saved, emit))
+    return await stream(request, lambda emit: plane.rollouts.apply(saved, emit))
 
 
 async def history(request: web.Request) -> web.Response:
@@ -256,9 +256,7 @@ async def rollback(request: web.Request) -> web.StreamResponse:
     body = msgspec.json.decode(await request.read() or b"{}", type=RollbackRequest)
     plane, name = request.app[PLANE], request.match_info["stack"]
     options = signed(request, body.options)
-    return await stream(
-        request, lambda emit: revisions.rollback(plane.state, plane.rollouts, name, body.revision, options, emit)
-    )
+    return await stream(request, lambda emit: plane.rollouts.rollback(name, body.revision, options, emit))
 
 
 async def plan_rollback(request: web.Request) -> web.Response:

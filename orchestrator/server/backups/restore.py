@@ -16,8 +16,8 @@ from orchestrator.server import store_keys
 from orchestrator.server.backups.sources import BackupSources
 from orchestrator.server.dispatcher import Dispatcher
 from orchestrator.server.events import Emit, Failure, VolumeEvent
-from orchestrator.server.execute import PlanExecutor
 from orchestrator.server.lifecycle import change_desired_state
+from orchestrator.server.rollouts.manager import RolloutManager
 from orchestrator.server.volume_migration import find
 from orchestrator.stackfile.units import show_bytes
 from orchestrator.store.interface import Put
@@ -36,9 +36,9 @@ class RestoreRequest(WireStruct, frozen=True, kw_only=True):
 class VolumeRestorer:
     """Brings volumes back. Until the last step, a change of names on the node, nothing of what there is is touched."""
 
-    def __init__(self, dispatcher: Dispatcher, executor: PlanExecutor, sources: BackupSources) -> None:
+    def __init__(self, dispatcher: Dispatcher, rollouts: RolloutManager, sources: BackupSources) -> None:
         self._dispatcher, self._state, self._cluster = dispatcher, dispatcher.state, dispatcher.cluster
-        self._executor, self._sources = executor, sources
+        self._rollouts, self._sources = rollouts, sources
 
     async def snapshots(self, name: str) -> list[Snapshot]:
         """The snapshots of volume *name*, the oldest first. Raises RefusedError."""
@@ -70,7 +70,7 @@ class VolumeRestorer:
             await self._take_place(volume, node, emit, report)
         finally:
             for stack in sorted({t.stack for t in users}):
-                failures += await self._executor.redeploy(stack, emit)
+                failures += await self._rollouts.redeploy(stack, emit)
         return failures
 
     async def _beside(self, volume: Volume, node: str, request: RestoreRequest, emit: Emit) -> list[Failure]:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 import msgspec
 
@@ -21,7 +21,8 @@ from orchestrator.server.contents import Contents
 from orchestrator.server.events import Emit, Event, Failure
 from orchestrator.server.execute import PlanExecutor
 from orchestrator.server.locks import GivenUpError
-from orchestrator.server.records import UpOptions
+from orchestrator.server.records import ROLLOUT_VERBS, RolloutVerb, SavedPlan, UpOptions
+from orchestrator.server.revisions import require_unmoved
 from orchestrator.server.rollout_control import RolloutControl, RolloutPausedError
 from orchestrator.server.rollouts.records import UNFINISHED, RolloutRecord, RolloutState, of_rollout
 from orchestrator.server.state import ClusterState
@@ -36,9 +37,18 @@ log = logging.getLogger(__name__)
 class LiveRollout(RolloutControl):
     """A rollout that this server carries out, and those who watch it."""
 
-    def __init__(self, manager: RolloutManager, stack: Stack, options: UpOptions, record: RolloutRecord | None = None) -> None:
+    def __init__(
+        self,
+        manager: RolloutManager,
+        stack: Stack,
+        options: UpOptions,
+        verb: RolloutVerb = "up",
+        record: RolloutRecord | None = None,
+    ) -> None:
         super().__init__(record.id if record else "")
-        self.stack, self.options, self.record = stack, options, record
+        self.stack, self.options, self.verb, self.record = stack, options, verb, record
+        self.saved: Plan | None = None
+        """The plan that this one must be, None if any will do."""
         self.watchers: set[Emit] = set()
         self.task: asyncio.Task[list[Failure]] | None = None
         self._manager = manager
@@ -49,9 +59,10 @@ class LiveRollout(RolloutControl):
             watcher(event)
 
     async def begin(self, plan: Plan, before: Stack | None) -> None:
-        """Keep a record from here on, if there is none yet."""
-        del plan
-        if self.record is None:
+        """Keep a record from here on, if there is none yet and something is to change."""
+        if self.saved:
+            require_unmoved(self.saved, plan)
+        if self.record is None and plan.changes:
             self.before = before
             await self._manager.keep_new(self)
 
@@ -96,7 +107,7 @@ class RolloutManager:
                 await self._restart(record)
 
     async def _restart(self, record: RolloutRecord) -> LiveRollout:
-        live = LiveRollout(self, record.stack, record.options, record)
+        live = LiveRollout(self, record.stack, record.options, record.verb, record)
         known = {r.revision: r.stack for r in await self._state.history(record.stack.name)}
         live.before = known.get(record.before)
         self._start(live)
@@ -104,13 +115,38 @@ class RolloutManager:
 
     # --- what is asked ------------------------------------------------------------------------------------------
 
-    async def up(self, stack: Stack, options: UpOptions, emit: Emit) -> list[Failure]:
-        """Make *stack* true. Who is cancelled here stops watching; the rollout goes on, once it has begun. Returns the tasks
-        that failed. Raises what `PlanExecutor.up` raises."""
-        await self._contents.keep(stack.contents)
-        live = LiveRollout(self, self._contents.with_digests(stack), options)
-        self._start(live)
-        return await self._watch(live, emit)
+    async def up(self, stack: Stack, options: UpOptions, emit: Emit, verb: RolloutVerb = "up") -> list[Failure]:
+        """Make *stack* true, for *verb*. Who is cancelled here stops watching; the rollout goes on, once it has begun. Returns
+        the tasks that failed. Raises what `PlanExecutor.up` raises."""
+        return await self._carry_out(await self._new(stack, options, verb), emit)
+
+    async def apply(self, saved: SavedPlan, emit: Emit) -> list[Failure]:
+        """Do exactly what *saved* says: nothing is pulled that its plan does not know of. Returns the tasks that failed. Raises
+        RefusedError (409) if the same stack and options give another plan by now."""
+        live = await self._new(saved.stack, msgspec.structs.replace(saved.options, pull="never"), "apply")
+        live.saved = saved.plan
+        return await self._carry_out(live, emit)
+
+    async def rollback(
+        self, stack: str, revision: int, options: UpOptions, emit: Emit, verb: RolloutVerb = "up"
+    ) -> list[Failure]:
+        """Apply an earlier *revision* of *stack* again, as a new revision; 0 is the one before the present. Returns the tasks
+        that failed. Raises RefusedError (404)."""
+        found = await revisions.earlier(self._state, stack, revision)
+        message = options.message or f"rollback to revision {found.revision}"
+        # the stack as a whole: services that a later revision added are removed too
+        return await self.up(found.stack, msgspec.structs.replace(options, message=message, remove_orphans=True), emit, verb)
+
+    async def redeploy(self, stack: str, emit: Emit, moves: Mapping[str, str] = {}) -> list[Failure]:
+        """Bring *stack* up as it is, with as many replicas as it has, on the nodes that are best for it now. *moves* maps names
+        of tasks to the nodes that they shall go to. Returns the tasks that failed. Raises RefusedError (404)."""
+        scale: dict[str, int] = {}
+        for task in self._state.of_stack(stack).tasks:
+            scale[task.service] = scale.get(task.service, 0) + task.planned
+        record = self._state.get_stack(stack).stack
+        fixed = {s.name for s in record.services if s.mode.startswith("replicated")}
+        options = UpOptions(scale={k: v for k, v in scale.items() if k in fixed}, moves=dict(moves))
+        return await self.up(record, options, emit, verb="redeploy")
 
     async def watch(self, stack: str, emit: Emit) -> list[Failure]:
         """Tell of the rollout of *stack* to its end. Returns the tasks that failed. Raises RefusedError (404) if there is
@@ -128,6 +164,10 @@ class RolloutManager:
         if stack not in self.records:
             raise RefusedError(f"stack {stack} has had no rollout yet: `pystack up` begins one", 404)
         return self.records[stack]
+
+    def is_paused(self, stack: str) -> bool:
+        """Whether somebody paused the rollout of *stack*, and nobody has resumed it."""
+        return stack in self.records and self.records[stack].state == "paused"
 
     async def pause(self, stack: str) -> RolloutRecord:
         """Let the rollout of *stack* stop at the end of its step. Raises RefusedError (404, 409) if none is going on."""
@@ -161,7 +201,7 @@ class RolloutManager:
         if record.state not in (*UNFINISHED, "failed"):
             raise RefusedError(f"the rollout of {stack} has ended ({record.state}): `pystack rollback` goes back", 409)
         for live in list(self._live.get(stack, ())):
-            self._state.lock(f"stack {stack}").give_up(("up",), "rollout abort")
+            self._state.lock(f"stack {stack}").give_up(ROLLOUT_VERBS, "rollout abort")
             if live.task:
                 await asyncio.wait([live.task])
         await self._save(msgspec.structs.replace(self.get(stack), state="aborted", ended=time.time(), phase=""))
@@ -170,7 +210,7 @@ class RolloutManager:
         options = UpOptions(
             user=record.options.user, message=f"the rollout of revision {record.before + 1} was aborted", back=True
         )
-        return await revisions.rollback(self._state, self, stack, record.before, options, emit)
+        return await self.rollback(stack, record.before, options, emit)
 
     def _going_on(self, stack: str) -> LiveRollout:
         live = next((one for one in self._live.get(stack, ()) if one.record), None)
@@ -179,6 +219,14 @@ class RolloutManager:
         return live
 
     # --- carrying out ------------------------------------------------------------------------------------------
+
+    async def _new(self, stack: Stack, options: UpOptions, verb: RolloutVerb) -> LiveRollout:
+        await self._contents.keep(stack.contents)
+        return LiveRollout(self, self._contents.with_digests(stack), options, verb)
+
+    async def _carry_out(self, live: LiveRollout, emit: Emit) -> list[Failure]:
+        self._start(live)
+        return await self._watch(live, emit)
 
     def _start(self, live: LiveRollout) -> None:
         self._live.setdefault(live.stack.name, []).append(live)
@@ -197,9 +245,11 @@ class RolloutManager:
             live.watchers.discard(emit)
 
     async def _work(self, live: LiveRollout) -> list[Failure]:
-        covers = ("up",) if not live.options.services else ()
+        covers = ("up",) if live.verb == "up" and not live.options.services else ()
         try:
-            failures = await self._executor.up(live.stack, live.options, live.emit, control=live, instead_of=covers)
+            failures = await self._executor.up(
+                live.stack, live.options, live.emit, control=live, verb=live.verb, instead_of=covers
+            )
         except RolloutPausedError as error:
             await self._end(live, "paused", str(error))
             raise
@@ -211,7 +261,7 @@ class RolloutManager:
             await self._end(live, "failed", "; ".join(map(str, parts)))
             raise
         else:
-            if live.options.scale and self.scaled_by_hand and live.stack.name in self._state.stacks:
+            if live.verb == "up" and live.options.scale and self.scaled_by_hand and live.stack.name in self._state.stacks:
                 await self.scaled_by_hand(live.stack.name, live.options.scale)
             await self._end(live, "failed" if failures else "succeeded", failures=tuple(failures))
             return failures
@@ -242,13 +292,18 @@ class RolloutManager:
     async def keep_new(self, live: LiveRollout) -> None:
         """Write the record of a rollout that begins."""
         present = self._state.stacks.get(live.stack.name)
-        now = time.time()
+        before = present.revision if present else 0
+        if live.verb == "redeploy" and self.is_paused(live.stack.name):
+            before = self.records[
+                live.stack.name
+            ].before  # it ends what was paused: an abort goes back to what was there before both
         live.record = RolloutRecord(
             id=live.key,
             stack=live.stack,
             options=live.options,
-            before=present.revision if present else 0,
-            begun=now,
+            verb=live.verb,
+            before=before,
+            begun=time.time(),
         )
         await self._save(live.record)
 
