@@ -14,8 +14,9 @@ from aiohttp import web
 from agent.api import checks, describe, execs, images, networks, translate, volumes
 from agent.api.app_keys import ENGINE, answer, body, flag, minor, number, seconds
 from agent.api.filters import Filters, labelled, moment, moment_of, one_of, pattern, truth, whole
-from agent.api.hijack import MULTIPLEXED, RAW, frame
+from agent.api.hijack import MULTIPLEXED, RAW
 from agent.containers import logs
+from agent.contract.frames import frame
 from agent.engine import creating, mount_sources, stopping
 from agent.engine.engine import Engine
 from agent.engine.networks.table import network_id

@@ -25,8 +25,9 @@ from aiohttp import web
 
 from agent import descriptors
 from agent.api.app_keys import ENGINE, answer, body, since, terminal_size
-from agent.api.hijack import MULTIPLEXED, RAW, Hijacked, Keys, frame
+from agent.api.hijack import MULTIPLEXED, RAW, Hijacked, Keys
 from agent.containers import runtime, terminal, users
+from agent.contract.frames import frame
 from agent.contract.processes import start_time
 from agent.engine.engine import Engine
 from agent.engine.records import Record

@@ -6,7 +6,6 @@ import asyncio
 import fcntl
 import re
 import socket
-import struct
 import sys
 import termios
 import time
@@ -93,8 +92,3 @@ def _key(word: str) -> bytes:
     if match := re.fullmatch(r"(?i:ctrl)-([a-zA-Z@\[\\\]^_])", word):
         return bytes([ord(match[1].upper()) - 64])
     raise BadRequestError(f"Invalid detach keys: {word!r}: a letter, or ctrl- and one of a-z @ [ \\ ] ^ _")
-
-
-def frame(stream: int, data: bytes) -> bytes:
-    """One frame of Docker's multiplexed stream: type, three zero bytes, length, payload."""
-    return struct.pack(">BxxxI", stream, len(data)) + data

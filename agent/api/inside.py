@@ -22,8 +22,9 @@ from aiohttp import web
 from agent import mounts
 from agent.api import bandwidth
 from agent.api.app_keys import ENGINE, answer, flag, since, terminal_size
-from agent.api.hijack import MULTIPLEXED, RAW, Hijacked, Keys, frame
+from agent.api.hijack import MULTIPLEXED, RAW, Hijacked, Keys
 from agent.containers import logs, usage, users
+from agent.contract.frames import frame
 from agent.engine.container_table import PendingAttach
 from agent.engine.engine import Engine
 from agent.engine.records import Record

@@ -30,15 +30,30 @@ class Coalescer:
             current, self._next = self._next, None
             try:
                 await self._work()
+            except asyncio.CancelledError:
+                _let_go(current)
+                raise
             except Exception as error:  # each caller gets it, of whatever kind
                 if not current.done():
                     current.set_exception(error)
                     current.exception()  # a caller that was cancelled must not leave a warning
             else:
-                if not current.done():
-                    current.set_result(None)
+                _let_go(current)
+
+    def close(self) -> None:
+        """End the run that is going on; all callers return as if it were done."""
+        if self._runner:
+            self._runner.cancel()
+        if self._next:
+            _let_go(self._next)
+            self._next = None
 
     async def drain(self) -> None:
         """Return when no run is going on."""
         if self._runner:
             await asyncio.gather(self._runner, return_exceptions=True)
+
+
+def _let_go(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
 from agent.contract.container import Attachment
 from agent.contract.network import AddressAssignment, Network, Subnet
+from agent.contract.subnets import free_subnet, host_addresses
 from agent.contract.task import Task
 from orchestrator.errors import PystackError
 
@@ -48,7 +49,12 @@ def subnets(
     avoid = others + [ipaddress.ip_network(c) for c in reserved]
     versions = {ipaddress.ip_network(s.cidr).version for s in out}
     if 4 not in versions:
-        out.insert(0, _free_v4(avoid, pools, name, prefix_for(endpoints)))
+        found = free_subnet(pools, map(str, avoid), prefix_for(endpoints))
+        if found is None:
+            raise PoolExhaustedError(
+                f"network {name}: the address pools {', '.join(pools)} are used up: free a network or add a pool"
+            )
+        out.insert(0, found)
     if ipv6 and 6 not in versions:
         used = {o for o in avoid if o.version == 6}
         free = next((n for n in ULA.subnets(new_prefix=64) if not any(n.overlaps(u) for u in used)), None)
@@ -61,23 +67,6 @@ def subnets(
 def prefix_for(addresses: int) -> int:
     """The prefix length of a subnet with twice as many *addresses*: a /24 or larger, up to a /15."""
     return max(15, min(SUBNET_PREFIX, 32 - (2 * addresses + 2).bit_length()))
-
-
-def _free_v4(avoid: Sequence[object], pools: Sequence[str], name: str, prefix: int) -> Subnet:
-    busy = sorted((int(n.network_address), int(n.broadcast_address)) for n in avoid if isinstance(n, ipaddress.IPv4Network))
-    size = 1 << (32 - prefix)
-    for pool in pools:
-        network = ipaddress.IPv4Network(pool)
-        start, end = -(-int(network.network_address) // size) * size, int(network.broadcast_address)
-        for low, high in busy:
-            if start + size - 1 < low:
-                break
-            if high >= start:
-                start = (high // size + 1) * size
-        if start + size - 1 <= end:
-            found = ipaddress.IPv4Network((start, prefix))
-            return Subnet(cidr=str(found), gateway=str(found[1]))
-    raise PoolExhaustedError(f"network {name}: the address pools {', '.join(pools)} are used up: free a network or add a pool")
 
 
 def service_pools(taken: Iterable[str], *, ipv6: bool, name: str, services: int = 0) -> tuple[str, ...]:
@@ -135,7 +124,7 @@ class Addresses:
     def __init__(self, networks: Mapping[str, Network], reserved: Iterable[tuple[str, str]]) -> None:
         self._networks = networks
         self._used: dict[str, set[str]] = {}
-        self._next: dict[tuple[str, str], int] = {}
+        self._candidates: dict[tuple[str, str], Iterator[str]] = {}
         for network, address in reserved:
             if address:
                 self._used.setdefault(network, set()).add(address)
@@ -168,21 +157,15 @@ class Addresses:
         raise AssertionError("a family has a pool")
 
     def _free(self, name: str, subnet: Subnet) -> str:
-        cidr = ipaddress.ip_network(subnet.ip_range or subnet.cidr)
         used = self._used.setdefault(name, set())
-        whole = ipaddress.ip_network(subnet.cidr)
-        offset = self._next.get((name, subnet.cidr), 0 if subnet.ip_range else 2)
-        kept_off = {subnet.gateway, *subnet.reserved, str(whole[0]), str(whole[-1]) if whole.version == 4 else ""}
-        while offset < cidr.num_addresses:
-            candidate = str(cidr[offset])
-            offset += 1
-            if candidate not in used and candidate not in kept_off:
-                self._next[name, subnet.cidr] = offset
+        candidates = self._candidates.setdefault((name, subnet.cidr), host_addresses(subnet))
+        for candidate in candidates:
+            if candidate not in used:
                 used.add(candidate)
                 return candidate
         raise PoolExhaustedError(
-            f"subnet {cidr} of network {name} has no free address left: give it a larger one (networks: … ipam: "
-            "config: [{subnet: 172.20.0.0/16}]) and bring the stack down and up"
+            f"subnet {subnet.ip_range or subnet.cidr} of network {name} has no free address left: give it a larger one "
+            "(networks: … ipam: config: [{subnet: 172.20.0.0/16}]) and bring the stack down and up"
         )
 
     def host(self, network: Network, node: str) -> AddressAssignment:

@@ -192,13 +192,6 @@ def _refusal(reply: Response) -> RefusedError:
     return error
 
 
-def demultiplex(read: Any) -> Iterator[tuple[int, bytes]]:
-    """(stream, payload) of Docker's multiplexed stream; *read(n)* gives exactly n bytes, or fewer at the end."""
-    while len(head := read(8)) == 8:
-        length = int.from_bytes(head[4:], "big")
-        yield head[0], read(length)
-
-
 PLAIN = re.compile(r"[\w.~/:@-]*", re.ASCII)
 """What needs no quoting in a path, nor in a query: then the module that quotes is not loaded. Source: RFC 3986, section 3."""
 

@@ -9,11 +9,12 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
 
+from agent.contract.frames import FrameDecoder
 from orchestrator.cli.client import Client
 from orchestrator.cli.options import StackOptions, stack_options
 from orchestrator.errors import PystackError
@@ -97,10 +98,20 @@ def raw_terminal(resize: Any) -> Iterator[None]:
         signal.signal(signal.SIGWINCH, old)
 
 
+def _shown(*, tty: bool) -> Callable[[bytes], None]:
+    """What writes an output as it arrives to standard output and, unless it is a terminal's, standard error."""
+    decoder = FrameDecoder()
+
+    def show(data: bytes) -> None:
+        for stream, payload in ((1, data),) if tty else decoder.feed(data):
+            os.write(2 if stream == 2 else 1, payload)
+
+    return show
+
+
 def relay(connection: socket.socket, *, tty: bool, stdin: bool) -> None:
     """Standard input there, its output here, until the other side ends."""
-    demultiplexed = Demultiplexer()
-    show = (lambda data: os.write(1, data)) if tty else demultiplexed.show
+    show = _shown(tty=tty)
     if not hasattr(select, "poll"):  # Windows, whose standard input cannot be waited for beside a socket
         if stdin:
             threading.Thread(target=_carry_input, args=(connection,), daemon=True).start()
@@ -143,20 +154,3 @@ def _carry_input(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while _carried_on(connection):
             pass
-
-
-class Demultiplexer:
-    """Writes Docker's multiplexed stream, as it arrives in pieces, to standard output and standard error."""
-
-    def __init__(self) -> None:
-        self._pending = b""
-
-    def show(self, data: bytes) -> None:
-        """Take the next piece, and write the frames that are whole."""
-        self._pending += data
-        while len(self._pending) >= 8:
-            length = int.from_bytes(self._pending[4:8], "big")
-            if len(self._pending) < 8 + length:
-                break
-            os.write(2 if self._pending[0] == 2 else 1, self._pending[8 : 8 + length])
-            self._pending = self._pending[8 + length :]

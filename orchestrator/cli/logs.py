@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import click
 
-from orchestrator.cli.client import Client, demultiplex
+from agent.contract.frames import FrameDecoder, FrameError
+from orchestrator.cli.client import Client
 from orchestrator.cli.options import StackOptions, Timestamp, long_stack_options, stream_format_option
 from orchestrator.errors import PystackError, UnreachableError
 
@@ -82,12 +83,13 @@ def read(client: Client, container: str, **query: Any) -> Iterator[tuple[int, by
     path = f"{client.base}/containers/{container}/logs"
     reply = client.request("GET", path, query={"stdout": 1, "stderr": 1, **query})
     try:
-        if "raw" in reply.getheader("Content-Type"):
-            while data := reply.read1(1 << 16):
+        raw, decoder = "raw" in reply.getheader("Content-Type"), FrameDecoder()
+        while data := reply.read1(1 << 16):
+            if raw:
                 yield 1, data
-        else:
-            yield from demultiplex(reply.read)
-    except OSError as error:
+            else:
+                yield from decoder.feed(data)
+    except (OSError, FrameError) as error:
         raise UnreachableError(f"the output of {container} ended too soon: {error}") from error
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from agent.contract.coalescing import Coalescer
 from agent.contract.manifest import Manifest, diff
 from agent.contract.sealing import PURPOSES
 from agent.contract.status import NodeInfo, TaskStatus
@@ -76,9 +77,8 @@ class NodeConnection:
         """Whether the node says its statuses now; it is ready a moment later, when its info is known."""
         self.refusal = ""
         """Why the node did not take its last manifest, "" if it did; it is offered again and again."""
-        self._delivery: asyncio.Future[None] | None = None
+        self._delivering = Coalescer(self._deliver_now)
         self._first_delivery: asyncio.Task[None] | None = None
-        self._deliverer: asyncio.Task[None] | None = None
         self._listener: asyncio.Task[None] | None = None
         self._delivered: Manifest | None = None
         self._epoch = os.urandom(4).hex()
@@ -170,37 +170,19 @@ class NodeConnection:
         A node that does not answer gets it when it is back; that raises nothing. Raises RefusedError."""
         if self._closed or (not self.ready and self.manifest_publisher is None):
             return
-        if self._delivery is None:
-            self._delivery = asyncio.get_running_loop().create_future()
-        mine = self._delivery
-        if self._deliverer is None or self._deliverer.done():
-            self._deliverer = asyncio.create_task(self._deliver_all())
-        await asyncio.shield(mine)
+        await self._delivering()
 
-    async def _deliver_all(self) -> None:
-        while self._delivery is not None:
-            current, self._delivery = self._delivery, None
-            try:
-                manifest = self._manifest(self.node.name)
-                same = (
-                    self._delivered is not None
-                    and msgspec.structs.replace(self._delivered, revision=manifest.revision, serial="") == manifest
-                )
-                if not same:
-                    await self._send_manifest(manifest)
-            except asyncio.CancelledError:
-                current.set_result(None)
-                raise
-            except UnreachableError:
-                self.refusal = ""
-                current.set_result(None)
-            except PystackError as error:
-                self._refused(error)
-                current.set_exception(UndeliveredError(f"node {self.node.name}: {error}", getattr(error, "status", 500)))
-                current.exception()
-            else:
-                self.refusal = ""
-                current.set_result(None)
+    async def _deliver_now(self) -> None:
+        manifest, before = self._manifest(self.node.name), self._delivered
+        try:
+            if before is None or msgspec.structs.replace(before, revision=manifest.revision, serial="") != manifest:
+                await self._send_manifest(manifest)
+        except UnreachableError:
+            pass  # it is sent when the node is back
+        except PystackError as error:
+            self._refused(error)
+            raise UndeliveredError(f"node {self.node.name}: {error}", getattr(error, "status", 500)) from error
+        self.refusal = ""
 
     def _refused(self, error: PystackError) -> None:
         """The node did not take its manifest: its disk may be full. Offer it again after a while."""
@@ -240,12 +222,9 @@ class NodeConnection:
         self._closed = True
         if self._retry:
             self._retry.cancel()
-        for task in (self._deliverer, self._first_delivery):
-            if task:
-                task.cancel()
-        if self._delivery:
-            self._delivery.set_result(None)
-            self._delivery = None
+        if self._first_delivery:
+            self._first_delivery.cancel()
+        self._delivering.close()
         if self._listener:
             self._listener.cancel()
             await asyncio.gather(self._listener, return_exceptions=True)

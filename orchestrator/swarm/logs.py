@@ -7,17 +7,13 @@ Each line has the words by which Docker's clients know whose it is. Source: Dock
 from __future__ import annotations
 
 import asyncio
-import struct
 from collections.abc import AsyncIterator, Sequence
 from urllib.parse import urlencode
 
-from orchestrator.errors import PystackError
+from agent.contract.frames import FrameDecoder, frame
 from orchestrator.server.plane import ControlPlane
 from orchestrator.swarm.objects import Object
 
-HEAD = 8
-LARGEST = 1 << 20
-"""Bytes of one frame."""
 PASSED_ON = ("stdout", "stderr", "follow", "since", "tail")
 WAITING = 1000
 """Frames that wait for a slow reader."""
@@ -25,20 +21,13 @@ WAITING = 1000
 
 async def frames(chunks: AsyncIterator[bytes], *, raw: bool) -> AsyncIterator[tuple[int, bytes]]:
     """Streams and payloads of a multiplexed stream; of a terminal's, which is *raw*, each chunk."""
-    held = b""
+    decoder = FrameDecoder()
     async for chunk in chunks:
         if raw:
             yield 1, chunk
             continue
-        held += chunk
-        while len(held) >= HEAD:
-            stream, size = struct.unpack(">BxxxI", held[:HEAD])
-            if size > LARGEST:
-                raise PystackError("a log's frame is too large")
-            if len(held) < HEAD + size:
-                break
-            yield stream, held[HEAD : HEAD + size]
-            held = held[HEAD + size :]
+        for found in decoder.feed(chunk):
+            yield found
 
 
 def marked(line: bytes, whose: bytes, *, timestamps: bool) -> bytes:
@@ -68,8 +57,8 @@ async def lines(plane: ControlPlane, tasks: Sequence[Object], query: dict[str, s
     gathered = asyncio.ensure_future(asyncio.gather(*work, return_exceptions=True))
     gathered.add_done_callback(lambda _: asyncio.ensure_future(queue.put(None)))
     try:
-        while (frame := await queue.get()) is not None:
-            yield frame
+        while (line := await queue.get()) is not None:
+            yield line
     finally:
         gathered.cancel()
 
@@ -80,4 +69,4 @@ async def _one(
     async for stream, payload in frames(chunks, raw=raw):
         for line in payload.splitlines(keepends=True):
             data = marked(line, whose, timestamps=timestamps)
-            await queue.put(struct.pack(">BxxxI", stream, len(data)) + data)
+            await queue.put(frame(stream, data))

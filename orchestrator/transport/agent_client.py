@@ -14,6 +14,7 @@ import aiohttp
 import msgspec
 
 from agent.contract.container import Hook
+from agent.contract.frames import FrameDecoder, FrameError
 from agent.contract.manifest import Delta, Manifest
 from agent.contract.network import HEARTBEAT
 from agent.contract.status import TaskStatus
@@ -207,10 +208,7 @@ class AgentClient:
 
 
 def _payload(raw: bytes) -> bytes:
-    """What both streams of a container said, without the heads of the frames. Source: Docker Engine API, ContainerAttach."""
-    out, at = b"", 0
-    while at + 8 <= len(raw):
-        length = int.from_bytes(raw[at + 4 : at + 8], "big")
-        out += raw[at + 8 : at + 8 + length]
-        at += 8 + length
-    return out
+    """What both streams of a container wrote, without the heads of the frames; b"" where they are not frames."""
+    with contextlib.suppress(FrameError):
+        return b"".join(payload for _, payload in FrameDecoder().feed(raw))
+    return b""

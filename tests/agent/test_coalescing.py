@@ -60,3 +60,24 @@ async def test_a_caller_that_is_cancelled_does_not_end_the_run_of_others() -> No
     go_on.set()
     await other
     assert done
+
+
+async def test_who_waits_is_let_go_when_it_is_closed() -> None:
+    begun = asyncio.Event()
+
+    async def work() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    coalesced = Coalescer(work)
+    first = asyncio.create_task(coalesced())
+    await begun.wait()
+    late = asyncio.create_task(coalesced())
+    await asyncio.sleep(0)
+    coalesced.close()
+    await asyncio.gather(first, late)
+    again = Coalescer(work)
+    never = asyncio.create_task(again())
+    await asyncio.sleep(0)
+    again.close()  # the run has not begun
+    await never

@@ -172,7 +172,7 @@ WAYS = {"apply": "apply", "sync": "sync", "drain": "redeploy", "service update":
 
 @pytest.mark.parametrize(("way", "verb"), WAYS.items(), ids=WAYS)
 def test_a_server_that_starts_again_goes_on_whatever_began_the_change(stack: Stack, lab: Pystack, way: str, verb: str) -> None:
-    stack.up(web("${VERSION:-one}", delay="2s"))
+    stack.up(web("$${VERSION:-one}", delay="2s"))
 
     def places() -> set[tuple[object, ...]]:
         return {(t["task"], t["node"], t["definition"]) for t in stack.ps().values()}

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 from aiohttp import web
 
 from agent.contract.container import Attachment, Container, Healthcheck, Mount, Port
+from agent.contract.frames import frame
 from agent.contract.status import NodeInfo, TaskStatus
 from agent.contract.task import Task
 from orchestrator.errors import RefusedError
@@ -174,7 +174,7 @@ async def test_ids_last_and_differ() -> None:
 
 
 async def test_frames_are_cut_wherever_they_come_in_pieces() -> None:
-    whole = b"".join(struct.pack(">BxxxI", 1 + n % 2, n) + bytes([n]) * n for n in range(20))
+    whole = b"".join(frame(1 + n % 2, bytes([n]) * n) for n in range(20))
 
     async def pieces() -> AsyncIterator[bytes]:
         for at in range(0, len(whole), 7):

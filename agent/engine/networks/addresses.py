@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import itertools
 from collections.abc import Collection, Iterable
 
 import msgspec
 
+from agent.contract import subnets
 from agent.contract.network import Subnet
 from agent.errors import AgentError, BadRequestError
 
@@ -41,16 +43,10 @@ def overlap(one: str, other: str) -> bool:
 
 def free_subnet(pools: Iterable[str], taken: Iterable[str]) -> Subnet:
     """The last IPv4 /24 of *pools* that overlaps none of *taken* (CIDRs). Raises AgentError if none is left."""
-    busy = [n for n in map(ipaddress.ip_network, taken) if n.version == 4]
-    for pool in map(ipaddress.ip_network, pools):
-        if pool.version != 4:
-            continue
-        for number in range(2 ** (SUBNET_PREFIX - pool.prefixlen) - 1, -1, -1):
-            start = int(pool.network_address) + (number << 32 - SUBNET_PREFIX)
-            candidate = ipaddress.IPv4Network((start, SUBNET_PREFIX))
-            if not any(candidate.overlaps(t) for t in busy):
-                return Subnet(cidr=str(candidate), gateway=str(candidate.network_address + 1))
-    raise AgentError("no free subnet is left in the address pools: add one to config.yml (address_pools)")
+    found = subnets.free_subnet(pools, taken, SUBNET_PREFIX, from_end=True)
+    if found is None:
+        raise AgentError("no free subnet is left in the address pools: add one to config.yml (address_pools)")
+    return found
 
 
 def unique_local_subnet(name: str) -> Subnet:
@@ -61,11 +57,7 @@ def unique_local_subnet(name: str) -> Subnet:
 
 def free_address(subnet: Subnet, used: Collection[str]) -> str:
     """The last address of *subnet* that is not in *used*. Raises AgentError if none is left."""
-    network = ipaddress.ip_network(subnet.cidr)
-    kept_off = {subnet.gateway or str(network[1]), *subnet.reserved}
-    span = ipaddress.ip_network(subnet.ip_range) if subnet.ip_range else network
-    for offset in range(1 if subnet.ip_range else 2, min(span.num_addresses, MAX_TRIED)):
-        candidate = str(span[-offset])
-        if candidate not in used and candidate not in kept_off:
-            return candidate
+    for address in itertools.islice(subnets.host_addresses(subnet, from_end=True), MAX_TRIED):
+        if address not in used:
+            return address
     raise AgentError(f"subnet {subnet.cidr} has no free address left")
