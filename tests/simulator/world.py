@@ -285,6 +285,8 @@ class SimAgentClient:
                     if any(t.strict for t in far.tasks.values()) and world.nodes[self.node].up:
                         said = far.lease.beat()
                 await self._arrive(heard)
+                if queue not in far.listeners:
+                    raise UnreachableError(f"node {self.node} was switched off and on: it does not know of this connection")
                 heard = world.loop.time()
                 self.silent = ""
                 if isinstance(said, int):
