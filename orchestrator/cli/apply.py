@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cli.options import global_option
+from orchestrator.cli.options import global_option, user_name
 from orchestrator.cli.project_files import inline_project_files
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ def apply(
 ) -> TaskEvent | None:
     """Build what must be built, and let the server make the stack true; *options* are UpOptions. Returns early, with the event
     that was *enough*, None where none was."""
-    import getpass
-
     import msgspec
 
     from orchestrator.cli.build import build_services
@@ -59,9 +57,7 @@ def apply(
                     "/volumes/create",
                     body={"Name": volume.name, "Driver": volume.driver, "Labels": labels, "DriverOpts": dict(volume.options)},
                 )
-    body = msgspec.json.encode(
-        {"stack": inline_project_files(client, loaded), "options": {"user": getpass.getuser(), **options}}
-    )
+    body = msgspec.json.encode({"stack": inline_project_files(client, loaded), "options": {"user": user_name(), **options}})
     last: TaskEvent | None = None
 
     def events() -> Iterator[Event]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from orchestrator.cli.options import StackOptions, stack_options
+from orchestrator.cli.options import StackOptions, stack_options, user_name
 
 
 def _pairs(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, str]:
@@ -39,7 +39,6 @@ def set_(
     service: str,
 ) -> None:
     """Change a service without its file, as a revision of its own; the next `up` of the file takes it back."""
-    import getpass
     import shlex
 
     from orchestrator.cli.client import Client
@@ -50,5 +49,5 @@ def set_(
     body: dict[str, Any] = {"image": image, "env": env, "unset": unset_env, "labels": label}
     if command is not None:
         body["command"] = shlex.split(command)
-    body["options"] = {"user": getpass.getuser(), "message": message}
+    body["options"] = {"user": user_name(), "message": message}
     consume_events(Client().events(f"/v1/stacks/{stack.name()}/services/{service}/set", body=body), Progress())

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.cli.git_command import check_out, git
 from orchestrator.errors import PystackError
 
 if TYPE_CHECKING:
     from orchestrator.stackfile.model import Stack
-
-
-def _git(*words: str) -> str:
-    try:
-        done = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise PystackError("--from-git needs the git program") from None
-    if done.returncode:
-        why = done.stderr.strip().removeprefix("fatal: ").replace("Needed a single revision", f"there is no commit {words[-1]}")
-        raise PystackError(f"--from-git: {why or 'git says no'}")
-    return done.stdout.strip()
 
 
 @contextlib.contextmanager
@@ -32,17 +21,17 @@ def checked_out(ref: str) -> Iterator[tuple[Path, Path]]:
     """Work in the commit's tree, in the same folder of it; yields the tree and the place that it stands for.
 
     Raises PystackError where there is no such commit, or the folder is not in it."""
-    top = Path(_git("rev-parse", "--show-toplevel")).resolve()
-    commit = _git("rev-parse", "--verify", "--end-of-options", f"{ref}^{{commit}}")
     here = Path.cwd().resolve()
+    top = Path(git(here, "rev-parse", "--show-toplevel")).resolve()
+    try:
+        commit = git(here, "rev-parse", "--verify", "--end-of-options", f"{ref}^{{commit}}")
+    except PystackError as error:
+        raise PystackError(f"--from-git: there is no commit {ref} in {top} ({error})") from None
+    repository = Path(git(here, "rev-parse", "--absolute-git-dir"))
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder).resolve() / top.name  # the folder's name is the stack's
         tree.mkdir()
-        index = {**os.environ, "GIT_INDEX_FILE": str(Path(folder) / "index")}
-        for words in (["read-tree", commit], ["checkout-index", "--all", f"--prefix={tree}/"]):
-            done = subprocess.run(["git", "-C", str(top), *words], env=index, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise PystackError(f"--from-git {ref}: {done.stderr.strip()}")
+        check_out(repository, commit, tree)
         inside = tree / here.relative_to(top)
         if not inside.is_dir():
             raise PystackError(f"commit {commit[:12]} has no folder {here.relative_to(top)}")

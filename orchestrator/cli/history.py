@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.options import StackOptions, format_option, stack_options
+from orchestrator.cli.options import StackOptions, format_option, stack_options, user_name
 
 if TYPE_CHECKING:
     from orchestrator.server.api.stacks import RevisionRow
@@ -34,10 +34,8 @@ def history(stack: StackOptions, shape: str) -> None:
 @click.argument("revision", type=int, default=0, required=False)
 def rollback(stack: StackOptions, message: str, revision: int) -> None:
     """Apply an earlier revision of the whole stack again; without one, the one before the present."""
-    import getpass
-
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress, consume_events
 
-    body = {"revision": revision, "options": {"message": message, "user": getpass.getuser()}}
+    body = {"revision": revision, "options": {"message": message, "user": user_name()}}
     consume_events(Client(start=True).events(f"/v1/stacks/{stack.name()}/rollback", body=body), Progress())

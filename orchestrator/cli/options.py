@@ -227,3 +227,13 @@ def scales(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, int]:
             raise click.BadParameter(f"{value!r}: write SERVICE=NUMBER")
         out[name] = int(count)
     return out
+
+
+def user_name() -> str:
+    """Who runs the command, for the history: the login name, or the user's number where it has none (getpwuid(3))."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):  # OSError from Python 3.13 on, ImportError on Windows
+        return str(os.getuid()) if hasattr(os, "getuid") else ""

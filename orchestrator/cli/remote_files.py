@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
 import tempfile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from orchestrator.cli.git_command import check_out, git
 from orchestrator.errors import PystackError
 from orchestrator.stackfile import naming
 from orchestrator.stackfile.remote import OCI
@@ -90,40 +90,24 @@ def _checked_out(repo: Repository) -> Path:
     objects = _cache() / "git" / hashlib.sha256(repo.url.encode()).hexdigest()
     if not (objects / "HEAD").is_file():
         with _NewFolder(objects) as made:
-            _git(made, "init", "--quiet", "--bare", "--template=")
+            git(made, "init", "--quiet", "--bare", "--template=")
     known = len(repo.ref) == COMMIT and _has(objects, repo.ref)
     if not known:
-        _git(objects, "fetch", "--quiet", "--depth=1", "--no-tags", "--", repo.url, repo.ref or "HEAD")
-    commit = _git(objects, "rev-parse", "--verify", f"{repo.ref if known else 'FETCH_HEAD'}^{{commit}}")
+        git(objects, "fetch", "--quiet", "--depth=1", "--no-tags", "--", repo.url, repo.ref or "HEAD")
+    commit = git(objects, "rev-parse", "--verify", f"{repo.ref if known else 'FETCH_HEAD'}^{{commit}}")
     place = _cache() / commit / PurePosixPath(repo.url.rstrip("/").replace(":", "/")).name.removesuffix(".git")
     if not place.is_dir():
         with _NewFolder(place) as made:
-            tree = {"GIT_DIR": str(objects), "GIT_WORK_TREE": str(made), "GIT_INDEX_FILE": str(made.parent / "index")}
-            _git(made, "read-tree", commit, **tree)
-            _git(made, "checkout-index", "--all", **tree)
+            check_out(objects, commit, made)
     return place
 
 
 def _has(objects: Path, commit: str) -> bool:
     try:
-        _git(objects, "cat-file", "-e", f"{commit}^{{tree}}")
+        git(objects, "cat-file", "-e", f"{commit}^{{tree}}")
     except PystackError:
         return False
     return True
-
-
-def _git(folder: Path, *words: str, **more: str) -> str:
-    """What git says, with the user's own credentials and settings; nothing of the repository's is run. Raises PystackError."""
-    safe = ("-c", "core.hooksPath=/dev/null", "-c", "protocol.ext.allow=never", "-c", "advice.detachedHead=false")
-    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0", **more}
-    try:
-        done = subprocess.run(["git", *safe, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise PystackError("a git repository needs the git program: `apt-get install git`") from None
-    if done.returncode:
-        lines = [line.removeprefix("fatal: ") for line in done.stderr.splitlines() if line.strip()]
-        raise PystackError(f"git {words[0]}: {'; '.join(lines[-3:]) or f'exit status {done.returncode}'}")
-    return done.stdout.strip()
 
 
 def _stack_file(place: Path, repo: Repository) -> Path:
