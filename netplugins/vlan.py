@@ -15,6 +15,6 @@ def vlan_of(parent: str) -> tuple[str, int] | None:
 
 
 def parent_available(parent: str, links: Collection[str]) -> bool:
-    """Whether a host with *links* has *parent*, or can create it as a VLAN; "" is no parent, which every host has."""
+    """Whether a host with *links* has *parent*, or can create it as a VLAN; "" stands for no parent, which suits every host."""
     vlan = vlan_of(parent)
     return not parent or parent in links or bool(vlan and vlan[0] in links)

@@ -154,7 +154,7 @@ async def _campaign(address: Address, paths: Paths, state: StandbyState, stop: a
         await _wait_or_stop(stop, store.lead(_name()))
         return store
     except StoreError as error:
-        state.reason = f"the store does not answer, so nothing can be said or changed; containers run on: {error}"
+        state.reason = f"the store does not answer, so nothing can be read or changed; containers keep running: {error}"
         if not state.store_unreachable:
             log.warning("%s", state.reason)
             state.unreachable_since = time.monotonic()

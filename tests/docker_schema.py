@@ -325,13 +325,13 @@ def misfits(value: Any, kind: Any, path: str = "") -> Iterator[str]:
         yield from _fields(value, kind, path)
     elif isinstance(kind, list):
         if not isinstance(value, list):
-            yield f"{path}: {value!r} is no list"
+            yield f"{path}: {value!r} is not a list"
             return
         for number, one in enumerate(value):
             yield from misfits(one, kind[0], f"{path}[{number}]")
     elif kind is float:
         if not isinstance(value, int | float) or isinstance(value, bool):
-            yield f"{path}: {value!r} is no number"
+            yield f"{path}: {value!r} is not a number"
     elif type(value) is not kind:
         yield f"{path}: {value!r} is no {kind.__name__}"
 

@@ -37,7 +37,7 @@ def _given(request: web.Request, name: str, kind: type[Any], default: Any) -> An
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        raise BadRequestError(f"{name}={quoted(text)}: it is no JSON") from None
+        raise BadRequestError(f"{name}={quoted(text)}: it is not JSON") from None
     if value and not isinstance(value, kind):
         raise BadRequestError(f"{name}={quoted(text)}: {'an object' if kind is dict else 'a list'} is wanted here")
     return value or default

@@ -292,7 +292,7 @@ def ports(body: Document, host: Document) -> Iterator[str]:
             if text and (not re.fullmatch(r"[0-9]{1,5}(-[0-9]{1,5})?", text) or int(text.rpartition("-")[2]) > 65535):
                 yield f"invalid port specification: port {quoted(text)} does not exist, for {key}"
             if address and not is_address(address):
-                yield f"port {key}: {quoted(address)!r} is no IP address"
+                yield f"port {key}: {quoted(address)!r} is not an IP address"
 
 
 def is_address(text: str) -> bool:
@@ -345,10 +345,10 @@ def endpoint(network: str, one: Document, mode: str = "") -> Iterator[str]:
     given = one.get("IPAMConfig") or {}
     for key, version in (("IPv4Address", 4), ("IPv6Address", 6)):
         if (text := given.get(key, "")) and (not is_address(text) or ipaddress.ip_address(text).version != version):
-            yield f"{where}: {quoted(text)!r} is no IP address of version {version}"
+            yield f"{where}: {quoted(text)!r} is not an IP address of version {version}"
     for text in given.get("LinkLocalIPs") or ():
         if not is_address(text):
-            yield f"{where}: {quoted(text)!r} is no IP address"
+            yield f"{where}: {quoted(text)!r} is not an IP address"
 
 
 def places(body: Document, host: Document) -> Iterator[str]:

@@ -171,7 +171,7 @@ async def rename(request: web.Request) -> web.Response:
     engine, name = request.app[ENGINE], request.query.get("name", "").lstrip("/")
     record = engine.containers.find(request.match_info["name"])
     if not name:
-        raise BadRequestError("name is missing: what shall it be called?")
+        raise BadRequestError("name is missing: give the name")
     checks.name(name)
     if name == record.name:
         raise BadRequestError(f"Renaming a container with the same name as its current name ({name})")

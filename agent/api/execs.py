@@ -96,7 +96,7 @@ async def create(request: web.Request) -> web.Response:
     record = engine.containers.find(request.match_info["name"])
     payload = body(request)
     if not payload.get("Cmd"):
-        raise BadRequestError("No exec command specified: Cmd says what shall be run")
+        raise BadRequestError("No exec command specified: give Cmd, the words to run")
     _runs(record)
     Keys(payload.get("DetachKeys", ""))
     _forget(engine)

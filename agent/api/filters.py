@@ -73,7 +73,7 @@ def path_matches(pattern: str, path: str) -> bool:
     try:
         return re.fullmatch("".join(special.get(p, p if p.startswith("[") else re.escape(p)) for p in parts), path) is not None
     except re.error:
-        raise BadRequestError(f"invalid filter value {pattern!r}: it is no pattern") from None
+        raise BadRequestError(f"invalid filter value {pattern!r}: it is not a pattern") from None
 
 
 def pattern(text: str) -> re.Pattern[str] | None:
@@ -128,7 +128,7 @@ def moment_of(value: str) -> float:
         return instant(value)
     except (ValueError, OverflowError):
         raise BadRequestError(
-            f"{quoted(value)!r} is no time: it is written like 2024-01-02T15:04:05Z, as seconds since the epoch, or like 24h"
+            f"{quoted(value)!r} is not a time: it is written like 2024-01-02T15:04:05Z, as seconds since the epoch, or like 24h"
         ) from None
 
 

@@ -254,7 +254,7 @@ async def search(request: web.Request) -> web.Response:
     """Search Docker Hub for *term* (ImageSearch); no other registry is asked."""
     term, limit = request.query.get("term", ""), number(request, "limit", 25)
     if not term:
-        raise BadRequestError("term is missing: what shall be searched for?")
+        raise BadRequestError("term is missing: give what to search for")
     if not 0 < limit <= 100:
         raise BadRequestError(f"limit={limit}: from 1 to 100 results")
     timeout = aiohttp.ClientTimeout(total=SEARCH_S)
@@ -332,7 +332,7 @@ async def create(request: web.Request) -> web.StreamResponse:
         return await stream.run(_imported(request, source, stream))
     name, tag = request.query.get("fromImage", ""), request.query.get("tag", "")
     if not name:
-        raise BadRequestError("fromImage is missing: which image shall be pulled?")
+        raise BadRequestError("fromImage is missing: give the image to pull")
     platform_of(request.query.get("platform", ""))
     if tag:
         name += f"@{tag}" if tag.startswith("sha256:") else f":{tag}"
@@ -477,7 +477,7 @@ async def save(request: web.Request) -> web.StreamResponse:
     """Stream several images as a tar archive (ImageGetAll)."""
     names = [n for value in request.query.getall("names", []) for n in value.split(",")]
     if not names:
-        raise BadRequestError("names is missing: which images shall be saved?")
+        raise BadRequestError("names is missing: give the images to save")
     return await _saved(request, names)
 
 
@@ -539,7 +539,7 @@ async def tag(request: web.Request) -> web.Response:
     engine, repo, label = request.app[ENGINE], request.query.get("repo", ""), request.query.get("tag", "")
     image = engine.images.find(request.match_info["name"])
     if not repo:
-        raise BadRequestError("repo is missing: what shall the image be called?")
+        raise BadRequestError("repo is missing: give the image's new name")
     reference = parse(f"{repo}:{label}" if label else repo)
     if reference.digest:
         raise BadRequestError("a tag is a name, not a digest")

@@ -136,7 +136,7 @@ def _acceptable(payload: Document) -> None:
     """Raises BadRequestError, ForbiddenError, NoSwarmError."""
     name, driver = payload.get("Name", ""), payload.get("Driver") or "bridge"
     if not name.strip():
-        raise BadRequestError("Name is missing: what shall the network be called?")
+        raise BadRequestError("Name is missing: give the network's name")
     if name in (*BUILTIN, DEFAULT_NETWORK, "default"):
         raise ForbiddenError(f"operation is not permitted on predefined {name} network")
     if driver in ("host", "null", "none"):

@@ -191,7 +191,7 @@ def container(body: Document) -> Container:
     """The Container that a create request describes, after `named`. Raises BadRequestError."""
     host: Document = body["HostConfig"]
     if not body.get("Image"):
-        raise BadRequestError("Image is missing: what shall the container be made of?")
+        raise BadRequestError("Image is missing: give the container's image")
     mode = host["NetworkMode"]
     endpoints = body["NetworkingConfig"]["EndpointsConfig"]
     attachments = _attachments(body)

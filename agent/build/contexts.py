@@ -141,7 +141,7 @@ def repository(text: str, *, keep_git: bool = False) -> Repository | None:
     try:
         parts = urlsplit(address)
     except ValueError:
-        raise BadRequestError(f"{quoted(text)!r} is no address") from None
+        raise BadRequestError(f"{quoted(text)!r} is not an address") from None
     if parts.scheme in ("http", "https"):
         if not parts.path.endswith((".git", ".git/")):
             return None
@@ -155,9 +155,9 @@ def repository(text: str, *, keep_git: bool = False) -> Repository | None:
     elif not (parts.scheme in ("git", "ssh") and parts.netloc) and not _HOST_PATH.fullmatch(address):
         return None
     if address.startswith("-") or any(c.isspace() or not c.isprintable() for c in address):
-        raise BadRequestError(f"{quoted(text)!r} is no address of a repository")
+        raise BadRequestError(f"{quoted(text)!r} is not an address of a repository")
     if ref and (not _REF.match(ref) or ".." in ref or ref.endswith(("/", ".lock"))):
-        raise BadRequestError(f"{quoted(ref)!r} is no branch, tag or commit")
+        raise BadRequestError(f"{quoted(ref)!r} is not a branch, tag or commit")
     if ".." in folder.split("/"):
         raise BadRequestError(f"{quoted(folder)!r} leads out of the repository")
     return Repository(address, ref, folder.strip("/"), keep_git)
@@ -194,7 +194,7 @@ async def cloned(repo: Repository, folder: Path, limits: ImageLimits, *, commit:
     except OSError:
         raise BadRequestError(f"{quoted(repo.url)} has no folder {quoted(repo.folder)}") from None
     if not part.is_dir():
-        raise BadRequestError(f"{quoted(repo.folder)} of {quoted(repo.url)} is no folder")
+        raise BadRequestError(f"{quoted(repo.folder)} of {quoted(repo.url)} is not a folder")
     return part
 
 

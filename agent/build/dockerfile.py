@@ -80,7 +80,7 @@ def read(data: bytes, name: str = "Dockerfile") -> Dockerfile:
     text = data.removeprefix(b"\xef\xbb\xbf").decode(errors="replace").replace("\r\n", "\n")
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
-        raise DockerfileError("a zero byte is no text", line, name=name)
+        raise DockerfileError("a zero byte is not text", line, name=name)
     return _Reader(name, text).read()
 
 

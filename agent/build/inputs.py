@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 class Inputs:
     """The inputs of one build, below its *folder*. *secrets* are the ones fetched so far, by their IDs, *agents* the SSH
-    agents; *beside*: the Dockerfile came along with the context and is no file of it."""
+    agents; *beside*: the Dockerfile came along with the context and is not a file of it."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Inputs:
         self.secrets: dict[str, bytes] = {}
         self.agents: set[str] = set(options.agents)
         self.text: bytes | None = None
-        """The Dockerfile, if it is no file of a folder."""
+        """The Dockerfile, if it is not a file of a folder."""
         self.is_whole = not client.lends
         self._all = asyncio.Lock()
         self.context = Origin(root=folder / "context", listing=Listing({}))

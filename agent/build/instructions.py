@@ -354,7 +354,7 @@ def _mount(text: str) -> RunMount:
     try:
         fields = next(csv.reader([text], strict=True), [])
     except csv.Error:
-        raise _InvalidError(f"--mount={quoted(text)}: it is no list with commas") from None
+        raise _InvalidError(f"--mount={quoted(text)}: it is not a list with commas") from None
     given: dict[str, str] = {}
     access: bool | None = None
     required = False

@@ -24,7 +24,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """Whether its stage has said CMD: another ENTRYPOINT takes away one that came from below."""
 
     def changed(self, **fields: Any) -> State:
-        """A copy with other *fields*; it is no image."""
+        """A copy with other *fields*; it is not an image."""
         return msgspec.structs.replace(self, shown="", **fields)
 
     def with_layer(self, layer: Layer, key: str) -> State:

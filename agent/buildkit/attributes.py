@@ -25,7 +25,7 @@ NETWORKS = {"": "", "sandbox": "", "default": "", "bridge": "", "host": "host", 
 
 
 def check(frontend: str, given: Mapping[str, str]) -> None:
-    """Raises NotImplementedHereError for a frontend that is not built in, and for questions that are no builds."""
+    """Raises NotImplementedHereError for a frontend that is not built in, and for questions that are not builds."""
     source = given.get("source", "")
     if frontend not in FRONTENDS or (frontend == "gateway.v0" and not OURS.fullmatch(source)):
         raise NotImplementedHereError(

@@ -133,7 +133,7 @@ class Sessions:
                 del self._all[ident]
 
     def check(self, ident: str) -> None:
-        """Raises BadRequestError for what is no session's ID, or one that is there."""
+        """Raises BadRequestError for what is not a session's ID, or one that is there."""
         if not ident or len(ident) > LONGEST or not ident.isprintable():
             raise BadRequestError("X-Docker-Expose-Session-Uuid: a session has an ID")
         if ident in self._all:

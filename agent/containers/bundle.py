@@ -303,7 +303,7 @@ def _block_io(c: Container, notes: list[str], cgroup2: bool) -> Document:
         except OSError as error:
             raise BadRequestError(f"blkio_config: device {device.path}: {error.strerror}") from error
         if not stat.S_ISBLK(status.st_mode):
-            raise BadRequestError(f"blkio_config: {device.path} is no block device")
+            raise BadRequestError(f"blkio_config: {device.path} is not a block device")
         number = {"major": os.major(status.st_rdev), "minor": os.minor(status.st_rdev)}
         if device.what != "weight":
             out.setdefault(_THROTTLES[device.what], []).append({**number, "rate": device.rate})
@@ -339,7 +339,7 @@ def devices(p: Parts) -> None:
             raise BadRequestError(f"device {device.source}: {error.strerror}") from error
         kind = {0o020000: "c", 0o060000: "b"}.get(status.st_mode & 0o170000)
         if kind is None:
-            raise BadRequestError(f"device {device.source} is no device node")
+            raise BadRequestError(f"device {device.source} is not a device node")
         number = {"type": kind, "major": os.major(status.st_rdev), "minor": os.minor(status.st_rdev)}
         nodes.append({**number, "path": device.target, "fileMode": status.st_mode & 0o777, "uid": 0, "gid": 0})
         if not p.container.privileged:

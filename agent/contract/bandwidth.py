@@ -55,7 +55,7 @@ def parse_rate(value: object) -> int:
         return 0
     match = _RATE.fullmatch(text)
     if not match:
-        raise ValueError(f"{text[:40]!r} is no rate: write a number with kbit, mbit or gbit, such as 20mbit, or {UNLIMITED}")
+        raise ValueError(f"{text[:40]!r} is not a rate: write a number with kbit, mbit or gbit, such as 20mbit, or {UNLIMITED}")
     if match[3] == "bps":
         raise ValueError(f"{text[:40]!r} may mean bits or bytes a second: write {match[1]}{match[2]}bit for bits")
     if match[2] and not match[3]:

@@ -25,7 +25,7 @@ def _check_address(text: str, where: str) -> None:
         if text:
             socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
     except (OSError, ValueError):
-        raise ValueError(f"{where} {text[:60]!r} is no IP address") from None
+        raise ValueError(f"{where} {text[:60]!r} is not an IP address") from None
 
 
 class Healthcheck(WireStruct, frozen=True, kw_only=True):

@@ -437,7 +437,7 @@ class _Run:
                 given = [self._operand(o, action, scope) for o in operands] + before
                 call = None
                 if len(given) != 1:
-                    raise TemplateError(f"{action.shown}: {_written(first)} is no function", action.line)
+                    raise TemplateError(f"{action.shown}: {_written(first)} is not a function", action.line)
             try:
                 before = [call(*given) if call else given[0]]
             except (TypeError, ValueError, LookupError) as error:
@@ -494,7 +494,7 @@ def _unquoted(text: str) -> str:
 def _shown(value: Any, action: _Action) -> str:
     if isinstance(value, Mapping):
         names = ", ".join(map(str, value)) or "nothing"
-        raise TemplateError(f"{action.shown} is no text: name one of {names}", action.line)
+        raise TemplateError(f"{action.shown} is not text: name one of {names}", action.line)
     return text_of(value)
 
 

@@ -19,11 +19,11 @@ class Kind(Enum):
     FLAG = "true or false"
     """bool"""
     TEXT = "text"
-    """str, "" if not said"""
+    """str, "" if not given"""
     WHOLE = "a whole number"
-    """int, 0 if not said"""
+    """int, 0 if not given"""
     SIZE = "a size such as 64m"
-    """int, in bytes, 0 if not said"""
+    """int, in bytes, 0 if not given"""
     WORDS = "a list of texts"
     """tuple[str, ...]"""
     WORD_OR_WORDS = "text or a list of texts"
@@ -65,7 +65,7 @@ OPTIONS: tuple[Option, ...] = (
         flag="--workdir",
         short="-w",
     ),
-    Option("user", K.TEXT, "As whom it runs.", key="user", config="User", flag="--user", short="-u"),
+    Option("user", K.TEXT, "The user that it runs as.", key="user", config="User", flag="--user", short="-u"),
     Option("hostname", K.TEXT, "What it calls itself.", key="hostname", config="Hostname", flag="--hostname", short="-h"),
     Option("domainname", K.TEXT, "Its NIS domain.", key="domainname", config="Domainname", flag="--domainname"),
     Option(

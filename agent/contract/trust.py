@@ -14,7 +14,7 @@ def parse_age(text: str) -> float:
     """Seconds of `90d`, `12h`, `4w`. Raises ValueError."""
     match = _AGE.fullmatch(text)
     if not match or not int(match[1]):
-        raise ValueError(f"{text[:40]!r} is no age: a number with h, d or w, such as 90d")
+        raise ValueError(f"{text[:40]!r} is not an age: a number with h, d or w, such as 90d")
     return int(match[1]) * _SECONDS[match[2]]
 
 

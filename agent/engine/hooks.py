@@ -47,4 +47,4 @@ async def _run(context: EngineContext, record: Record, kind: str, hooks: Sequenc
             raise AgentError(f"{title} took longer than {within_s:g} s") from None
         if code:
             shown = output[-OUTPUT_LIMIT:].decode(errors="replace").strip()
-            raise AgentError(f"{title} exited with {code}: {shown or 'it said nothing'}")
+            raise AgentError(f"{title} exited with {code}: {shown or 'it gave no reason'}")

@@ -155,7 +155,7 @@ def _content(context: EngineContext, file: File) -> bytes:
     try:
         return unseal(context.paths.keys, there.data, file.digest)
     except UnsealableError as error:
-        raise BadRequestError(f"{kind} {file.source} cannot be opened: {error}; `pystack up` again seals it anew") from error
+        raise BadRequestError(f"{kind} {file.source} cannot be opened: {error}; `pystack up` again seals it again") from error
 
 
 def anonymous(context: EngineContext, record: Record, target: str) -> str:

@@ -128,5 +128,5 @@ def load(directory: Path) -> Record | None:
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError) as error:
-        log.warning("%s is damaged (%s): its container is removed; one that a stack asks for is made anew", path, error)
+        log.warning("%s is damaged (%s): its container is removed; one that a stack asks for is created again", path, error)
         return None

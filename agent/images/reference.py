@@ -64,7 +64,7 @@ def parse(text: str) -> Reference:
     if host == "docker.io" and "/" not in head:
         head = f"library/{head}"
     if not _HOST.match(host):
-        raise BadRequestError(f"image {shown}: {quoted(host)} is no registry host")
+        raise BadRequestError(f"image {shown}: {quoted(host)} is not a registry host")
     if not _NAME.match(head) or len(head) > 255:
         why = "repository name must be lowercase" if head.lower() != head else "letters, digits, and . _ - between them"
         raise BadRequestError(f"image {shown}: invalid reference format: {why}")

@@ -88,7 +88,7 @@ class Registry:
             home = URL(endpoint).origin()
             url = url or URL(f"{endpoint}/v2/{self.reference.repository}/{path}")
         except ValueError:
-            raise ImageError(f"{endpoint!r} is no address of a registry: http:// or https:// with a host") from None
+            raise ImageError(f"{endpoint!r} is not an address of a registry: http:// or https:// with a host") from None
         for attempt in (1, 2):
             known = self._authorization.get((endpoint, action), "") if url.origin() == home else ""
             reply = await self._client.request(method, url, headers=headers, authorization=known, data=data)

@@ -61,7 +61,7 @@ class _Payload(msgspec.Struct, frozen=True):
 
 async def find(registry: Registry, digests: Iterable[str], limits: ImageLimits, index: bytes = b"") -> tuple[ImageProof, ...]:
     """The signatures that *registry* has for manifests or indexes of these *digests*; *index* goes with each. Raises ImageError
-    where the registry cannot be asked; one that has none is no error."""
+    where the registry cannot be asked; one that has none is not an error."""
     found: list[ImageProof] = []
     for digest in digests:
         mark = digest.replace(":", "-")
@@ -124,7 +124,7 @@ def _problem(proof: ImageProof, keys: Iterable[str], digest: str, name: str) -> 
     try:
         critical = msgspec.json.decode(proof.payload, type=_Payload).critical
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        return "what was signed is no statement about an image"
+        return "what was signed is not a statement about an image"
     if critical.image.digest != digest and not _lists(proof.index, critical.image.digest, digest):
         return f"the signature is of {critical.image.digest[:19]}…, and the image is {digest[:19]}…"
     signed, wanted = repository(critical.identity.reference), repository(name)
@@ -134,7 +134,7 @@ def _problem(proof: ImageProof, keys: Iterable[str], digest: str, name: str) -> 
 
 
 def repository(name: str) -> str:
-    """HOST/REPOSITORY of an image's name, without tag and digest; "" if it is no name."""
+    """HOST/REPOSITORY of an image's name, without tag and digest; "" if it is not a name."""
     try:
         found = parse(name)
     except Exception:  # a name in a payload may be anything
@@ -181,6 +181,6 @@ def key_problem(key: str) -> str:
     try:
         public = serialization.load_pem_public_key(key.encode())
     except (ValueError, UnsupportedAlgorithm):
-        return "is no public key in PEM (BEGIN PUBLIC KEY)"
+        return "is not a public key in PEM (BEGIN PUBLIC KEY)"
     known = isinstance(public, (ec.EllipticCurvePublicKey, ed25519.Ed25519PublicKey))
     return "" if known else "is a key of another kind: ECDSA and Ed25519 are known"

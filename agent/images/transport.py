@@ -35,7 +35,7 @@ def url_of(text: str, base: URL | None, whose: str) -> URL:
         found = base.join(URL(text)) if base else URL(text)
         host, _ = found.host, found.port
     except ValueError:
-        raise ImageError(f"{whose} sends us to {quoted(text)!r}, which is no address") from None
+        raise ImageError(f"{whose} sends us to {quoted(text)!r}, which is not an address") from None
     if found.scheme not in ("http", "https") or not host:
         raise ImageError(f"{whose} sends us to {quoted(text)!r}: only http and https are followed")
     if base and base.scheme == "https" and found.scheme == "http":

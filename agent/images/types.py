@@ -56,7 +56,7 @@ class Descriptor(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
         if not _ANY_DIGEST.match(self.digest):
             raise ValueError("a digest is ALGORITHM:HEX")
         if not 0 <= self.size < _LARGEST:
-            raise ValueError(f"size {self.size} is no size")
+            raise ValueError(f"size {self.size} is not a size")
 
 
 class ImageIndex(msgspec.Struct, frozen=True, rename="camel"):

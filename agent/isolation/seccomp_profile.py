@@ -58,7 +58,7 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_un
 
     def __post_init__(self) -> None:
         if self.min_kernel and not _KERNEL.fullmatch(self.min_kernel):
-            raise ValueError(f"minKernel {self.min_kernel[:40]!r} is no version such as 4.8")
+            raise ValueError(f"minKernel {self.min_kernel[:40]!r} is not a version such as 4.8")
 
     @property
     def kernel(self) -> tuple[int, int] | None:
@@ -83,7 +83,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unk
             raise ValueError("a rule has either name or names")
         for call in (*self.names, self.name):
             if call and not _CALL.fullmatch(call):
-                raise ValueError(f"{call[:40]!r} is no name of a system call")
+                raise ValueError(f"{call[:40]!r} is not a name of a system call")
         check_action(self.action, self.errno_ret)
 
     def applies(self, capabilities: Collection[str], arch: str, kernel: tuple[int, int]) -> bool:
@@ -120,7 +120,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_
         named = [*self.architectures, *(a for m in self.arch_map for a in (m.architecture, *(m.sub_architectures or ())))]
         for word in named:
             if not _ARCHITECTURE.fullmatch(word):
-                raise ValueError(f"{word[:40]!r} is no architecture such as SCMP_ARCH_X86_64")
+                raise ValueError(f"{word[:40]!r} is not an architecture such as SCMP_ARCH_X86_64")
         for flag in self.flags:
             if flag not in FLAGS:
                 raise ValueError(f"flag {flag[:60]!r} is not known: one of {', '.join(sorted(FLAGS))}")
@@ -140,7 +140,7 @@ def version(text: str) -> tuple[int, int]:
     """(6, 18) of `6.18.44-custom`. Raises ValueError."""
     match = _KERNEL.match(text)
     if not match:
-        raise ValueError(f"{text[:40]!r} is no version of a kernel")
+        raise ValueError(f"{text[:40]!r} is not a version of a kernel")
     return int(match[1]), int(match[2])
 
 

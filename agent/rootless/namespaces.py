@@ -153,7 +153,7 @@ def _connect(run: Path, keeper: int) -> int:
     os.close(ready)
     if not is_ready:
         said = log.read_text(errors="replace").strip().splitlines()
-        raise AgentError(f"slirp4netns did not start: {said[-1] if said else 'it said nothing'}")
+        raise AgentError(f"slirp4netns did not start: {said[-1] if said else 'it gave no reason'}")
     return way_out.pid
 
 

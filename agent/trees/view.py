@@ -19,7 +19,7 @@ PROGRAMS = ("/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache")
 ABROAD = ("/etc/resolv.conf", "/etc/hosts", "/etc/ssl/certs")
 """What a program needs to find a server, and to know it."""
 FILES = ("etc/ld.so.cache", "etc/resolv.conf", "etc/hosts")
-"""Those of both that are no directories."""
+"""Those of both that are not directories."""
 ROOM = "1m"
 """For files that are made in the root."""
 RIGHTS = (*sandbox.OWNERS, "MKNOD")

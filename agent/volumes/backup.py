@@ -255,7 +255,7 @@ def _ssh(place: str) -> str:
     host, _, port = name.partition(":")
     if not host or host.startswith("-") or any(c.isspace() or c in "'\"\\" for c in host):
         raise BadRequestError(
-            f"{quoted(place)} is no place of an sftp server: sftp:USER@HOST:/PATH, or sftp://USER@HOST:PORT//PATH"
+            f"{quoted(place)} is not a place of an sftp server: sftp:USER@HOST:/PATH, or sftp://USER@HOST:PORT//PATH"
         )
     options = {
         "BatchMode": "yes",
@@ -278,7 +278,7 @@ def _variables(credentials: bytes) -> dict[str, str]:
             continue
         if not equals or not name.startswith(VARIABLES):
             known = ", ".join(f"{v}…" for v in VARIABLES)
-            raise BadRequestError(f"line {number} of the credentials is no NAME=VALUE of a repository's ({known})")
+            raise BadRequestError(f"line {number} of the credentials is not a NAME=VALUE of a repository's ({known})")
         out[name] = value
     return out
 

@@ -11,7 +11,7 @@ ROOT = Path("/proc/sys")
 
 
 def write(name: str, value: str) -> None:
-    """Set the sysctl *name* (`net/ipv4/ip_forward`). A kernel without it, as one without IPv6, is no error."""
+    """Set the sysctl *name* (`net/ipv4/ip_forward`). A kernel without it, as one without IPv6, is not an error."""
     with contextlib.suppress(FileNotFoundError):
         (ROOT / name).write_text(value)
 

@@ -185,7 +185,7 @@ def observe_port(name: str, master: str, host: View) -> Iterator[Difference]:
 
 
 def observe_rate(index: int, rate: int, view: View, what: str) -> Iterator[Difference]:
-    """Whether the link *index* (0: there is none) may send *rate* bits a second, and no more; 0 is no limit."""
+    """Whether the link *index* (0: there is none) may send *rate* bits a second, at most; 0 sets no limit."""
     has = view.rates.get(index, 0)
     if has // 8 != rate // 8:
         shown = f"{has} bit/s" if has else "unlimited"

@@ -75,7 +75,7 @@ class Links:
         return index
 
     def delete(self, names: Sequence[str]) -> None:
-        """Delete links of the host at once; those that do not exist are no error. Raises NetworkError."""
+        """Delete links of the host at once; those that do not exist are skipped. Raises NetworkError."""
         if names:
             self.socket.run(rtnetlink.delete_links(names), ignore=MISSING)
         self.forget(names)

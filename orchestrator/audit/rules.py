@@ -64,13 +64,13 @@ def user(c: Container, policy: ImagePolicy) -> Iterator[Wrong]:
     if c.user.partition(":")[0] in ("root", "0"):
         yield Wrong("user", "it runs as root", 'user: "1000:1000", or x-harden: strict')
     elif not c.user and policy.root:
-        yield Wrong("user", "it runs as whom its image names, which is root where nothing is said", 'user: "1000:1000"')
+        yield Wrong("user", "it runs as the user of its image, which is root if the image names none", 'user: "1000:1000"')
 
 
 def signed(c: Container, policy: ImagePolicy) -> Iterator[Wrong]:
     """4.5: content trust."""
     if not policy.signed and not policy.locked:
-        yield Wrong("image", "nothing says that the image is what its maker made", "x-policy: {signed: …} or {locked: true}")
+        yield Wrong("image", "nothing proves who made the image", "x-policy: {signed: …} or {locked: true}")
 
 
 def healthcheck(c: Container, policy: ImagePolicy) -> Iterator[Wrong]:

@@ -19,7 +19,7 @@ stacks_option = click.option(
     "stacks",
     multiple=True,
     metavar="PATTERN",
-    help="Only stacks whose name is like that (shop-*); several times for several. All if not said.",
+    help="Only stacks whose name is like that (shop-*); several times for several. All if not given.",
 )
 
 
@@ -115,7 +115,7 @@ def token() -> None:
 @token.command("create")
 @click.option("--role", type=ROLE, default="viewer", show_default=True)
 @stacks_option
-@click.option("--days", type=click.FloatRange(min=0), default=0.0, help="For how long it holds; for ever if not said.")
+@click.option("--days", type=click.FloatRange(min=0), default=0.0, help="For how long it holds; for ever if not given.")
 @click.argument("name")
 def create_token(role: str, stacks: tuple[str, ...], days: float, name: str) -> None:
     """Create a token, and print its secret, which is kept nowhere."""
@@ -145,7 +145,7 @@ def remove_tokens(names: tuple[str, ...]) -> None:
 @click.option("--user", "name", default="", help="Those of one user or token.")
 @format_option
 def audit_log(last: int, stack: str, name: str, shape: str) -> None:
-    """What was changed: by whom, from where, and by which plan."""
+    """What was changed, who did it, from where, and by which plan."""
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import show
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     is_flag=False,
     flag_value="*",
     metavar="[SERVICE[,SERVICE…]|*]",
-    help="Each service with a hash of what it says.",
+    help="Each service with a hash of its definition.",
 )
 @click.option("--models", is_flag=True, help="Names of models, one a line.")
 @click.option("--lock-image-digests", is_flag=True, help="A file for -f that pins each image to what its registry has.")

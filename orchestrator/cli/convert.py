@@ -65,7 +65,7 @@ def kubernetes(output: str | None, strict: bool, files: tuple[str, ...]) -> None
     try:
         into(objects, document)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise PystackError(f"these are no manifests that Kubernetes would take: {type(error).__name__}: {error}") from None
+        raise PystackError(f"these are not manifests that Kubernetes would take: {type(error).__name__}: {error}") from None
     if not document.services:
         raise PystackError("no workload is among the manifests: a Deployment, StatefulSet, DaemonSet, Job, CronJob or Pod")
     _write(document, output, strict=strict)

@@ -60,7 +60,7 @@ def _out(client: Client, container: str, path: str, goal: str) -> None:
         return
     into = Path(goal).is_dir()
     if not into and goal.endswith("/"):
-        raise PystackError(f"{goal} is no folder")
+        raise PystackError(f"{goal} is not a folder")
     folder = Path(goal) if into else Path(goal).parent
     if not folder.is_dir():
         raise PystackError(f"{folder} does not exist: make it first")
@@ -95,7 +95,7 @@ def _in(client: Client, container: str, path: str, goal: str) -> None:
     if _is_folder(client, container, goal):
         folder, name = goal, "." if path.endswith("/.") else source.resolve().name
     elif goal.endswith("/") and not source.is_dir():
-        raise PystackError(f"{goal} is no folder in the container")
+        raise PystackError(f"{goal} is not a folder in the container")
     import tempfile
 
     with tempfile.TemporaryFile() as packed:

@@ -11,7 +11,7 @@ from orchestrator.cli.options import StackOptions, format_option, stack_options
 if TYPE_CHECKING:
     from orchestrator.server.api.jobs import RunRow, ScheduleRow
 
-output_option = click.option("--output", "with_output", is_flag=True, help="With the end of what each task said.")
+output_option = click.option("--output", "with_output", is_flag=True, help="With the end of each task's output.")
 
 
 @click.group()

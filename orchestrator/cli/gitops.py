@@ -56,8 +56,8 @@ FILE = click.Path(exists=True, dir_okay=False)
 
 
 @gitops.command("add")
-@click.option("--name", default="", help="What to call it; the repository's own name if not said.")
-@click.option("--branch", default="", help="The branch; the repository's default if not said.")
+@click.option("--name", default="", help="Its name; the repository's own name if not given.")
+@click.option("--branch", default="", help="The branch; the repository's default if not given.")
 @click.option("--path", default=".", help="A stack file, or the folder that has stack files or a pystack.yml.")
 @click.option("--interval", default="60s", callback=_seconds, help="Time between two looks at the remote.")
 @click.option("--target", "targets", multiple=True, help="Take the stacks that pystack.yml has for this target.")
@@ -65,7 +65,7 @@ FILE = click.Path(exists=True, dir_okay=False)
 @click.option("--auto/--approve", "auto", default=True, help="Apply commits, or wait for `gitops approve`.")
 @click.option("--drift", type=click.Choice(["repair", "report"]), default="repair", help="What to do about changes by hand.")
 @click.option("--deploy-key", type=FILE, help="Private SSH key.")
-@click.option("--known-hosts", type=FILE, help="The host's keys; ~/.ssh/known_hosts if not said.")
+@click.option("--known-hosts", type=FILE, help="The host's keys; ~/.ssh/known_hosts if not given.")
 @click.option("--token", type=FILE, help="File with a token for HTTPS.")
 @click.option("--age-key", type=FILE, help="File with the age identity that opens the repository's age and sops files.")
 @click.option("--signed-by", type=FILE, help="Allowed signers (ssh-keygen(1)) or OpenPGP keys; others' commits are refused.")
@@ -213,7 +213,7 @@ def _verb(word: str, path: str, text: str) -> None:
 
 _verb("sync", "sync", "Look at the newest commit now, and return when that is done.")
 _verb("approve", "approve", "Apply the commit that waits.")
-_verb("pause", "pause", "Follow it no more until `resume`.")
+_verb("pause", "pause", "Stop following it until `resume`.")
 _verb("resume", "resume", "Follow it again.")
 
 

@@ -18,7 +18,7 @@ STATES = {
 }
 EXIT_STATUSES = {
     "0": "done",
-    "1": "failed, or refused: the last thing on standard error says what and why",
+    "1": "failed, or refused: the last line on standard error gives the reason",
     "2": "usage; with `plan --exit-code`: there are changes",
     "130": "interrupted with Ctrl-C; nothing half-applied stays",
     "other": "of `exec` and `run`: the process's own",
@@ -26,7 +26,7 @@ EXIT_STATUSES = {
 TOPICS: dict[str, str] = {
     "states": "States of a task, as `pystack ps` shows them:\n\n"
     + "".join(f"  {state:<12} {words}\n" for state, words in STATES.items())
-    + "\n`pystack why TASK` says why a task is on its node, `pystack why-not SERVICE` why there is no further one.\n",
+    + "\n`pystack why TASK` explains why a task is on its node, `pystack why-not SERVICE` why there are not more.\n",
     "errors": """\
 An error says what failed, where (file:line:column, or node and task), why, and what to do; all mistakes of a file together.
 It is the last thing on standard error; `--debug` adds a traceback. Exit statuses:
@@ -46,7 +46,7 @@ What is often met:
   another server leads           of several servers this one waits: PYSTACK_HOST may name all of them
 """,
     "formats": """\
---format says how rows are shown:
+--format chooses how rows are shown:
 
   table            columns for people; cut to the width of a terminal, whole in a pipe
   json             one JSON array with stable keys; streams: one object a line

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @stack_options
 @format_option
 def history(stack: StackOptions, shape: str) -> None:
-    """The revisions of the stack: when, by whom, and why."""
+    """The revisions of the stack: when, who, and why."""
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import show
 

@@ -77,7 +77,7 @@ def _far(target: str) -> list[Finding]:
         ]
         return [*rows, hostcheck.skew(float(answer["time"]), time.time(), target), *_way(host, str(answer["connection"]))]
     except (ValueError, KeyError, TypeError):
-        why = said[-1] if said else "it said nothing"
+        why = said[-1] if said else "it gave no reason"
         return [
             _unreached(target, why, f"`ssh {target} python3 --version` must work without a password: Python 3.11 is needed")
         ]

@@ -86,7 +86,7 @@ def inspect(names: tuple[str, ...]) -> None:
 
 @image.command()
 @click.argument("name")
-@click.option("-o", "--output", type=click.File("w"), default="-", help="Where it goes; standard output if not said.")
+@click.option("-o", "--output", type=click.File("w"), default="-", help="Where it goes; standard output if not given.")
 def sbom(name: str, output: TextIO) -> None:
     """What an image is made of: an SPDX document (JSON) of the packages that dpkg, apk, Python and npm name in it."""
     found = Client(start=True).engine("GET", f"/pystack/images/{name_in_path(name)}/sbom")

@@ -22,12 +22,12 @@ def ingress() -> None:
 
 
 @ingress.command("up")
-@click.option("--constraint", "constraints", multiple=True, metavar="TEXT", help="Nodes, as in deploy; all if not said.")
+@click.option("--constraint", "constraints", multiple=True, metavar="TEXT", help="Nodes, as in deploy; all if not given.")
 @click.option("--http-port", type=PORT, default=80, show_default=True)
 @click.option("--https-port", type=PORT, default=443, show_default=True)
 @click.option("--issuer", type=click.Choice(["acme", "internal"]), help="Who certifies; acme with --email or --acme.")
-@click.option("--email", default="", help="Whom the certificate authority may write to.")
-@click.option("--acme", "directory", default="", metavar="URL", help="The ACME directory; Let's Encrypt if not said.")
+@click.option("--email", default="", help="The address that the certificate authority may write to.")
+@click.option("--acme", "directory", default="", metavar="URL", help="The ACME directory; Let's Encrypt if not given.")
 @click.option("--staging", is_flag=True, help="Let's Encrypt's staging: no limits, not trusted.")
 @click.option("--acme-ca", type=FILE, help="PEM of the roots that the ACME server itself is trusted by.")
 @click.option("--eab-key-id", default="", help="External account at the authority (RFC 8555): its key's name …")

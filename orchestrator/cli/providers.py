@@ -95,9 +95,7 @@ def _with(service: Service, one: Provided, variables: Mapping[str, str], *, quie
     own = dict(service.container.environment)
     for name in sorted(own.keys() & variables):
         if own[name] != variables[name] and not quiet:
-            click.echo(
-                f"warning: {service.where}: {service.name}: {name} is what its provider says, not what the file does", err=True
-            )
+            click.echo(f"warning: {service.where}: {service.name}: {name} comes from its provider, not from the file", err=True)
     container = msgspec.structs.replace(service.container, environment=tuple({**own, **variables}.items()))
     provided = dict.fromkeys((*service.provided, *((one.service.name, name) for name in variables)))
     return msgspec.structs.replace(service, container=container, provided=tuple(provided))

@@ -72,7 +72,7 @@ def _check_images(loaded: Loaded) -> None:
     unnamed = [s.name for s in loaded.services if s.build and s.container.image == f"{loaded.stack.name}-{s.name}"]
     if unnamed:
         raise PystackError(
-            f"{', '.join(unnamed)}: a service that only says `build:` cannot be published: give it an `image:` to push to"
+            f"{', '.join(unnamed)}: a service with `build:` alone cannot be published: give it an `image:` to push to"
         )
 
 

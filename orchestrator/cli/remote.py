@@ -73,7 +73,7 @@ def _start_between(command: Sequence[str], end: socket.socket, said: IO[bytes]) 
 
 
 def _start_behind_pipes(command: Sequence[str], end: socket.socket, said: IO[bytes]) -> subprocess.Popen[bytes]:
-    """As `_start_between`, on systems whose sockets are no files (Windows): two threads carry the bytes."""
+    """As `_start_between`, on systems whose sockets are not files (Windows): two threads carry the bytes."""
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, bufsize=0)
 
     def inward() -> None:

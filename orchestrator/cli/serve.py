@@ -42,8 +42,8 @@ def server(store: str, ca: str, cert: str, key: str, advertise: str, listen: str
     """Run the server in the foreground: control plane and this host's agent in one process.
 
     With --store, several servers share a cluster: one leads, the others wait to take over. --listen is TLS with certificates on
-    both sides: ca.pem, cert.pem and key.pem in the folder PYSTACK_CERT_PATH, ~/.pystack where it is not said; --web needs
-    cert.pem and key.pem of it."""
+    both sides: ca.pem, cert.pem and key.pem in the folder PYSTACK_CERT_PATH, ~/.pystack by default; --web needs cert.pem and
+    key.pem of it."""
     import os
 
     from orchestrator.cli.starting import require_server_parts

@@ -102,11 +102,11 @@ async def _download(where: Reference, directory: Path) -> str:
         try:
             manifest = msgspec.json.decode(data, type=Manifest)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            raise PystackError(f"{where.familiar} is no stack: its manifest is not that of an artifact") from None
+            raise PystackError(f"{where.familiar} is not a stack: its manifest is not that of an artifact") from None
         if PROJECT not in (manifest.artifact_type, manifest.config.media_type) and not any(
             layer.media_type == FILE for layer in manifest.layers
         ):
-            raise PystackError(f"{where.familiar} is no stack: it is an image, or an artifact of another kind")
+            raise PystackError(f"{where.familiar} is not a stack: it is an image, or an artifact of another kind")
         stack: list[bytes] = []
         for layer in manifest.layers:
             if layer.media_type not in (FILE, VARIABLES):
@@ -128,13 +128,13 @@ def _file_name(layer: types.Descriptor, key: str, where: Reference) -> str:
     """The name of a file beside the stack's. Raises PystackError for one that leads elsewhere, or over it."""
     name = layer.annotations.get(key, "")
     if not name or name in (".", "..", MAIN) or "/" in name or not name.isprintable() or len(name.encode()) > 255:
-        raise PystackError(f"{where.familiar}: {name!r} is no name of a file beside {MAIN}")
+        raise PystackError(f"{where.familiar}: {name!r} is not a name of a file beside {MAIN}")
     return name
 
 
 async def _blob(registry: Registry, where: Reference, layer: types.Descriptor) -> bytes:
     if layer.size > LARGEST:
-        raise PystackError(f"{where.familiar}: a file of {layer.size} bytes is no stack file: at most {LARGEST}")
+        raise PystackError(f"{where.familiar}: a file of {layer.size} bytes is not a stack file: at most {LARGEST}")
     content = b"".join([chunk async for chunk in registry.blob(layer.digest, layer.size)])
     if f"sha256:{hashlib.sha256(content).hexdigest()}" != layer.digest:
         raise PystackError(f"{where.familiar}: the registry sent something else than {layer.digest}")

@@ -41,7 +41,7 @@ def start_server(path: str) -> None:
                 said = file.read().decode(errors="replace").strip()
             # its own last words, in all their lines; of a fault of ours the last one tells most
             _, own, words = said.rpartition("pystack server: ")
-            last = words if own else next(reversed(said.splitlines()), "it said nothing")
+            last = words if own else next(reversed(said.splitlines()), "it gave no reason")
             raise UnreachableError(f"the server did not start: {last} (see {log})")
     raise UnreachableError(f"the server does not answer after 30 s: see {log}")
 

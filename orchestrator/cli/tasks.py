@@ -120,7 +120,7 @@ def wait(stack: StackOptions, down_project: bool, services: tuple[str, ...]) -> 
 @click.option("-a", "--all", "everything", is_flag=True, hidden=True)  # those of `run` go with --remove-orphans and `down`
 @click.argument("services", nargs=-1)
 def rm(stack: StackOptions, stop: bool, force: bool, volumes: bool, everything: bool, services: tuple[str, ...]) -> None:
-    """Remove stopped tasks; `up` makes them anew."""
+    """Remove stopped tasks; `up` creates them again."""
     from orchestrator.cli.client import Client
     from orchestrator.server.events import StepEvent
 
@@ -315,7 +315,7 @@ def attach_to(client: Client, container: str, *, stdin: bool) -> int:
 
 @click.command()
 @stack_options
-@click.option("--index", default=0, help="Which replica; into all of them, or out of the first, if not said.")
+@click.option("--index", default=0, help="Which replica; into all of them, or out of the first, if not given.")
 @click.option("-a", "--archive", is_flag=True, hidden=True)  # modes and owners go along anyhow
 @click.option("-L", "--follow-link", is_flag=True, help="Copy what a link leads to in its place.")
 @click.option("--all", "everything", is_flag=True, hidden=True)  # as it is without --index

@@ -6,12 +6,12 @@ import click
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="The port of 127.0.0.1; a free one if not said.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="The port of 127.0.0.1; a free one if not given.")
 @click.option("--no-open", is_flag=True, help="Print the address, and open no browser.")
 def ui(port: int, no_open: bool) -> None:
     """The page of the cluster, in a browser: at an address of this machine alone, for as long as this runs.
 
-    The address that is printed signs in once, within two minutes, as whoever may use the socket; others sign in with a name
+    The address that is printed signs in once, within two minutes, as the user of the socket; others sign in with a name
     and a password. Wherever PYSTACK_HOST leads, the page comes from there."""
     import socket
     import sys

@@ -85,8 +85,8 @@ def reassign(stack: Stack, tasks: Sequence[Task], context: PlacementContext, los
 
 
 def place_oneoff(stack: Stack, oneoff: Task, tasks: Sequence[Task], context: PlacementContext) -> Task:
-    """*oneoff* on the node that a further task of its service would get; it is no replica, so that no number of replicas on a
-    node keeps it off. Raises UnschedulableError."""
+    """*oneoff* on the node that a further task of its service would get; it is not a replica, so no number of replicas on
+    a node keeps it off. Raises UnschedulableError."""
     requests = service_requests(stack, context)
     table = table_with(context, tasks, requests)
     request = requests[f"{stack.name}/{oneoff.service}"]

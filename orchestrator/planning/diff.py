@@ -259,7 +259,7 @@ MADE_ANEW = "pystack.recreated"
 
 
 def _as_made(task: Task, old: Task | None) -> Task:
-    """*task* with the label by which *old* was made anew: that it has none of its own is no change."""
+    """*task* with the label by which *old* was made anew: that it has none of its own is not a change."""
     mark = dict(old.container.labels).get(MADE_ANEW) if old else None
     if mark is None:
         return task

@@ -220,7 +220,7 @@ class Contents:
     async def create(self, kind: str, name: str, content: bytes, *, replace: bool) -> ExternalContent:
         """Create a config or secret. Raises RefusedError (400, 409) for a bad name, or if there is one and not *replace*."""
         if not NAME.fullmatch(name):
-            raise RefusedError(f"{name!r} is no name of a {kind}: up to 64 letters, digits, _, . and -", 400)
+            raise RefusedError(f"{name!r} is not a name of a {kind}: up to 64 letters, digits, _, . and -", 400)
         old = self.named.get((kind, name))
         if old and not replace:
             raise RefusedError(

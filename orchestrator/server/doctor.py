@@ -53,7 +53,7 @@ async def diagnose(cluster: Cluster, networks: Mapping[str, Network], *, repair:
             check="node",
             target=m.node.name,
             ok=False,
-            detail=f"it does not answer: {m.problem or 'no reason was heard'}",
+            detail=f"it does not answer: {m.problem or 'no reason is known'}",
             fix=f"see that {m.node.target or 'its agent'} is up and reachable",
         )
         for m in members

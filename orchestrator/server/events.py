@@ -102,7 +102,7 @@ class VolumeEvent(WireStruct, frozen=True, kw_only=True, tag_field="event", tag=
 
 
 class WorkEvent(WireStruct, frozen=True, kw_only=True, tag_field="event", tag="work"):
-    """Something was done on *node* that is no task's: a backup of a volume, say."""
+    """Something was done on *node* that is not a task's: a backup of a volume, say."""
 
     work: str
     node: str = ""

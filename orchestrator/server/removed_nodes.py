@@ -99,9 +99,9 @@ async def said(client: AgentClient, node: Node) -> bool:
     except RefusedError as error:  # it heard it already, is another member by now, or is too old to know the word
         if error.status == 404:
             return await _said_to_an_old_one(client)
-        log.info("node %s, which was removed, says: %s", node.name, error)
+        log.info("node %s, which was removed, answers: %s", node.name, error)
     else:
-        log.warning("node %s has heard that it was removed", node.name)
+        log.warning("node %s knows that it was removed", node.name)
     return True
 
 

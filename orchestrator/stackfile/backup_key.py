@@ -27,7 +27,7 @@ def x_backup(reading: LoadContext, value: Any, path: Path_) -> Backup | None:
     draft = ServiceContext(reading, str(path[1]), {})
     place = scalar(body.get("to"))
     if not place.startswith(PLACES):
-        reading.problem((*path, "to"), f"{place!r} is no place of a repository", "write /FOLDER, sftp:…, s3:… or rclone:…")
+        reading.problem((*path, "to"), f"{place!r} is not a place of a repository", "write /FOLDER, sftp:…, s3:… or rclone:…")
     for needed in (
         ("ssh_key", "known_hosts") if place.startswith("sftp:") else ("rclone",) if place.startswith("rclone:") else ()
     ):

@@ -44,7 +44,7 @@ def read_pair(text: bytes, host: str = "") -> Pair:
     if not blocks:
         raise CertificateTextError("there is no certificate in it")
     if len(keys) != 1:
-        raise CertificateTextError(f"there {'are several private keys' if keys else 'is no private key'} in it")
+        raise CertificateTextError("there are several private keys in it" if keys else "there is no private key in it")
     try:
         chain = [x509.load_pem_x509_certificate(block) for block in blocks]
         key = load_pem_private_key(keys[0], None)

@@ -65,4 +65,4 @@ def _times(line: str, start: datetime.datetime, *, reverse: bool = False) -> Cro
         return CronSim(MACROS.get(line, line), start, reverse)
     except (CronSimError, ValueError) as error:
         known = "five fields: minute hour day-of-month month day-of-week"
-        raise CronError(f"{line[:60]!r} is no cron line: {str(error).lower()}", known) from None
+        raise CronError(f"{line[:60]!r} is not a cron line: {str(error).lower()}", known) from None

@@ -71,7 +71,7 @@ def _update_config(draft: ServiceContext, value: Any, path: Path_) -> UpdateConf
             if not 0 <= ratio <= 1:
                 draft.reading.check((*path, "max_failure_ratio"), f"{ratio:g} is not from 0 to 1", "0.2 lets one in five fail")
         except ValueError:
-            draft.problem((*path, "max_failure_ratio"), f"{scalar(body['max_failure_ratio'])!r} is no number")
+            draft.problem((*path, "max_failure_ratio"), f"{scalar(body['max_failure_ratio'])!r} is not a number")
     if path[-1] == "rollback_config" and fields.get("order") == "start-first":
         draft.reading.check(
             (*path, "order"),
@@ -208,7 +208,7 @@ def x_placement(draft: ServiceContext, value: Any, path: Path_) -> Fields:
         if parse_toleration(scalar(item)):
             tolerations.append(scalar(item))
         else:
-            draft.problem((*path, "tolerations", number), f"{scalar(item)!r} is no toleration", "write KEY, KEY=VALUE or *")
+            draft.problem((*path, "tolerations", number), f"{scalar(item)!r} is not a toleration", "write KEY, KEY=VALUE or *")
     draft.placement = msgspec.structs.replace(
         draft.placement, extended=tuple(extended), tolerations=tuple(tolerations), **names
     )

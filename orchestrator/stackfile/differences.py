@@ -19,7 +19,7 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "a path of Windows, `type: npipe` and `cluster`, a volume's driver or a secret's that is not here, a target that "
-        "is no absolute path",
+        "is not an absolute path",
         "left to the engine",
         "`config` shows it; the service that has it is not started, with the line that says why",
     ),
@@ -35,14 +35,14 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
         "refused; a warning for networks; `template_driver`, `driver`, `driver_opts` and `labels` pass for configs and secrets",
     ),
     (
-        "one list that says a thing twice (ports, targets of mounts, configs and secrets, variables)",
+        "one list that has an entry twice (ports, targets of mounts, configs and secrets, variables)",
         "the last one counts",
-        "so here, and a mount, config or secret that is lost to it is told",
+        "so here, and a mount, config or secret that is lost to it is reported",
     ),
     (
         "lists that two files say the same of (`security_opt`, `group_add`, `volumes_from`, `depends_on`)",
         "refused as not unique",
-        "said once",
+        "reported once",
     ),
     (
         "`tmpfs` for one target in two files",
@@ -62,7 +62,7 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
     (
         "two included files about one service",
         "merged",
-        "merged, the later above; told",
+        "merged, the later above; reported",
     ),
     (
         "a file about what it includes",

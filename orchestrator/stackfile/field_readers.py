@@ -240,13 +240,13 @@ def extra_hosts(draft: ServiceContext, value: Any, path: Path_) -> Fields:
             out += [(name, a) for a in address.split(",")]
     for name, address in out:
         if not name or set(name) & set(":=, "):
-            draft.problem(path, f"{name!r} is no host name", "write NAME=ADDRESS")
+            draft.problem(path, f"{name!r} is not a host name", "write NAME=ADDRESS")
         plain = address.strip("[]")
         if plain != "host-gateway":
             try:
                 ipaddress.ip_address(plain)
             except ValueError:
-                draft.problem(path, f"{name}: {address!r} is no IP address")
+                draft.problem(path, f"{name}: {address!r} is not an IP address")
     return {"extra_hosts": tuple((n, a.strip("[]")) for n, a in out)}
 
 

@@ -54,7 +54,7 @@ def _profile(draft: ServiceContext, name: str, path: Path_) -> str:
         if not isinstance(document, dict) or "defaultAction" not in document:
             raise ValueError("it has no defaultAction")
     except (ValueError, RecursionError) as error:
-        draft.problem(path, f"{file} is no seccomp profile: {error}", "Docker's JSON: defaultAction, syscalls …")
+        draft.problem(path, f"{file} is not a seccomp profile: {error}", "Docker's JSON: defaultAction, syscalls …")
         return name
     return json.dumps(document, separators=(",", ":"))
 

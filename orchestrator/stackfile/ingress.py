@@ -1,6 +1,6 @@
 """`x-ingress:` of a service: hosts and paths at which the cluster's ingress answers for it.
 
-Source: RFC 1123 §2.1 and RFC 1035 §2.3.4 (host names), RFC 5890 (names that are no ASCII), RFC 3986 §3.3 (paths), RFC 9110
+Source: RFC 1123 §2.1 and RFC 1035 §2.3.4 (host names), RFC 5890 (names that are not ASCII), RFC 3986 §3.3 (paths), RFC 9110
 §5.1 and §5.5 (headers).
 """
 
@@ -30,7 +30,7 @@ HOP_BY_HOP = frozenset(
 
 
 class HostNameError(ValueError):
-    """A text that is no host name; the message says why."""
+    """A text that is not a host name; the message says why."""
 
 
 def host_name(text: str) -> str:
@@ -45,19 +45,19 @@ def host_name(text: str) -> str:
     try:
         bare = bare.lower() if bare.isascii() else bare.encode("idna").decode()
     except UnicodeError:
-        raise HostNameError("is no host name") from None
+        raise HostNameError("is not a host name") from None
     labels = bare.split(".")
     if "*" in bare:
         raise HostNameError("has its * in another place than `*.` in front")
     if len(bare) > LONGEST_HOST or not all(_LABEL.fullmatch(label) for label in labels) or labels[-1].isdigit():
-        raise HostNameError("is no host name")
+        raise HostNameError("is not a host name")
     return f"*.{bare}" if text.startswith("*.") else bare
 
 
 def path_problem(text: str) -> str:
-    """Why *text* is no path of a rule, "" if it is one."""
+    """Why *text* is not a path of a rule, "" if it is one."""
     if not _PATH.fullmatch(text):
-        return "is no path"
+        return "is not a path"
     if "//" in text or any(part in (".", "..") for part in text.split("/")):
         return "has an empty segment, . or .., which clients and servers read in different ways"
     return ""
@@ -120,7 +120,7 @@ def _check_declared(draft: ServiceContext, key: str, at: Path_) -> None:
 def header_problem(name: str, value: str) -> str:
     """Why a file may not set this header, "" if it may."""
     if not _HEADER.fullmatch(name):
-        return "is no name of a header"
+        return "is not a name of a header"
     if name.lower() in HOP_BY_HOP:
         return "frames the message: it cannot be set"
     if any((c < " " and c != "\t") or c == "\x7f" for c in value):
@@ -142,7 +142,7 @@ def _networks(draft: ServiceContext, value: Iterable[Any], at: Path_) -> Iterato
             yield str(ipaddress.ip_network(scalar(item)))
         except ValueError:
             draft.problem(
-                (*at, number), f"{scalar(item)[:300]!r} is no network", "write 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32"
+                (*at, number), f"{scalar(item)[:300]!r} is not a network", "write 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32"
             )
 
 

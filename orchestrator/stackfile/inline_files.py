@@ -98,7 +98,7 @@ def _below(folder: Path) -> Iterator[Path]:
         if stat.S_ISREG(mode):
             yield path
         elif not stat.S_ISDIR(mode):
-            raise ValueError(f"{path} is no plain file")
+            raise ValueError(f"{path} is not a plain file")
 
 
 def _content(stack: Stack, service: Service, path: Path, top: Path) -> StackContent:

@@ -27,7 +27,7 @@ def read(directory: Path) -> tuple[Locked, ...] | None:
     path = path_in(directory)
 
     def fail(why: str) -> StackFileError:
-        fix = "`pystack lock` writes it anew"
+        fix = "`pystack lock` writes a new one"
         return StackFileError([Problem(where=Mark(str(path), 0, 0), what="the lock cannot be read", why=why, fix=fix)])
 
     try:

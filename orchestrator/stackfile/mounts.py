@@ -77,7 +77,7 @@ def split_mount(text: str, host_path: Callable[[str], str]) -> tuple[Mount, tupl
     options = parts[2].split(",") if len(parts) > 2 else []
     if len(parts) > 3 or not all(parts):
         why = "more than three parts" if len(parts) > 3 else "an empty part"
-        raise ShortFormError(f"{text!r} is no mount: it has {why}", "[SOURCE:]TARGET[:OPTIONS]")
+        raise ShortFormError(f"{text!r} is not a mount: it has {why}", "[SOURCE:]TARGET[:OPTIONS]")
     ignored = tuple(o for o in options if o not in OPTIONS)
     propagation = next((o for o in options if o.lstrip("r") in ("private", "shared", "slave")), "rprivate")
     target = target.rstrip("/") or "/"
@@ -96,7 +96,7 @@ def split_mount(text: str, host_path: Callable[[str], str]) -> tuple[Mount, tupl
 def _long_mount(draft: ServiceContext, item: dict[str, Any], at: Path_) -> Mount | None:
     shape, target = item.get("type", "volume"), scalar(item.get("target"))
     if shape not in ("bind", "volume", "tmpfs", "image"):
-        why = "is of Windows containers" if shape == "npipe" else "needs a plugin for cluster volumes, and there is none"
+        why = "is of Windows containers" if shape == "npipe" else "needs a plugin for cluster volumes, which there is not"
         draft.keep_from_starting((*at, "type"), f"type {shape!r} {why}")
         return None
     if not target:
@@ -140,7 +140,7 @@ def _tmpfs(draft: ServiceContext, options: dict[str, Any], at: Path_) -> Fields:
         try:
             fields["mode"] = permissions(options["mode"])
         except ValueError:
-            draft.problem((*at, "mode"), f"{options['mode']!r} are no permission bits", "write 0755")
+            draft.problem((*at, "mode"), f"{options['mode']!r} are not permission bits", "write 0755")
     return fields
 
 

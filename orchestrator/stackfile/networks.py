@@ -31,7 +31,7 @@ def networks(draft: ServiceContext, value: Any, path: Path_) -> Fields:
             if found:
                 local.append(str(found))
             else:
-                draft.problem((*at, "link_local_ips", number), f"{scalar(address)!r} is no IP address")
+                draft.problem((*at, "link_local_ips", number), f"{scalar(address)!r} is not an IP address")
         given = {4: "", 6: ""}
         for key, version in (("ipv4_address", 4), ("ipv6_address", 6)):
             if key in settings:
@@ -39,10 +39,10 @@ def networks(draft: ServiceContext, value: Any, path: Path_) -> Fields:
                 if found and found.version == version:
                     given[version] = scalar(settings[key])
                 else:
-                    draft.problem((*at, key), f"{scalar(settings[key])!r} is no IPv{version} address")
+                    draft.problem((*at, key), f"{scalar(settings[key])!r} is not an IPv{version} address")
         mac = scalar(settings.get("mac_address"))
         if mac and not _MAC.fullmatch(mac):
-            draft.problem((*at, "mac_address"), f"{mac!r} is no MAC address", "write 02:42:ac:11:00:02")
+            draft.problem((*at, "mac_address"), f"{mac!r} is not a MAC address", "write 02:42:ac:11:00:02")
             mac = ""
         first = "" if out else scalar(draft.body.get("mac_address"))
         out.append(
@@ -63,7 +63,7 @@ def networks(draft: ServiceContext, value: Any, path: Path_) -> Fields:
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """None where *text* is no address, or one with a zone, which means nothing on another host."""
+    """None where *text* is not an address, or one with a zone, which means nothing on another host."""
     try:
         return None if "%" in text else ipaddress.ip_address(text)
     except ValueError:
@@ -80,7 +80,7 @@ def _endpoint(draft: ServiceContext, settings: dict[str, Any], path: Path_) -> F
         if not sep or "IFNAME" not in key:
             draft.problem(
                 (*path, "driver_opts", f"{ENDPOINT}.sysctls"),
-                f"{pair!r} is no parameter of an interface",
+                f"{pair!r} is not a parameter of an interface",
                 "write net.ipv4.conf.IFNAME.log_martians=1",
             )
             continue
@@ -93,7 +93,7 @@ def _endpoint(draft: ServiceContext, settings: dict[str, Any], path: Path_) -> F
 def mac_address(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     """The address on the first network; one of `networks` may say its own."""
     if not _MAC.fullmatch(scalar(value)):
-        draft.problem(path, f"{scalar(value)!r} is no MAC address", "write 02:42:ac:11:00:02")
+        draft.problem(path, f"{scalar(value)!r} is not a MAC address", "write 02:42:ac:11:00:02")
         return {}
     if draft.body.get("networks"):
         return {}

@@ -53,12 +53,12 @@ def _key(reading: LoadContext, text: str, path: Path_) -> str:
         try:
             pem = reading.host_path(text).read_text()
         except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or "it is no text"
+            why = getattr(error, "strerror", None) or "it is not text"
             reading.problem(path, f"{reading.host_path(text)} cannot be read: {why}", "name a file with a public key in PEM")
             return ""
     try:
         serialization.load_pem_public_key(pem.encode())
     except (ValueError, UnsupportedAlgorithm):
-        reading.problem(path, "is no public key in PEM", "it begins with -----BEGIN PUBLIC KEY-----; cosign writes cosign.pub")
+        reading.problem(path, "is not a public key in PEM", "it begins with -----BEGIN PUBLIC KEY-----, as cosign.pub does")
         return ""
     return pem

@@ -34,15 +34,15 @@ def read_ports(text: str) -> list[PortText]:
     """[HOST_IP:][PUBLISHED:]TARGET[/PROTOCOL], a port each. Raises ShortFormError."""
     match = _PORT.match(text)
     if not match:
-        raise ShortFormError(f"{text!r} is no port", "[HOST_IP:][PUBLISHED:]TARGET[/tcp|udp]")
+        raise ShortFormError(f"{text!r} is not a port", "[HOST_IP:][PUBLISHED:]TARGET[/tcp|udp]")
     host, protocol = match["v6"] or match["v4"] or "", (match["proto"] or "tcp").lower()
     if host:
         try:
             host = str(ipaddress.ip_address(host))
         except ValueError:
-            raise ShortFormError(f"{host} is no IP address") from None
+            raise ShortFormError(f"{host} is not an IP address") from None
     if protocol not in PROTOCOLS:
-        raise ShortFormError(f"{match['proto']!r} is no protocol", f"one of {', '.join(PROTOCOLS)}")
+        raise ShortFormError(f"{match['proto']!r} is not a protocol", f"one of {', '.join(PROTOCOLS)}")
     target, published = span(match["target"]), span(match["pub"] or "")
     if published and len(published) != len(target) and len(target) != 1:
         raise ShortFormError(f"{len(published)} published ports for {len(target)} container ports")

@@ -23,7 +23,7 @@ def ports(draft: ServiceContext, value: Any, path: Path_) -> Fields:
         mode: Literal["ingress", "host"] = "ingress"
         if isinstance(item, dict):
             if item.get("mode", "ingress") not in ("ingress", "host"):
-                draft.problem((*at, "mode"), f"{scalar(item['mode'])!r} is no mode", "ingress or host")
+                draft.problem((*at, "mode"), f"{scalar(item['mode'])!r} is not a mode", "ingress or host")
             mode = "host" if item.get("mode") == "host" else "ingress"
         try:
             for one in read_ports(short_form(item)):
@@ -61,7 +61,7 @@ def expose(draft: ServiceContext, value: Any, path: Path_) -> Fields:
             match = _EXPOSED.fullmatch(text)
             found = span(match["span"]) if match else []
             if not match or not found or not all(0 < port < 65536 for port in found):
-                raise ShortFormError(f"{text!r} is no port")
+                raise ShortFormError(f"{text!r} is not a port")
         except ShortFormError as error:
             draft.problem((*path, number), error.what, "write 8000, 8000-8010 or 8000/udp")
             continue

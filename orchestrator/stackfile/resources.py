@@ -40,13 +40,13 @@ def networks_of(reading: LoadContext, document: dict[str, Any]) -> dict[str, Sta
             reading.check(
                 (*path, "driver_opts", "encrypted"),
                 f"a network with the driver {driver} cannot be encrypted",
-                "take the option out, or the driver: it is overlay where nothing else is said",
+                "take the option out, or the driver: it is overlay by default",
             )
         if driver in LAN_OPTIONS:
             _check_lan(reading, driver, opts, path)
         mtu = field_readers.scalar(opts[MTU]) if MTU in opts else "1500"
         if not (re.fullmatch(r"[0-9]{1,5}", mtu) and 68 <= int(mtu) < 1 << 16):
-            reading.problem((*path, "driver_opts", MTU), f"{mtu!r} is no MTU", "a number from 68 to 65535")
+            reading.problem((*path, "driver_opts", MTU), f"{mtu!r} is not an MTU", "a number from 68 to 65535")
         subnets = _subnets(reading, body, driver, path)
         external = body.get("external")
         _external_alone(reading, body, path)
@@ -121,7 +121,7 @@ def _pool(
                 raise ValueError(f"it is not inside {cidr}")
             span = str(inner)
         except ValueError as error:
-            reading.problem((*at, "ip_range"), f"{span} is no range of this subnet: {error}")
+            reading.problem((*at, "ip_range"), f"{span} is not a range of this subnet: {error}")
             return None
     for name, address in reading.mapping(pool.get("aux_addresses"), (*at, "aux_addresses")).items():
         try:
@@ -187,7 +187,7 @@ def contents_of(reading: LoadContext, document: dict[str, Any], used: Set[tuple[
             if kind == "secret" and "driver" in body and not given and not field_readers.flag(external):
                 continue  # somebody else's: service.py says so where it is used
             if not field_readers.flag(external) and len(given) != 1:
-                what = f"says both {' and '.join(given)}" if given else "does not say where its content is"
+                what = f"has both {' and '.join(given)}" if given else "does not say where its content is"
                 reading.problem(path, what, f"use one of {', '.join(f'{s}:' for s in SOURCES[kind])} or external: true")
             elif (kind, key) in used:
                 name = body.get("name") or (external.get("name") if isinstance(external, dict) else None)

@@ -94,7 +94,7 @@ GRANTS = listed(
                 "target": key(TEXT, "Where in the container."),
                 "uid": key(TEXT, "Whose file it is there."),
                 "gid": key(TEXT, "Which group's file it is there."),
-                "mode": key(NUMBER, "Its permission bits, 0444 if not said."),
+                "mode": key(NUMBER, "Its permission bits, 0444 if not given."),
             }
         ),
     )
@@ -105,7 +105,7 @@ ULIMITS = named(
 )
 HOOK = {
     "command": key(COMMAND, "What is run."),
-    "user": key(TEXT, "As whom; the container's user if not said."),
+    "user": key(TEXT, "The user; the container's if not given."),
     "privileged": key(FLAG, "With all capabilities."),
     "working_dir": key(TEXT, "In which folder."),
     "environment": key(PAIRS, "With which further variables."),
@@ -115,7 +115,7 @@ SCALE_RATE = record(
     {
         "stabilise": key(DURATION, "The most cautious recommendation of so long counts: 0s up, 5m down."),
         "percent": key(PERCENT, "So many of them within a period: 100%."),
-        "tasks": key(WHOLE, "Or so many, whichever is more: 4 up, 0 down."),
+        "tasks": key(WHOLE, "Or so many, if that is more: 4 up, 0 down."),
         "period": key(DURATION, "The period: 15s."),
     }
 )
@@ -126,7 +126,7 @@ DEPLOY_HOOK = either(
     record(
         {
             **HOOK,
-            "image": key(TEXT, "In which image; the service's own if not said."),
+            "image": key(TEXT, "In which image; the service's own if not given."),
             "deadline": key(DURATION, "It fails if it takes longer."),
         },
         "command",
@@ -140,7 +140,7 @@ REQUESTS = listed(
             "count": key(WHOLE, "How many."),
             "device_ids": key(UNIQUE_TEXTS, "Which ones."),
             "driver": key(TEXT, "By which driver."),
-            "options": key(PAIRS, "What the driver is told.", refused="a CDI file says all that there is to say"),
+            "options": key(PAIRS, "Options of the driver.", refused="a CDI file describes the device completely"),
         },
         "capabilities",
     )
@@ -254,9 +254,9 @@ DEPLOY = record(
                     "condition": key(TEXT, "none, on-failure or any."),
                     "max_attempts": key(WHOLE, "After so many it is left as it is."),
                     "delay": key(
-                        DURATION, "Time before a restart.", differs="if not said, restarts back off from 0.1 s to 1 min"
+                        DURATION, "Time before a restart.", differs="by default, restarts back off from 0.1 s to 1 min"
                     ),
-                    "window": key(DURATION, "Time after which a start counts as good.", differs="10 s if not said"),
+                    "window": key(DURATION, "Time after which a start counts as good.", differs="10 s if not given"),
                 }
             ),
             "When a task that ended is started again.",
@@ -333,7 +333,7 @@ BANDWIDTH = record(
     {
         "ingress": key({"type": ["integer", "string"], "title": "a rate such as 20mbit"}, "What it may receive; unlimited."),
         "egress": key({"type": ["integer", "string"], "title": "a rate such as 20mbit"}, "What it may send; unlimited."),
-        "burst": key(WHOLE_SIZE, "How much may pass at once; what the rate brings in 10 ms if not said."),
+        "burst": key(WHOLE_SIZE, "How much may pass at once; what the rate brings in 10 ms if not given."),
     }
 )
 ATTACHMENT = record(
@@ -350,7 +350,7 @@ ATTACHMENT = record(
         ),
         "driver_opts": key(
             DRIVER_OPTIONS,
-            "What the driver is told of this endpoint.",
+            "Options of the driver for this endpoint.",
             differs="com.docker.network.endpoint.ifname and .sysctls",
         ),
         "x-bandwidth": key(BANDWIDTH, "Limits of bandwidth on this network."),
@@ -460,18 +460,18 @@ INGRESS = listed(
     record(
         {
             "host": key(TEXT, "The name that clients ask for; `*.` in front stands for one further label."),
-            "path": key(TEXT, "The path below which it answers, whole segments; / if not said."),
+            "path": key(TEXT, "The path below which it answers, whole segments; / if not given."),
             "port": key(WHOLE, "The container's port."),
             "protocol": key(words("http", "h2c", "https"), "What the port speaks; h2c also for gRPC."),
             "strip_path": key(FLAG, "The service does not see `path`."),
             "sticky": key(words("cookie", "ip"), "A client stays with a task."),
-            "weight": key(WHOLE, "The service's share, where several have one host and path; 1 if not said."),
+            "weight": key(WHOLE, "The service's share, where several have one host and path; 1 if not given."),
             "tls": key(
                 words("acme", "internal", "manual", "off"),
-                "Where the certificate comes from; what `ingress up` says if not said.",
+                "Where the certificate comes from; what `ingress up` says if not given.",
             ),
             "secret": key(TEXT, "With tls manual: the secret that has the chain and the key, as PEM."),
-            "redirect": key(FLAG, "Requests by http are sent to https; true if not said."),
+            "redirect": key(FLAG, "Requests by http are sent to https; true if not given."),
             "headers": key(
                 record(
                     {
@@ -506,7 +506,7 @@ SERVICE = record(
             "When the image is pulled.",
         ),
         "pull_refresh_after": key(
-            DURATION, "With pull_policy refresh: the age after which it is pulled again, a day if not said."
+            DURATION, "With pull_policy refresh: the age after which it is pulled again, a day if not given."
         ),
         "platform": key(TEXT, "os/arch that it needs.", differs="also decides which nodes can have it"),
         "command": key(COMMAND, "In place of the image's CMD."),
@@ -561,7 +561,7 @@ SERVICE = record(
         "healthcheck": key(HEALTHCHECK, "How its health is seen."),
         "depends_on": key(
             either(UNIQUE_TEXTS, named(DEPENDENCY), title="a list or a mapping of services"),
-            "What must be there first, on whichever node.",
+            "What must be there first, on any node.",
         ),
         "links": key(UNIQUE_TEXTS, "Services that it knows by names of its own, and starts after."),
         "external_links": key(UNIQUE_TEXTS, "Containers outside the stack.", refused="has no effect: use an external network"),
@@ -599,7 +599,7 @@ SERVICE = record(
             {"type": "object"}, "Options of the writable layer.", refused="keeps the service from being started"
         ),
         "cgroup": key(words("host", "private"), "Its cgroup namespace."),
-        "ulimits": key(ULIMITS, "Resource limits.", differs="clamped to what the node allows, which is said"),
+        "ulimits": key(ULIMITS, "Resource limits.", differs="clamped to what the node allows, with a warning"),
         "devices": key(
             listed(
                 either(
@@ -676,7 +676,7 @@ SERVICE = record(
                 record(
                     {
                         **HOOK,
-                        "image": key(TEXT, "In which image; the service's own if not said."),
+                        "image": key(TEXT, "In which image; the service's own if not given."),
                         "per_replica": key(FLAG, "Once for each task.", refused="has no effect: it runs once for the service"),
                     }
                 )
@@ -717,7 +717,7 @@ SERVICE = record(
                 ),
             ),
             "Models that it uses.",
-            differs="it is told where they are before the stack is brought up",
+            differs="it gets their addresses before the stack is brought up",
         ),
         "provider": key(
             record(
@@ -730,7 +730,7 @@ SERVICE = record(
                             ),
                             any_name=True,
                         ),
-                        "What it is told.",
+                        "Its options.",
                     ),
                 },
                 "type",
@@ -756,20 +756,20 @@ SERVICE = record(
         ),
         "x-ingress-mode": key(
             words("local-first", "balanced"),
-            "To whom a node sends connections to published ports: to tasks of its own if it has some, or to all alike.",
+            "Where a node sends connections to published ports: to tasks of its own if it has some, or to all alike.",
         ),
         "x-bandwidth": key(BANDWIDTH, "Limits of bandwidth on each of its networks."),
         "x-harden": key(
             words("default", "strict"),
             "strict: no capability but those of cap_add, no new privileges, fewer system calls, a read-only root with /tmp, "
-            "/run and /var/tmp in memory, a user namespace, 1024 processes; what the service says of one of these counts.",
+            "/run and /var/tmp in memory, a user namespace, 1024 processes; what the service sets of these counts.",
         ),
         "x-job": key(
             record(
                 {
                     "total_completions": key(WHOLE, "How many tasks must end well; deploy.replicas by another name."),
-                    "max_concurrent": key(WHOLE, "How many run at a time; all, if not said."),
-                    "keep": key(WHOLE, "How many of the last runs are remembered, with the end of what they said: 10."),
+                    "max_concurrent": key(WHOLE, "How many run at a time; all, if not given."),
+                    "keep": key(WHOLE, "How many of the last runs are remembered, with the end of their output: 10."),
                     "deadline": key(DURATION, "A run that takes longer is stopped, and has failed."),
                 }
             ),
@@ -781,7 +781,7 @@ SERVICE = record(
                 record(
                     {
                         "cron": key(TEXT, "When: minute, hour, day of the month, month, day of the week; or @daily and such."),
-                        "timezone": key(TEXT, "By whose clock, such as Europe/Berlin; UTC if not said."),
+                        "timezone": key(TEXT, "The time zone, such as Europe/Berlin; UTC if not given."),
                         "concurrency": key(
                             words("forbid", "allow", "replace"), "What a run does while the one before it still runs: forbid."
                         ),
@@ -875,7 +875,7 @@ SERVICE = record(
             record(
                 {
                     "port": key(WHOLE, "The container's port."),
-                    "path": key(TEXT, "Where it answers; /metrics if not said."),
+                    "path": key(TEXT, "Where it answers; /metrics if not given."),
                 },
                 "port",
             ),
@@ -886,13 +886,13 @@ SERVICE = record(
 
 NETWORK = record(
     {
-        "name": key(TEXT, "What it is called; STACK_KEY if not said."),
+        "name": key(TEXT, "Its name; STACK_KEY if not given."),
         "driver": key(
             TEXT,
             "bridge, overlay, macvlan, ipvlan, host, none, or a plugin's.",
-            differs="an overlay on several nodes, a bridge on one, if not said",
+            differs="an overlay on several nodes, a bridge on one, if not given",
         ),
-        "driver_opts": key(DRIVER_OPTIONS, "What the driver is told."),
+        "driver_opts": key(DRIVER_OPTIONS, "Options of the driver."),
         "ipam": key(
             record(
                 {
@@ -910,7 +910,7 @@ NETWORK = record(
                         ),
                         "Address pools.",
                     ),
-                    "options": key(named(TEXT, any_name=True), "What it is told.", refused="has no effect"),
+                    "options": key(named(TEXT, any_name=True), "Its options.", refused="has no effect"),
                 }
             ),
             "Its addresses.",
@@ -926,7 +926,7 @@ NETWORK = record(
     empty=True,
 )
 BACKUP_COMMAND = record(
-    {"service": key(TEXT, "In a task of which service; the only one that mounts it if not said."), **HOOK}, "command"
+    {"service": key(TEXT, "In a task of which service; the only one that mounts it if not given."), **HOOK}, "command"
 )
 BACKUP = record(
     {
@@ -937,13 +937,13 @@ BACKUP = record(
         "known_hosts": key(TEXT, "The key of a secret: the sftp server's line of known_hosts."),
         "rclone": key(TEXT, "The key of a secret: rclone's configuration."),
         "cron": key(TEXT, "When, as in x-schedule: @daily. `never` leaves it to `pystack volume backup`."),
-        "timezone": key(TEXT, "By whose clock; UTC if not said."),
+        "timezone": key(TEXT, "The time zone; UTC if not given."),
         "keep": key(
             record({rule: key(WHOLE, f"So many of the {rule} ones.") for rule in KEEP}),
             "What stays: 7 daily, 4 weekly and 12 monthly ones.",
         ),
         "before": key(BACKUP_COMMAND, "What is run before it is read; a failure is one of the backup."),
-        "after": key(BACKUP_COMMAND, "What is run after, whatever came of it."),
+        "after": key(BACKUP_COMMAND, "What is run after, even if the backup failed."),
         "pause": key(FLAG, "Those who use it stand still while it is read."),
         "verify": key(TEXT, "When the newest one is brought back to the side and compared: @monthly, or never."),
         "history": key(WHOLE, "How many of the last runs are remembered: 10."),
@@ -953,9 +953,9 @@ BACKUP = record(
 )
 VOLUME = record(
     {
-        "name": key(TEXT, "What it is called; STACK_KEY if not said."),
+        "name": key(TEXT, "Its name; STACK_KEY if not given."),
         "driver": key(TEXT, "local, sshfs, nfs, cifs or glusterfs."),
-        "driver_opts": key(DRIVER_OPTIONS, "What the driver is told."),
+        "driver_opts": key(DRIVER_OPTIONS, "Options of the driver."),
         "external": key(EXTERNAL, "It is there already."),
         "labels": key(PAIRS, "Its labels."),
         "x-volume": key(record({"follow": key(FLAG, "Its data goes along where its users go.")}), "What becomes of its data."),
@@ -964,7 +964,7 @@ VOLUME = record(
     empty=True,
 )
 CONTENT = {
-    "name": key(TEXT, "What it is called; STACK_KEY if not said."),
+    "name": key(TEXT, "Its name; STACK_KEY if not given."),
     "file": key(TEXT, "A file of the client."),
     "environment": key(TEXT, "A variable of the client."),
     "external": key(EXTERNAL, "Made by hand before."),
@@ -976,7 +976,7 @@ SECRET = record(
     {
         **CONTENT,
         "driver": key(TEXT, "Who keeps it.", refused="has no effect: pystack keeps it, sealed"),
-        "driver_opts": key(DRIVER_OPTIONS, "What that one is told.", refused="has no effect: pystack keeps it, sealed"),
+        "driver_opts": key(DRIVER_OPTIONS, "Options of that one.", refused="has no effect: pystack keeps it, sealed"),
     }
 )
 MODEL = record(
@@ -984,7 +984,7 @@ MODEL = record(
         "name": key(TEXT, "What it is called.", refused="has no effect: a model is known by its key"),
         "model": key(TEXT, "Which one."),
         "context_size": key({"type": "integer"}, "Its context."),
-        "runtime_flags": key(TEXTS, "What its engine is told."),
+        "runtime_flags": key(TEXTS, "Options of its engine."),
     },
     "model",
 )
@@ -1004,7 +1004,7 @@ POLICY = record(
             listed(
                 record(
                     {
-                        "images": key(ONE_OR_MORE, "Patterns of full names, such as registry.example/team/*; all if not said."),
+                        "images": key(ONE_OR_MORE, "Patterns of full names, such as registry.example/team/*; all by default."),
                         "keys": key(ONE_OR_MORE, "Public keys in PEM (ECDSA, Ed25519), or files of the client with one."),
                     },
                     "keys",
@@ -1014,7 +1014,7 @@ POLICY = record(
         ),
         "registries": key(ONE_OR_MORE, "Patterns of names that images may have: registry.example, docker.io/library/*."),
         "latest": key(FLAG, "false: no image by the tag latest."),
-        "root": key(FLAG, "false: no image that runs as root, unless the service says as whom else."),
+        "root": key(FLAG, "false: no image that runs as root, unless the service names another user."),
         "max_age": key(TEXT, "How old an image may be: 90d, 12h, 4w."),
         "locked": key(FLAG, "true: no image without its entry in stack.lock."),
     }

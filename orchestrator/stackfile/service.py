@@ -108,7 +108,7 @@ def environment(draft: ServiceContext, value: Any, path: Path_) -> Fields:
         long = entry if isinstance(entry, dict) else {"path": entry}
         target = reading.host_path(scalar(long.get("path")))
         if long.get("format") not in (None, "raw"):
-            draft.problem((*where, "format"), f"{scalar(long['format'])!r} is no format", "raw, or leave it out")
+            draft.problem((*where, "format"), f"{scalar(long['format'])!r} is not a format", "raw, or leave it out")
         try:
             found.update(envfile.read(target, known, raw=long.get("format") == "raw"))
         except FileNotFoundError:
@@ -125,7 +125,7 @@ def restart(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     """Read services.*.restart: a policy, or on-failure:N."""
     policy, _, count = ("no" if value is False else scalar(value) or "no").partition(":")
     if policy not in ("no", "always", "unless-stopped", "on-failure") or (count and not count.isdigit()):
-        draft.problem(path, f"{scalar(value)!r} is no restart policy", "no, always, unless-stopped or on-failure[:N]")
+        draft.problem(path, f"{scalar(value)!r} is not a restart policy", "no, always, unless-stopped or on-failure[:N]")
         return {}
     return {"restart": policy, "restart_max": int(count or 0)}
 
@@ -175,7 +175,7 @@ def devices(draft: ServiceContext, value: Any, path: Path_) -> Fields:
             continue
         parts = scalar(item).split(":")
         if not parts[0].startswith("/"):
-            draft.problem((*path, number), f"{item!r} is no device path")
+            draft.problem((*path, number), f"{item!r} is not a device path")
             continue
         out.append(
             Device(
@@ -325,7 +325,7 @@ def pull_policy(draft: ServiceContext, value: Any, path: Path_) -> Fields:
         except ValueError as error:
             draft.problem(path, str(error))
     elif policy not in known:
-        draft.problem(path, f"{policy!r} is no pull policy", f"{', '.join(known)} or every_DURATION")
+        draft.problem(path, f"{policy!r} is not a pull policy", f"{', '.join(known)} or every_DURATION")
     return {"pull_policy": policy}
 
 

@@ -108,7 +108,7 @@ SERVICE: Mapping[tuple[str, ...], Key] = {
 }
 """Lists of a service, by what makes two entries the same."""
 TOLD = {("volumes",), ("tmpfs",), ("configs",), ("secrets",), ("devices",)}
-"""Of these the earlier entry of one and the same document is lost: a slip, which is told."""
+"""Of these the earlier entry of one and the same document is lost: a slip, which is reported."""
 
 
 def once(tree: MarkedDocument, *, told: bool = False) -> MarkedDocument:
@@ -155,7 +155,7 @@ def _unique(
                 Problem(
                     where=marks.get((*above, number), Mark("", 0, 0)),
                     what=str(above[-1]),
-                    why=f"{one} is said twice: the last one counts",
+                    why=f"{one} is given twice: the last one counts",
                 )
             )
         found[one] = number

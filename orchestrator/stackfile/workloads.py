@@ -115,7 +115,7 @@ class ScaleDirection(WireStruct, frozen=True, kw_only=True):
 
 class Scale(WireStruct, frozen=True, kw_only=True):
     """`x-scale`: from *least* to *most* replicas, so that each uses *cpu* percent of its cores and *memory* percent of its
-    memory; 0 is no target."""
+    memory; 0: no target."""
 
     least: int
     most: int

@@ -74,7 +74,7 @@ def joined(stack: Stack | None, more: Stack) -> Stack:
 
 
 def _literal(value: Any) -> Any:
-    """*value* with dollars that are no variables."""
+    """*value* with dollars that are not variables."""
     if isinstance(value, dict):
         return {k: _literal(v) for k, v in value.items()}
     if isinstance(value, list):

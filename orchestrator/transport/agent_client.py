@@ -75,7 +75,7 @@ class AgentClient:
                     elif line != b"\n":
                         yield None if line == b"{}\n" else msgspec.json.decode(line, type=TaskStatus)
         except TimeoutError:
-            self.give_up(f"its agent has said nothing for {SILENT_S:g} s")
+            self.give_up(f"its agent has sent nothing for {SILENT_S:g} s")
             raise SilentNodeError(self.node, self.silent) from None
         except (aiohttp.ClientError, OSError) as error:
             raise SilentNodeError(self.node, error) from error

@@ -41,7 +41,7 @@ ADDRESSES = {
     "the gateway is the first without one": (Subnet(cidr="10.0.0.0/29"), "2 3 4 5 6"),
     "a gateway of its own frees the first": (Subnet(cidr="10.0.0.0/29", gateway="10.0.0.6"), "1 2 3 4 5"),
     "a range, and what is reserved": (Subnet(cidr="10.0.0.0/24", ip_range="10.0.0.8/30", reserved=("10.0.0.9",)), "8 10 11"),
-    "the end of the subnet is no host's": (Subnet(cidr="10.0.0.0/24", ip_range="10.0.0.252/30"), "252 253 254"),
+    "the end of the subnet is not a host's": (Subnet(cidr="10.0.0.0/24", ip_range="10.0.0.252/30"), "252 253 254"),
 }
 
 

@@ -100,7 +100,8 @@ def test_the_checks_run_with_the_hosts_own_interpreter_and_nothing_else() -> Non
 
 
 @pytest.mark.parametrize(
-    ("program", "words"), [("no-such-ssh", "is not here"), ("false", "said nothing"), ("sh -c 'exit 127'", "no python3 there")]
+    ("program", "words"),
+    [("no-such-ssh", "is not here"), ("false", "gave no reason"), ("sh -c 'exit 127'", "no python3 there")],
 )
 def test_a_host_that_cannot_be_asked_is_one_sentence(program: str, words: str) -> None:
     done = doctor("root@nowhere.invalid", PYSTACK_SSH_COMMAND=program)

@@ -196,7 +196,7 @@ def test_an_image_is_no_stack(here: Here, registry: str) -> None:
         f"{registry}/team/evil", [Part("../../evil.yaml", b"services: {}", "extended"), Part("compose.yaml", b"services: {}")]
     )
     said = here("-f", f"oci://{registry}/team/evil", "config", code=1).stderr
-    assert "'../../evil.yaml' is no name of a file beside compose.yaml" in said
+    assert "'../../evil.yaml' is not a name of a file beside compose.yaml" in said
     assert not list((here.folder / "cache").rglob("*.yaml"))
 
 

@@ -63,7 +63,7 @@ MANIFESTS = {
     "too many layers": ({"config": CONFIG_OF, "layers": [LAYER] * 4}, "has 4 layers; 3 are allowed (limits.layers)"),
     "a config that claims too much": ({"config": CONFIG_OF | {"size": 9999}, "layers": []}, "limits.config_bytes"),
     "a layer that claims too much": ({"config": CONFIG_OF, "layers": [LAYER | {"size": 1001}]}, "limits.bytes"),
-    "a layer of less than nothing": ({"config": CONFIG_OF, "layers": [LAYER | {"size": -1}]}, "size -1 is no size"),
+    "a layer of less than nothing": ({"config": CONFIG_OF, "layers": [LAYER | {"size": -1}]}, "size -1 is not a size"),
     "a layer by another digest": ({"config": CONFIG_OF, "layers": [LAYER | {"digest": "sha512:0"}]}, "is not sha256:"),
     "a digest that is a path": ({"config": CONFIG_OF | {"digest": "sha256:../../x"}, "layers": []}, "ALGORITHM:HEX"),
 }

@@ -717,7 +717,7 @@ def test_prunes_take_durations(docker: Docker, name: str) -> None:
     docker("container", "prune", "-f", "--filter", "until=1h30m")
     docker("image", "prune", "-af", "--filter", "until=24h", "--filter", "label=nosuch")
     assert docker.out("ps", "-aq", "--filter", f"name={name}")
-    assert "no time" in docker.refused("container", "prune", "-f", "--filter", "until=nonsense", code=1)
+    assert "not a time" in docker.refused("container", "prune", "-f", "--filter", "until=nonsense", code=1)
     docker("container", "prune", "-f", "--filter", "label!=nosuch")
     assert docker.out("ps", "-aq", "--filter", f"name={name}") == ""
 

@@ -137,8 +137,8 @@ def test_all_that_is_wrong_with_a_schedule_is_told_at_once(stack: Stack) -> None
     assert done.returncode == 1
     for words in (
         "stack.yml:3:",
-        "is no cron line: bad day-of-month",
-        "is no cron line: wrong number of fields",
+        "is not a cron line: bad day-of-month",
+        "is not a cron line: wrong number of fields",
         "there is no time zone 'Mars/Olympus'",
         "must be a whole number of at least 1",
         "is for work that ends",

@@ -1,4 +1,4 @@
-"""macvlan over three nodes: containers stand on the LAN, and the machine `outside`, which is no node, reaches them."""
+"""macvlan over three nodes: containers stand on the LAN, and the machine `outside`, which is not a node, reaches them."""
 
 from __future__ import annotations
 

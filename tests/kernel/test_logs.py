@@ -240,7 +240,7 @@ services:
     docker = f"{stack.pystack.environment['PYSTACK_ROOT']}/run/docker.sock"
     url = f"http://node/containers/{ident}/logs?stdout=1&since=yesterday"
     asked = stack.pystack.on("n1", "curl", "-s", "--unix-socket", docker, url)
-    assert "since: 'yesterday' is no time: it is written like" in json.loads(asked)["message"]
+    assert "since: 'yesterday' is not a time: it is written like" in json.loads(asked)["message"]
 
 
 def test_what_scripts_read(stack: Stack) -> None:

@@ -59,11 +59,11 @@ CREATE: dict[str, tuple[object, str]] = {
     "a port of other digits": (host(PortBindings={"٨٠/tcp": [{}]}), "a number from 1 to 65535"),
     "a port that does not exist": (host(PortBindings={"80/tcp": [{"HostPort": "70000"}]}), "70000 does not exist"),
     "a protocol of one's own": (host(PortBindings={"80/quic": [{}]}), "tcp, udp or sctp"),
-    "an address that is none": (host(PortBindings={"80/tcp": [{"HostIp": "1.2.3"}]}), "'1.2.3' is no IP address"),
+    "an address that is none": (host(PortBindings={"80/tcp": [{"HostIp": "1.2.3"}]}), "'1.2.3' is not an IP address"),
     "a MAC address that is none": ({"Image": "busybox", "MacAddress": "02:42"}, "is not of the form"),
     "an address on a network that is none": (
         {"Image": "busybox", "NetworkingConfig": {"EndpointsConfig": {"x": {"IPAMConfig": {"IPv4Address": "::g"}}}}},
-        "no IP address",
+        "not an IP address",
     ),
     "a zero byte in a command": ({"Image": "busybox", "Cmd": ["a\0b"]}, "$.Cmd"),
     "a limit of a limit": (host(Ulimits=[{"Name": "nofile", "Soft": "x", "Hard": 1}]), "Ulimits"),

@@ -81,7 +81,7 @@ def test_an_agent_that_hangs_holds_nobody_up(stack: Stack, lab: Pystack, tmp_pat
         eventually(lambda: _is(states(lab)["n3"], "down"), 12)
         row = stack.ps()["web-n3"]
         assert (row["state"], row["id"]) == ("unknown", before["web-n3"])
-        assert "has said nothing for 6 s" in str(row["error"])
+        assert "has sent nothing for 6 s" in str(row["error"])
         assert "does not answer" in stack.run("exec", "-T", "--index", "3", "web", "true", check=False).stderr
         near.down()
     eventually(lambda: _is({name: row["state"] for name, row in stack.ps().items()}, dict.fromkeys(before, "running")))

@@ -382,7 +382,7 @@ async def test_users_and_tokens_outlive_the_server(sockets: Sockets) -> None:
 
 @pytest.mark.parametrize("name", ["", "../x", "Ada", "a b", "a" * 65, "-a"])
 async def test_names_that_are_none(sockets: Sockets, name: str) -> None:
-    with pytest.raises(RefusedError, match="is no name"):
+    with pytest.raises(RefusedError, match="is not a name"):
         await sockets.plane.access.put_user(name, "viewer", new=True)
 
 

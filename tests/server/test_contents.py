@@ -139,7 +139,7 @@ async def test_one_made_by_hand_is_found_replaced_and_removed(store: SqliteStore
 
 @pytest.mark.parametrize("name", ["", "-a", "a/b", "a b", "x" * 65, "ä"])
 async def test_a_name_that_is_none_is_refused(store: SqliteStore, tmp_path: Path, name: str) -> None:
-    with pytest.raises(RefusedError, match="is no name of a config"):
+    with pytest.raises(RefusedError, match="is not a name of a config"):
         await (await opened(store, tmp_path / "n1")).create("config", name, b"", replace=False)
 
 

@@ -67,10 +67,10 @@ def test_what_is_shown(line: str, want: Any, tmp_path: Path) -> None:
 
 REFUSED: dict[str, tuple[str, str, str]] = {
     "a range that ends before it begins": ('ports: ["80-70"]', "", "the range 80-70 ends before it begins"),
-    "an exposed port that is none": ("expose: [abc]", "", "expose[0]: 'abc' is no port"),
-    "half a range": ('expose: ["80-"]', "", "expose[0]: '80-' is no port"),
+    "an exposed port that is none": ("expose: [abc]", "", "expose[0]: 'abc' is not a port"),
+    "half a range": ('expose: ["80-"]', "", "expose[0]: '80-' is not a port"),
     "an empty source": ('volumes: [":/x"]', "", "it has an empty part"),
-    "a host without a name": ('extra_hosts: [":1.1.1.1"]', "", "'' is no host name"),
+    "a host without a name": ('extra_hosts: [":1.1.1.1"]', "", "'' is not a host name"),
     "two replicas counts": ("{scale: 2, deploy: {replicas: 3}}", "", "scale: is 2, and deploy.replicas is 3"),
     "two limits of CPUs": (
         "{cpus: 1, deploy: {resources: {limits: {cpus: '2'}}}}",

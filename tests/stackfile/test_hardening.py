@@ -53,7 +53,9 @@ def test_a_profile_is_a_file_of_the_client_and_travels(tmp_path: Path) -> None:
     assert container(tmp_path, "security_opt: ['seccomp=/not/here.json']").security_opt == ("seccomp=/not/here.json",)
 
 
-@pytest.mark.parametrize(("content", "why"), [(None, "does not exist"), ("{", "is no seccomp profile"), ("[]", "no seccomp")])
+@pytest.mark.parametrize(
+    ("content", "why"), [(None, "does not exist"), ("{", "not a seccomp profile"), ("[]", "not a seccomp")]
+)
 def test_a_profile_that_is_none_is_told_with_its_place(tmp_path: Path, content: str | None, why: str) -> None:
     if content is not None:
         (tmp_path / "p.json").write_text(content)

@@ -47,19 +47,19 @@ PROBLEMS = {
     "an alias that contains itself": ("services: &a\n  w: *a\n", "more than 100 levels"),
     "an address that is none": (
         "services:\n  a: {image: x, networks: {n: {ipv4_address: y}}}\nnetworks: {n: {}}\n",
-        "'y' is no IPv4 address",
+        "'y' is not an IPv4 address",
     ),
     "an address of a zone": (
         "services:\n  a: {image: x, networks: {n: {ipv6_address: 'fe80::1%eth0'}}}\nnetworks: {n: {}}\n",
-        "is no IPv6 address",
+        "is not an IPv6 address",
     ),
     "a MAC address that is none": (
         "services:\n  a: {image: x, networks: {n: {mac_address: y}}}\nnetworks: {n: {}}\n",
-        "'y' is no MAC address",
+        "'y' is not a MAC address",
     ),
     "an MTU that is none": (
         "services: {a: {image: x}}\nnetworks: {n: {driver_opts: {com.docker.network.driver.mtu: a@b}}}\n",
-        "2:30: networks.n.driver_opts.com.docker.network.driver.mtu: 'a@b' is no MTU",
+        "2:30: networks.n.driver_opts.com.docker.network.driver.mtu: 'a@b' is not an MTU",
     ),
     "a name of a network without end": (
         f"services: {{a: {{image: x}}}}\nnetworks: {{n: {{name: {'x' * 300}}}}}\n",

@@ -204,7 +204,7 @@ def test_one_file_says_a_thing_twice(tmp_path: Path) -> None:
     assert (c.cap_add, dict(c.environment), [m.source for m in c.mounts], len(c.ports)) == (("A",), {"X": "2"}, ["/b"], 1)
     [note] = found.notes
     assert str(note.where).endswith("stack.yml:8:9")
-    assert "/x is said twice" in note.why
+    assert "/x is given twice" in note.why
 
 
 @pytest.mark.parametrize(

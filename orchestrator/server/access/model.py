@@ -81,9 +81,9 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 def check_grant(name: str, role: Role, stacks: Sequence[str]) -> None:
     """Raises RefusedError (400) if no user or token can be like this."""
     if not NAME.fullmatch(name):
-        raise RefusedError(f"{name[:80]!r} is no name: at most 64 of a-z, 0-9 and ._@+-, the first a letter or digit", 400)
+        raise RefusedError(f"{name[:80]!r} is not a name: at most 64 of a-z, 0-9 and ._@+-, the first a letter or digit", 400)
     if wrong := [p for p in stacks if not PATTERN.fullmatch(p)]:
-        raise RefusedError(f"{wrong[0][:80]!r} is no pattern of stacks' names: use a-z, 0-9, _ and -, and * and ?", 400)
+        raise RefusedError(f"{wrong[0][:80]!r} is not a pattern of stacks' names: use a-z, 0-9, _ and -, and * and ?", 400)
     if not stacks:
         raise RefusedError(f"{name}: name the stacks, * for all", 400)
     if role == "admin" and "*" not in stacks:

@@ -294,7 +294,7 @@ async def _recorded(
         if request.headers.get("Upgrade"):
             end("done", 101)  # a shell ends so
         else:
-            end("left", 0, "whoever asked went away")
+            end("left", 0, "the client went away")
         raise
     except Exception as error:
         end("failed", getattr(error, "status", 500), str(error))

@@ -60,5 +60,5 @@ async def restore_a_volume(request: web.Request) -> web.StreamResponse:
     plane, name = request.app[PLANE], request.match_info["volume"]
     body = msgspec.json.decode(await request.read(), type=RestoreRequest)
     if "/" in body.into:
-        raise RefusedError(f"{body.into!r} is no name of a volume", 400)
+        raise RefusedError(f"{body.into!r} is not a name of a volume", 400)
     return await stream(request, lambda emit: plane.restorer.restore(name, body, emit))

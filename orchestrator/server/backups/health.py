@@ -18,7 +18,7 @@ class BackupHealth(WireStruct, frozen=True, kw_only=True):
 
 
 def backup_health(state: ClusterState, sources: BackupSources, book: RunBook) -> list[BackupHealth]:
-    """A row for each volume with backups, and one for all that have none, which is no fault."""
+    """A row for each volume with backups, and one for all that have none, which is not a fault."""
     out, known = [], {(stack, volume.key) for stack, volume, _ in sources.declared()}
     for stack, volume, _ in sources.declared():
         for kind in ("backup", "verify"):

@@ -53,7 +53,7 @@ class VolumeRestorer:
             raise RefusedError(f"volume {volume.name} ({volume.driver}) lies on a server: bring it back beside, with --as", 409)
         node = request.node or volume.node
         if not node:
-            raise RefusedError(f"volume {volume.name} is on no node yet: say on which it shall be, with --node", 409)
+            raise RefusedError(f"volume {volume.name} is on no node yet: choose one with --node", 409)
         if request.into:
             return await self._beside(volume, node, request, emit)
         async with self._state.lock(f"volume {volume.name}").hold("volume restore", emit):
