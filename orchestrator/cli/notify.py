@@ -13,7 +13,7 @@ COLUMNS = ("id", "kind", "subject", "channel", "state", "attempts", "problem")
 
 @click.group()
 def notify() -> None:
-    """Who is told what happens (`notify:` in config.yml), and notices that have not arrived."""
+    """Who gets notices (`notify:` in config.yml), and those that have not arrived."""
 
 
 @notify.command("ls")
@@ -25,7 +25,7 @@ def ls(shape: str) -> None:
 
     found = Client(start=True).json("GET", "/v1/notify")
     if shape == "table":
-        print("told are: " + ("; ".join(found["channels"]) or "nobody"), file=sys.stderr)
+        print("notices go to: " + ("; ".join(found["channels"]) or "nobody"), file=sys.stderr)
     show(found["deliveries"], COLUMNS, shape)
 
 

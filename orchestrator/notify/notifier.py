@@ -149,7 +149,7 @@ class Notifier:
             lasted = max(1, round(time.time() - trouble.told))
             what = f"node {trouble.subject} answers again" if kind == "node_up" else f"stack {trouble.subject} is well again"
             gone = kind == "stack_healed" and trouble.subject not in self._plane.state.stacks
-            made = [] if gone else self.address(kind, trouble.subject, f"{what}, {lasted} s after it was told otherwise")
+            made = [] if gone else self.address(kind, trouble.subject, f"{what}, {lasted} s after the notice of the failure")
         await self._plane.store.transact((), [Delete(f"troubles/{key}"), *(self._put(d) for d in made)])
         self._troubles.pop(key, None)
         self.deliveries |= {d.id: d for d in made}
