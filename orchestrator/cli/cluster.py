@@ -100,7 +100,7 @@ def _begun_anew(before: float) -> Client:
         except (UnreachableError, RefusedError, OSError):
             pass
         if time.monotonic() > end:
-            raise PystackError(f"the server did not begin anew within {BACK_S:g} s: see its log")
+            raise PystackError(f"the server did not start again within {BACK_S:g} s: see its log")
         time.sleep(0.1)
 
 

@@ -36,7 +36,7 @@ class WorkingTree(NamedTuple):
 
 @click.command()
 @stack_options
-@click.option("-m", "--message", default="", help="Why, for the stack's history; the commit's subject if not said.")
+@click.option("-m", "--message", default="", help="Why, for the stack's history; the commit's subject if not given.")
 @click.option("--dirty", is_flag=True, help="With changes that are not committed too; the history says so.")
 @click.option("--no-lock", is_flag=True, help="Do not hold images to stack.lock, where there is one.")
 @click.option("--progress", type=click.Choice(["auto", "plain", "json", "quiet"]), default="auto")
@@ -89,7 +89,7 @@ def _git(folder: Path, *words: str, strip: bool = True) -> str:
         raise PystackError("deploy needs the git program: it says which commit goes out") from None
     if done.returncode:
         why = done.stderr.strip().removeprefix("fatal: ").partition("\n")[0]
-        raise PystackError(f"{folder} is no working tree with a commit: {why or 'git says no'}; `pystack up` needs none")
+        raise PystackError(f"{folder} is not a working tree with a commit: {why or 'git says no'}; `pystack up` needs none")
     return done.stdout.strip() if strip else done.stdout
 
 

@@ -77,7 +77,7 @@ FILE = click.Path(exists=True, dir_okay=False)
 )
 @click.option("--preview-host", default="", metavar="HOST", help="What its hosts are called: '{branch}.preview.example.org'.")
 @click.option(
-    "--preview-ttl", default="0s", callback=_span, help="How long after its newest commit it stays; for ever if not said."
+    "--preview-ttl", default="0s", callback=_span, help="How long after its newest commit it stays; for ever if not given."
 )
 @click.option("--max-size", default="256m", callback=_bytes, help="Refuse repositories whose newest commit is larger.")
 @click.argument("url")

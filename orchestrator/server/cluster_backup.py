@@ -127,7 +127,7 @@ def _opened(raw: bytes, passphrase: str) -> bytes:
 
     body = raw.removeprefix(MAGIC)
     if body == raw or len(body) < SALT + NONCE:
-        raise RefusedError("this is no backup of a cluster: `pystack cluster backup` makes one", 400)
+        raise RefusedError("this is not a backup of a cluster: `pystack cluster backup` makes one", 400)
     salt, nonce = body[:SALT], body[SALT : SALT + NONCE]
     try:
         return ChaCha20Poly1305(_derived(passphrase, salt)).decrypt(nonce, body[SALT + NONCE :], MAGIC)
