@@ -62,7 +62,7 @@ class Receiver(Protocol):
 
 
 def checked(kind: str, attributes: Mapping[str, str]) -> Output:
-    """Raises BadRequestError for what is no output."""
+    """Raises BadRequestError for what is not an output."""
     if kind not in ("", *IMAGES, *ARCHIVES, *FILES):
         known = ", ".join((*IMAGES, *ARCHIVES, *FILES))
         raise BadRequestError(f"output type {quoted(kind)}: exporter could not be found; known are {known}")
@@ -77,7 +77,7 @@ def asked(text: str) -> list[Output]:
     try:
         said = json.loads(text or "null") or []
     except (ValueError, RecursionError):
-        raise BadRequestError(f"outputs={quoted(text)}: it is no JSON") from None
+        raise BadRequestError(f"outputs={quoted(text)}: it is not JSON") from None
     found = []
     for one in said if isinstance(said, list) else [None]:
         said_of = one if isinstance(one, dict) else {"Attrs": None}

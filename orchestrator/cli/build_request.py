@@ -61,7 +61,7 @@ def _provided(stack: Stack, build_options: Build) -> tuple[dict[str, str], dict[
 
 
 def _dockerfile(service: Service, build_options: Build) -> tuple[str, dict[str, bytes]]:
-    """What the node is told of the Dockerfile, and what is sent for that: one that is no file of the context goes beside it.
+    """What the node is told of the Dockerfile, and what is sent for that: one that is not a file of the context goes beside it.
 
     Raises PystackError."""
     from agent.contract.container import BUILD_EXTRAS
