@@ -378,12 +378,9 @@ async def _feed_terminal(found: Exec, client: Hijacked, master: int, child: Chil
     keys = Keys(found.keys)
     while data := await client.reader.read(1 << 12):
         data, leaves = keys.passed(data)
-        view = memoryview(data if found.stdin else b"")
-        while view:
+        if found.stdin:
             try:
-                view = view[os.write(master, view) :]
-            except BlockingIOError:
-                await asyncio.sleep(0.01)
+                await descriptors.write(master, data)
             except OSError:
                 return False
         if leaves:

@@ -7,13 +7,12 @@ import contextlib
 import re
 import signal
 
+from agent.containers.runtime import ended
 from agent.contract.failpoints import failpoint
 from agent.engine import hooks
 from agent.engine.context import EngineContext
 from agent.engine.records import Record
 from agent.errors import AgentError, BadRequestError, ConflictError, NotModifiedError, user_message
-
-POLL_S = 0.05
 
 
 async def stop(
@@ -92,10 +91,10 @@ async def end_all(context: EngineContext) -> None:
                 await hooks.pre_stop(context, record, record.container.stop_grace_s)
         assert record.process
         record.process.signal(stop_signal(context, record))
-        deadline = asyncio.get_running_loop().time() + record.container.stop_grace_s
-        while record.process.alive() and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(POLL_S)
-        if record.process.alive():
+        try:
+            async with asyncio.timeout(record.container.stop_grace_s):
+                await ended(record.process)
+        except TimeoutError:
             await kill_all(context, record)
 
     running = [r for r in context.containers.records.values() if r.process and r.process.alive()]
