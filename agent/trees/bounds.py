@@ -27,21 +27,27 @@ class Bounds(NamedTuple):
         """From a worker's argument: a JSON object with these names, "" for the defaults."""
         return cls(**json.loads(text)) if text else cls()
 
-    def parts(self, name: str, entry: str) -> list[str]:
-        """The parts of the path *name*, relative to the archive's root; *entry* begins each message. Raises TreeError if the
+    def parts(self, name: str, archive: str) -> list[str]:
+        """The parts of the path *name*, relative to the root of the *archive* (its title in messages). Raises TreeError if the
         path leaves the root or is out of bounds."""
-        if "\0" in name:
-            raise TreeError(f"{entry} has a zero byte in its name")
         parts = parts_of(name)
-        if ".." in parts:
-            raise TreeError(f"{entry} leaves its root")
-        if len(parts) > self.path_depth:
-            raise TreeError(f"{entry} is more than {self.path_depth} directories deep")
-        if len(os.fsencode(name)) > self.path_bytes:
-            raise TreeError(f"{entry} has a path longer than {self.path_bytes} bytes")
-        if any(len(os.fsencode(part)) > NAME_BYTES for part in parts):
-            raise TreeError(f"{entry} has a name longer than {NAME_BYTES} bytes")
+        if wrong := self._wrong(name, parts):
+            raise TreeError(f"{entry_title(archive, name)} {wrong}")
         return parts
+
+    def _wrong(self, name: str, parts: list[str]) -> str:
+        if "\0" in name:
+            return "has a zero byte in its name"
+        if ".." in parts:
+            return "leaves its root"
+        if len(parts) > self.path_depth:
+            return f"is more than {self.path_depth} directories deep"
+        raw = os.fsencode(name)
+        if len(raw) > self.path_bytes:
+            return f"has a path longer than {self.path_bytes} bytes"
+        if len(raw) > NAME_BYTES and any(len(os.fsencode(part)) > NAME_BYTES for part in parts):
+            return f"has a name longer than {NAME_BYTES} bytes"
+        return ""
 
 
 def entry_title(archive: str, name: str) -> str:

@@ -16,7 +16,7 @@ from typing import cast
 from agent.contract.printable import quoted
 from agent.trees import removal
 from agent.trees.attributes import Attributes, seconds
-from agent.trees.bounds import Bounds, entry_title
+from agent.trees.bounds import Bounds
 from agent.trees.extracted import ExtractedTree
 from agent.trees.paths import parts_of
 from agent.trees.policy import Policy
@@ -95,7 +95,7 @@ class _Extraction:
 
     def _path(self, name: str) -> str:
         """*name* relative to the tree's root. Raises TreeError if it leaves it or is out of bounds."""
-        parts = self.bounds.parts(name, entry_title(self.policy.what, name))
+        parts = self.bounds.parts(name, self.policy.what)
         return "/".join([self.into, *parts] if self.into else parts)
 
     def _make(self, entry: tarfile.TarInfo) -> None:
@@ -116,10 +116,10 @@ class _Extraction:
             self.result.devices.pop(path, None)
             self._directory(path, entry)
             return
-        parent, base = self._room(path)
         if entry.isreg():
-            self._file(entry, parent, base)
-        elif entry.islnk():
+            return self._file(entry, path)
+        parent, base = self._room(path)
+        if entry.islnk():
             self._hard_link(entry, parent, base, path)
         elif entry.issym():
             self._symbolic_link(entry, parent, base)
@@ -207,12 +207,18 @@ class _Extraction:
             except OSError:
                 continue  # a later entry took it away
 
-    def _file(self, entry: tarfile.TarInfo, parent: int, base: str) -> None:
+    def _file(self, entry: tarfile.TarInfo, path: str) -> None:
         self.claimed += entry.size
         if entry.size < 0 or self.claimed > self.bounds.bytes:
             raise self.reader.wrong(f"claims {entry.size} bytes, which makes more than {self.bounds.bytes} in all")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(base, flags, 0o600, dir_fd=parent)
+        parent, base = self._parent(path)
+        self.result.forget(path)
+        try:
+            fd = os.open(base, flags, 0o600, dir_fd=parent)
+        except FileExistsError:  # seldom: so it is tried before room is made
+            parent, base = self._room(path)
+            fd = os.open(base, flags, 0o600, dir_fd=parent)
         try:
             if entry.sparse is None:
                 self._copy(fd, entry.size)
