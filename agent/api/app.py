@@ -24,6 +24,7 @@ from agent.api import (
     manifest_source,
     membership,
     metrics,
+    profiling,
     shipping,
     table,
     trust,
@@ -124,6 +125,7 @@ OURS = (
     manifest_source,
     membership,
     metrics,
+    profiling,
 )
 
 

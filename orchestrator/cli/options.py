@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from orchestrator.stackfile.remote import is_remote
-
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -28,6 +26,8 @@ class StackOptions:
     @functools.cached_property
     def files(self) -> tuple[str, ...]:
         """The paths of -f; those that lie elsewhere are fetched. Raises PystackError."""
+        from orchestrator.stackfile.remote import is_remote
+
         given = tuple(self.given["file"])
         return tuple(str(_fetch(text)) if is_remote(text) else text for text in given)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import IO
 
 import click
 
@@ -103,6 +104,25 @@ def prune(everything: bool, volumes: bool, force: bool) -> None:
     if volumes:
         click.echo(f"volumes: {len(client.engine('POST', '/volumes/prune')['VolumesDeleted'] or [])}")
     click.echo(f"freed {bytes_text(images['SpaceReclaimed'])}")
+
+
+@system.command()
+@click.option("--seconds", type=click.IntRange(1, 600), default=10, show_default=True, help="How long it is watched.")
+@click.option("--node", default="local", metavar="NAME", help="The node whose agent is watched; without, the server's own.")
+@click.option("--lines", type=click.IntRange(1), default=20, show_default=True, help="How many functions are shown.")
+@click.option("-o", "--output", type=click.File("w"), help="Write the folded stacks here, for a flame graph.")
+@format_option
+def profile(seconds: int, node: str, lines: int, output: IO[str] | None, shape: str) -> None:
+    """Where a live server or agent spends its time: the share of samples in each function, of those in which it worked."""
+    from orchestrator.cli.output import show
+    from orchestrator.cli.profile import functions
+
+    client = Client(start=True, node=node)
+    folded = client.request("POST", f"{client.base}/pystack/profile", query={"seconds": seconds}).read().decode()
+    if output:
+        output.write(folded)
+        return
+    show(functions(folded, lines), ("self", "total", "function"), shape)
 
 
 @system.command()
