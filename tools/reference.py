@@ -73,6 +73,7 @@ VARIABLES = {
     "COMPOSE_DISABLE_ENV_FILE": "`true`: .env is not read.",
     "COMPOSE_REMOVE_ORPHANS": "`true`: `up` and `down` take `--remove-orphans`.",
     "COMPOSE_PROGRESS": "As `--progress`.",
+    "COMPOSE_STATUS_STDOUT": "1: progress goes to the standard output, for `pystack compose`.",
     "COMPOSE_ANSI": "As `--ansi`, for `pystack compose`.",
     "COMPOSE_CONVERT_WINDOWS_PATHS": "As in Docker Compose.",
 }

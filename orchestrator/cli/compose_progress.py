@@ -18,8 +18,12 @@ ORDERS = {"stop": ("Stopping", "Stopped"), "start": ("Starting", "Started"), "re
 
 
 def say(kind: str, name: str, word: str) -> None:
-    """One line of progress."""
-    click.echo(f" {kind} {name}  {word}", err=True)
+    """One line of progress, on the standard output where COMPOSE_STATUS_STDOUT asks for that."""
+    import os
+
+    context = click.get_current_context(silent=True)
+    dry = "DRY-RUN MODE -  " if context and context.meta.get("dry_run") else ""
+    click.echo(f" {dry}{kind} {name}  {word}", err=os.environ.get("COMPOSE_STATUS_STDOUT", "") not in ("1", "true"))
 
 
 class Words:

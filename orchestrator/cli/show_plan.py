@@ -41,6 +41,9 @@ def show(
     from orchestrator.planning.state import Plan
 
     plan = msgspec.convert(result, Plan)
+    if click.get_current_context().meta.get("compose"):
+        _in_words(plan)
+        return bool(plan.changes)
     if shape == "json":
         summary = {word: sum(s.action == word for s in plan.steps) for word in CHANGES}
         steps = [_whole(step) for step in plan.steps]
@@ -64,6 +67,17 @@ def show(
         click.echo(f"warning: {warning}", err=True)
     click.echo(_summary(plan))
     return bool(plan.changes)
+
+
+def _in_words(plan: Plan) -> None:
+    """The steps as Docker Compose would report them."""
+    from orchestrator.cli.compose_progress import Words
+    from orchestrator.server.events import DoneEvent, StepEvent
+
+    words = Words()
+    for step in plan.steps:
+        words.event(StepEvent.of(step))
+    words.event(DoneEvent(failures=()))
 
 
 def _run_provider(name: str, known: bool) -> str:

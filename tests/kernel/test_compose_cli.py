@@ -156,6 +156,25 @@ def test_words_and_columns_that_scripts_read(compose: DockerCompose) -> None:
     assert "No stopped containers" in compose("rm", "-f").stderr
 
 
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(compose: DockerCompose) -> None:
+    said = compose("--dry-run", "up", "-d", "db").stderr
+    assert f" DRY-RUN MODE -  Container {compose.name}-db-1  Created\n" in said
+    assert rows(compose, "-a") == []
+    compose("up", "-d", "db")
+    for verb, word in (
+        ("stop", "Stopped"),
+        ("kill", "Killed"),
+        ("restart", "Started"),
+        ("pause", "Paused"),
+        ("down", "Removed"),
+    ):
+        assert f" DRY-RUN MODE -  Container {compose.name}-db-1  {word}\n" in compose("--dry-run", verb).stderr
+    assert f"Container {compose.name}-db-2  Created" in compose("--dry-run", "scale", "db=2").stderr
+    assert "Image busybox  Pulled" in compose("--dry-run", "pull", COMPOSE_STATUS_STDOUT="1").stdout
+    assert "has no dry run" in compose("--dry-run", "exec", "db", "true", code=2).stderr
+    assert [row["State"] for row in rows(compose)] == ["running"]
+
+
 def test_the_exit_code_of_a_service_is_that_of_up(compose: DockerCompose) -> None:
     done = compose("--profile", "ci", "up", "--exit-code-from", "tests", "--no-color", code=7)
     for line in ("Attaching to", "tests-1  | tested\n", "tests-1 exited with code 7\n"):

@@ -20,7 +20,7 @@ services:
     working_dir: /tmp
     stop_grace_period: 20s
     ports: ['18475:80']
-    healthcheck: {test: 'wget -q -O /dev/null http://127.0.0.1/', interval: 300ms, retries: 20}
+    healthcheck: {test: 'wget -q -O /dev/null http://127.0.0.1/', interval: 30s, start_interval: 500ms, start_period: 30s}
     volumes:
       - %s:/server.py:ro
       - /usr:/usr:ro

@@ -89,8 +89,9 @@ class Asking(Reading):
 
 def measured(stack: Stack, restarts: int, replacements: int) -> Outage:
     """*restarts* and *replacements* of the owner, one after the other, under requests."""
+    begun = time.time()
     stack.up(FILE % 0)
-    words = ["compose", "-f", str(stack.file), "-p", stack.name, "events", "--json", "vpn"]
+    words = ["compose", "-f", str(stack.file), "-p", stack.name, "events", "--json", "--since", str(begun), "vpn"]
     events = Reading([sys.executable, "-m", "orchestrator", *words], stack.pystack.environment)
     asking = Asking(stack, "n1", "short", [f"http://127.0.0.1:{PORT}/hello"])
     try:

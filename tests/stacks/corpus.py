@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ IMPOSSIBLE = {
 }
 """Stacks that no node of a lab can run, and the words in which `up` says so."""
 NOT_STACKS = {
+    "compose-e2e/testdata/TestCascadeStop": "waits for the end of a service, and stand-ins have none",
+    "compose-e2e/testdata/TestInitContainer": "the same",
     "compose-e2e/testdata/TestUpContainerNameConflict": "is made to be refused: two services have one container_name",
     "compose-e2e/testdata/TestUnnecessaryResources": "is made to be refused: an address that its network has not",
 }
@@ -204,7 +207,7 @@ class Life:
                 begun = time.monotonic()
                 step()
                 row.seconds[name] = round(time.monotonic() - begun, 1)
-        except AssertionError as error:
+        except (AssertionError, subprocess.TimeoutExpired) as error:
             row.problem = f"{name}: {error}"
             self.lab("down", "-p", self.project, "-v", "-t", "1", check=False)
 

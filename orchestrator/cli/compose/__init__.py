@@ -12,9 +12,11 @@ from typing import Any
 
 import click
 
-from orchestrator.cli.compose import reference
-from orchestrator.cli.options import NAMES, selects_stack
+from orchestrator.cli.compose import pretend, reference
+from orchestrator.cli.options import NAMES, StackOptions, global_option, selects_stack
 
+LOOKING = ("attach", "events", "images", "logs", "ls", "port", "ps", "stats", "top", "version", "volumes", "wait")
+"""Verbs that change nothing: they do under --dry-run what they do without."""
 SHORT = {"commit": {"pause": "-p"}, "run": {"publish": "-p"}, "cp": {}}
 """Short names that pystack's own verbs have for something else, by verb and option."""
 
@@ -58,6 +60,15 @@ def made(verb: str) -> click.Command:
 
 class Verb(click.Command):
     """A command whose flags can be given as --flag=true and --flag=false too, as Go programs take them."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Do it, or say what would be done."""
+        if ctx.meta.get("dry_run") and self.name in pretend.VERBS:
+            given = {name: global_option(name) or () for name in NAMES}
+            return pretend.pretend(
+                self.name, StackOptions(**given), ctx.params.get("services") or (), ctx.params.get("replicas")
+            )
+        return super().invoke(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse *args* as Docker Compose does: a flag may have a value, as in --flag=false."""
@@ -136,8 +147,9 @@ def compose(context: click.Context, /, dry_run: bool, ansi: str | None, **for_th
     """docker compose's own command lines, for scripts that have them."""
     import os
 
-    if dry_run and context.invoked_subcommand not in ("up", "create", "config", "publish"):
-        raise click.UsageError(f"{context.invoked_subcommand} has no dry run: `pystack plan` shows what `up` would do")
+    if dry_run and context.invoked_subcommand not in (*LOOKING, *pretend.VERBS, "up", "create", "config", "publish"):
+        raise click.UsageError(f"{context.invoked_subcommand} has no dry run")
+    context.meta["dry_run"] = dry_run
     if (ansi or os.environ.get("COMPOSE_ANSI")) == "never":
         context.color = False
     context.meta["compose"] = True

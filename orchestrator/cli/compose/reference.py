@@ -14,7 +14,7 @@ GLOBAL: dict[str, str] = {
     "--all-resources": "",
     "--ansi=": "",
     "--compatibility": "differs: names are joined by - here, by _ there",
-    "--dry-run": "differs: of up, create and publish: it shows what would be done",
+    "--dry-run": "differs: exec, run, cp and others that touch one container have none",
     "--env-file=": "",
     "-f --file=": "",
     "--parallel=": "differs: taken, and the nodes decide how much is done at once",

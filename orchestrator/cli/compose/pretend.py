@@ -1,0 +1,76 @@
+"""`pystack compose --dry-run VERB`: the lines of progress that the verb would show, and nothing done.
+
+`up` and `create` show a plan's steps (`show_plan`); the others are told from what there is. Source: Docker Compose's reference,
+"Use Dry Run mode to test your command".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from orchestrator.cli.compose_progress import say
+
+if TYPE_CHECKING:
+    from orchestrator.cli.client import Client
+    from orchestrator.cli.options import StackOptions
+    from orchestrator.server.api.stacks import TaskRow
+
+RUNS = ("running", "paused", "starting", "restarting")
+ENDED = ("exited", "failed", "created", "stopped")
+WORDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "kill": (RUNS, ("Killing", "Killed")),
+    "pause": (("running",), ("Paused",)),
+    "unpause": (("paused",), ("Unpaused",)),
+    "restart": ((*RUNS, *ENDED), ("Restarting", "Started")),
+    "rm": (ENDED, ("Removing", "Removed")),
+    "start": (ENDED, ("Starting", "Started")),
+    "stop": (RUNS, ("Stopping", "Stopped")),
+}
+"""By verb the states of the containers that it concerns, and what is said of each."""
+OF_IMAGES = {"build": ("Building", "Built"), "pull": ("Pulling", "Pulled"), "push": ("Pushing", "Pushed")}
+VERBS = (*WORDS, *OF_IMAGES, "down", "scale")
+"""The verbs that this module answers for."""
+
+
+def pretend(verb: str, stack: StackOptions, services: Sequence[str], scale: dict[str, int] | None) -> None:
+    """Say what *verb* would do. Raises NoSuchServiceError, UnreachableError."""
+    from orchestrator.cli.client import Client
+    from orchestrator.cli.selection import of_stack
+
+    if verb in OF_IMAGES:
+        return _images(verb, stack, services)
+    client = Client(start=True)
+    rows = of_stack(client, stack.name(), tuple(services))
+    if verb == "down":
+        return _down(client, stack.name(), rows, whole=not services)
+    if scale:
+        from orchestrator.cli.show_plan import show_plan
+
+        return show_plan(client, stack.load(quiet=True), scale=scale, services=tuple(scale))
+    states, words = WORDS[verb]
+    for row in rows:
+        if row["state"] in states:
+            _each(row["task"], words)
+
+
+def _each(name: str, words: Sequence[str], kind: str = "Container") -> None:
+    for word in words:
+        say(kind, name, word)
+
+
+def _down(client: Client, name: str, rows: Sequence[TaskRow], *, whole: bool) -> None:
+    for row in rows:
+        _each(row["task"], ("Stopping", "Stopped", "Removing", "Removed"))
+    if whole and rows:
+        networks = dict.fromkeys(network for row in rows for network in row["addresses"])
+        for network in networks:
+            if network.startswith(f"{name}_"):
+                _each(network, ("Removing", "Removed"), "Network")
+
+
+def _images(verb: str, stack: StackOptions, services: Sequence[str]) -> None:
+    loaded = stack.load(quiet=True, named=services)
+    for service in loaded.services:
+        if (not services or service.name in services) and (verb == "pull") == (service.build is None):
+            _each(service.container.image, OF_IMAGES[verb], "Image")
