@@ -18,6 +18,7 @@ StrictModes no
 PermitRootLogin prohibit-password
 PasswordAuthentication no
 MaxStartups 200
+Subsystem sftp internal-sftp
 SetEnv SHLVL=1 PYSTACK_ROOT={directory} PATH={programs}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 """
 """SHLVL: bash(1) started by sshd reads no ~/.bashrc if SHLVL says that it is below another shell. The host's ~/.bashrc does not

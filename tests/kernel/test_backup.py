@@ -101,3 +101,40 @@ def test_a_volume_is_backed_up_tried_and_brought_back(stack: Stack, place: Path)
     history = stack.pystack.json("cron", "history", "-p", stack.name, "data@backup", "--format", "json")
     assert [r["state"] for r in history] == ["succeeded"] * 3
     stack.pystack("volume", "rm", f"{stack.name}-old")
+
+
+def test_a_server_of_sftp_and_a_command_that_runs_before(stack: Stack, cluster: Pystack, tmp_path: Path) -> None:
+    """n2's own sshd has the repository; the volume is on n1, and a task of its service writes the dump that is backed up."""
+    place, volume = tmp_path / "far", f"{stack.name}_data"
+    place.mkdir()
+    target = next(n for n in cluster.json("node", "ls", "--format", "json") if n["name"] == "n2")["target"]
+    address = target.rpartition("@")[2]
+    home = cluster.on("n1", "sh", "-c", "echo ~/.ssh").strip()
+    for name, command in (("key", f"cat {home}/id_ed25519"), ("host", f"ssh-keyscan -t ed25519 {address} 2>/dev/null")):
+        cluster("secret", "create", name, "-", stdin=cluster.on("n1", "sh", "-c", command))
+    try:
+        text = STACK % (f"sftp:root@{address}:{place}", "ssh_key: key\n      known_hosts: host\n      before: %s")
+        text = text.replace("%s", "{service: db, command: [sh, -c, 'echo dumped > /data/file; echo told; exit $$CODE']}")
+        text += "  key: {external: true}\n  host: {external: true}\n"
+        text = text.replace(
+            "    volumes: [",
+            "    deploy: {placement: {constraints: ['node.hostname == n1']}}\n    environment: {CODE: '%s'}\n    volumes: [",
+        )
+        stack.up(text % 0)
+        stack.pystack("volume", "backup", volume)
+        assert (place / "config").exists()
+        stack.pystack("volume", "restore", volume, "--as", f"{stack.name}-back", "--node", "n2")
+        beside = json.loads(stack.pystack("volume", "inspect", f"{stack.name}-back").stdout)[0]
+        assert (beside["Node"], (Path(beside["Mountpoint"]) / "file").read_text()) == ("n2", "dumped\n")
+        stack.pystack("volume", "rm", f"{stack.name}-back")
+        stack.up(text % 3)
+        failed = stack.pystack("volume", "backup", volume, check=False)
+        assert failed.returncode == 1
+        assert f"{volume}: the command before it exited with 3: told" in failed.stderr
+        doctor = stack.pystack("doctor", check=False)
+        assert doctor.returncode == 1
+        assert f"backup: {volume}: backup: the last one failed" in doctor.stdout
+    finally:
+        stack.down()
+        for name in ("key", "host"):
+            cluster("secret", "rm", name)
