@@ -86,7 +86,7 @@ class BackupRunner:
         await self._jobs.book.put(ended, keep=keep)
         if bad:
             log.warning("run %s of %s/%s failed: %s", run.id, run.stack, run.service, ended.reason)
-        self._jobs.tell(ended)
+            self._jobs.tell(ended)
 
     def history(self, run: JobRun) -> int:
         """How many runs are remembered of whose *run* is."""
