@@ -101,7 +101,7 @@ async def list_schedules(request: web.Request) -> web.Response:
     plane, only = request.app[PLANE], request.query.get("stack", "")
     rows = [
         _schedule_row(plane, stack, name, schedule)
-        for (stack, name), schedule in sorted(plane.jobs.schedules(), key=lambda pair: pair[0])
+        for (stack, name), schedule in sorted(plane.jobs.schedules(), key=lambda pair: pair[0][0])
         if only in ("", stack) and sees(request, stack)
     ]
     return json_response(rows)
