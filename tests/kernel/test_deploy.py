@@ -23,9 +23,12 @@ PERSON = ("-c", "user.name=Ann Author", "-c", "user.email=ann@example.org")
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Pystack]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pystack]:
     with cluster_of(2) as made:
         made("node", "label", "n2", "builds=true")
+        first = Stack(made, tmp_path_factory.mktemp("first"))
+        first.up(FILE.replace("build: .", "image: busybox").replace("== n1", "== n2"))  # it has what is built from
+        first.down()
         yield made
 
 
