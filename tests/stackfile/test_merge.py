@@ -78,7 +78,7 @@ CASES: dict[str, tuple[dict[str, Any], str, Any]] = {
         "networks: [o, n]",
         {"n": {"aliases": ["x"]}, "o": None},
     ),
-    "exposed ports, numbers and texts": ({"expose": ["80", 81]}, "expose: [80, 82]", [80, 81, 82]),
+    "exposed ports, numbers and texts": ({"expose": ["80", 81]}, "expose: [80, 82]", ["80", "81", "82"]),
     "models, list and mapping": ({"models": ["m"]}, "models: {l: {endpoint_var: A}}", {"m": None, "l": {"endpoint_var": "A"}}),
     "models, mapping and list": ({"models": {"m": {"model_var": "A"}}}, "models: [m, l]", {"m": {"model_var": "A"}, "l": None}),
     "ulimits, judged together": (
