@@ -12,6 +12,7 @@ import yaml
 
 from agent import rootless
 from agent.contract.notify import AuditLogSettings, NotifySettings
+from agent.contract.sign_in import OidcSettings
 from agent.contract.trust import ImagePolicy, SigningRule, parse_age
 from agent.errors import BadRequestError
 from agent.paths import Paths
@@ -199,6 +200,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Ports of nodes (`9100/tcp`) that containers of this node reach, here and on other nodes, besides published ports."""
     notify: NotifySettings = NotifySettings()
     audit_log: AuditLogSettings = AuditLogSettings()
+    oidc: OidcSettings = OidcSettings()
     reschedule_after: str = "30s"
     """How long a node may be silent before its tasks are moved to others, where possible; `never` leaves them."""
 

@@ -34,7 +34,9 @@ from orchestrator.metrics import api as metrics_api
 from orchestrator.notify import api as notify_api
 from orchestrator.notify.notifier import Notifier
 from orchestrator.planning.quotas import Quota
+from orchestrator.server.access.oidc import Provider
 from orchestrator.server.access.syslog import Shipper
+from orchestrator.server.api import oidc
 from orchestrator.server.api.app import OWN_ENGINE, make_app
 from orchestrator.server.api.standby import StandbyState, make_standby_app
 from orchestrator.server.plane import ControlPlane
@@ -237,6 +239,7 @@ class _Companions:
             ingress_api.extension(self._ingress),
             metrics_api.extension(self._ingress),
             notify_api.extension(self._notifier),
+            oidc.extension(Provider(settings.oidc) if settings.oidc.issuer else None),
             ui_api.extension(self._board, paths.run / "pasted"),
         ]
 

@@ -29,6 +29,7 @@ from orchestrator.gitops import api as gitops_api  # noqa: E402
 from orchestrator.ingress import api as ingress_api  # noqa: E402
 from orchestrator.metrics import api as metrics_api  # noqa: E402
 from orchestrator.notify import api as notify_api  # noqa: E402
+from orchestrator.server.api import oidc  # noqa: E402
 from orchestrator.server.api.routes import ROUTES  # noqa: E402
 from orchestrator.ui import api as ui_api  # noqa: E402
 
@@ -250,6 +251,7 @@ def api() -> str:
         *ingress_api.ROUTES,
         *metrics_api.ROUTES,
         *notify_api.ROUTES,
+        *oidc.ROUTES,
         *ui_api.ROUTES,
     ):
         words = (handler.__doc__ or "").strip().splitlines()[0]

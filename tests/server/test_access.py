@@ -23,6 +23,7 @@ from orchestrator.notify import api as notify_api
 from orchestrator.server.access import passwords, sessions
 from orchestrator.server.access.model import Caller
 from orchestrator.server.access.rights import NEEDS, engine_need, need_of, plain
+from orchestrator.server.api import oidc
 from orchestrator.server.api.app import make_app
 from orchestrator.server.api.routes import ROUTES
 from orchestrator.server.api.stacks import UpRequest
@@ -34,7 +35,15 @@ from orchestrator.ui import api as ui_api
 
 # requests keep who sent them under a plain key
 pytestmark = pytest.mark.filterwarnings("ignore::aiohttp.web_exceptions.NotAppKeyWarning")
-ALL_ROUTES = (*ROUTES, *gitops_api.ROUTES, *ingress_api.ROUTES, *metrics_api.ROUTES, *notify_api.ROUTES, *ui_api.ROUTES)
+ALL_ROUTES = (
+    *ROUTES,
+    *gitops_api.ROUTES,
+    *ingress_api.ROUTES,
+    *metrics_api.ROUTES,
+    *notify_api.ROUTES,
+    *oidc.ROUTES,
+    *ui_api.ROUTES,
+)
 PASSWORD = "green tea at four"
 
 

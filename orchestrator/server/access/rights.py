@@ -107,6 +107,9 @@ NEEDS: dict[tuple[str, str], Need] = {
     ("GET", "/v1/session"): LOOK_ALL,
     ("POST", "/v1/session"): OPEN,  # with a password, or what a link has
     ("DELETE", "/v1/session"): LOOK_ALL,
+    ("GET", "/v1/session/ways"): OPEN,
+    ("GET", "/v1/session/oidc"): OPEN,
+    ("GET", "/v1/session/oidc/callback"): OPEN,
     ("POST", "/v1/session/link"): LOOK_ALL,
     ("POST", "/v1/session/connection"): LOOK_ALL,
     ("*", "/{path}"): OPEN,  # of a server that does not lead: it says so to all

@@ -191,20 +191,21 @@ async def sign_in(request: web.Request) -> web.Response:
         begun = plane.sessions.begin(user.name, user.role, user.stacks, "user")
     if begun is None:
         plane.throttle.failed(*keys)
-        _note(plane, body.name[:64] or "by a link", "", source, refused=True)
+        note_sign_in(plane, body.name[:64] or "by a link", "", source, refused=True)
         raise RefusedError(
             "the link was used already, or is too old: `pystack ui` makes another" if body.code else "wrong name or password",
             401,
         )
     plane.throttle.succeeded(*keys)
     secret, session = begun
-    _note(plane, session.name, session.role, source, refused=False)
+    note_sign_in(plane, session.name, session.role, source, refused=False)
     response = json_response(_session_row(plane, session, session.name, session.role, session.stacks))
     set_cookie(request, response, secret)
     return response
 
 
-def _note(plane: ControlPlane, name: str, role: str, source: str, *, refused: bool) -> None:
+def note_sign_in(plane: ControlPlane, name: str, role: str, source: str, *, refused: bool) -> None:
+    """Write an attempt to sign in to the log of changes."""
     plane.audit.put(
         AuditLine(
             id=plane.audit.next_id(),

@@ -169,6 +169,8 @@ def _needed(request: web.Request) -> tuple[Need, str]:
 
 def _check_browser(request: web.Request, need: Need) -> None:
     """A page of somebody else makes a browser send requests too. Raises RefusedError (403)."""
+    if need.open and request.method in ("GET", "HEAD"):
+        return  # a link to the page, or the way back from a provider
     origin = request.headers.get("Origin", "")
     if origin and origin.partition("://")[2] != request.host:
         raise RefusedError(f"a page of {shown(origin, 200)} may not ask for this", 403)

@@ -137,6 +137,7 @@ function signIn(message = "") {
     submit,
     h("p", { class: "hint" }, "On a server, ", h("code", {}, "pystack ui"), " opens this page signed in."),
   );
+  get("/v1/session/ways").then(({ oidc }) => oidc && submit.after(h("a", { class: "button", href: "/v1/session/oidc" }, `Sign in with ${oidc}`)), () => {});
   document.title = "Sign in · pystack";
   fill(app, h("main", { class: "center" }, form));
   name.focus();

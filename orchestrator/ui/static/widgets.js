@@ -226,7 +226,7 @@ export function tabs(items, current) {
   );
 }
 
-export const facts = (pairs) => h("dl", { class: "facts panel" }, pairs.filter(([, v]) => v !== undefined && v !== "" && v !== null).flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
+export const facts = (pairs) => h("dl", { class: "facts panel" }, pairs.filter(([, v]) => v !== undefined && v !== "" && v !== null && v.length !== 0).flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
 
 export const field = (label, input, hint) => {
   input.id ||= `f${Math.random().toString(36).slice(2)}`;
