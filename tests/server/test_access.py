@@ -30,6 +30,7 @@ from orchestrator.server.api.stacks import UpRequest
 from orchestrator.server.plane import ControlPlane
 from orchestrator.server.records import StackRecord
 from orchestrator.stackfile.model import Service, Stack, StackContent, StackNetwork, StackVolume
+from orchestrator.stackfile.workloads import Backup
 from orchestrator.store.sqlite import SqliteStore
 from orchestrator.ui import api as ui_api
 
@@ -187,6 +188,10 @@ def stack_of(name: str, **more: Any) -> Stack:
     return Stack(name=name, services=(Service(name="web", container=Container(image="i", **more), where="stack.yml:2"),))
 
 
+def backed_up(place: str, **more: Any) -> StackVolume:
+    return StackVolume(key="d", name="shop_d", backup=Backup(place=place, password="p", **more))
+
+
 @pytest.fixture
 async def sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sockets]:
     """Of a server with the stacks `shop` and `bank` in memory, which is connected to no node; its hashes are quickly made."""
@@ -285,6 +290,8 @@ async def test_a_token_of_one_stack_has_nothing_of_another(sockets: Sockets) -> 
         (stack_of("shop", mounts=(Mount(kind="volume", source="bank_data", target="/d"),)), "volume bank_data is not of"),
         (Stack(name="shop", volumes=(StackVolume(key="d", name="bank_data", external=True),)), "volume bank_data: it is not"),
         (Stack(name="shop", volumes=(StackVolume(key="d", name="shop_d", options=(("device", "/"),)),)), "can mount anything"),
+        (Stack(name="shop", volumes=(backed_up("/etc"),)), "/etc is reached as root on the node"),
+        (Stack(name="shop", volumes=(backed_up("rclone:x:y", rclone="r"),)), "rclone:x:y is reached as root"),
         (Stack(name="shop", networks=(StackNetwork(key="n", name="bank_default", external=True),)), "network bank_default"),
         (Stack(name="shop", networks=(StackNetwork(key="n", name="shop_n", driver="macvlan"),)), "reach the nodes' links"),
         (

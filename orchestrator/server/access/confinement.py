@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from agent.contract.container import Container
 from orchestrator.server.access.model import Caller
 from orchestrator.stackfile.model import Service, Stack
+from orchestrator.stackfile.workloads import Backup
 
 CAPABILITIES = frozenset(
     {"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP", "NET_BIND_SERVICE", "NET_RAW"}
@@ -18,6 +19,8 @@ CAPABILITIES = frozenset(
 """Those that a container has by default, and may therefore name."""
 OPTIONS = ("no-new-privileges", "no-new-privileges:true", "no-new-privileges=true")
 DRIVERS = ("", "bridge", "overlay")
+REPOSITORIES = ("s3:", "b2:", "azure:", "gs:", "swift:", "rest:")
+"""Those of restic's repositories that are no folder and no program of the node."""
 OWN_MODES = ("", "private", "none", "bridge", "default", "shareable")
 
 
@@ -45,9 +48,20 @@ def _of_parts(stack: Stack, caller: Caller) -> Iterator[str]:
             yield f"{volume.where}: volume {volume.name}: a driver or options, which can mount anything of the node"
         if volume.backup:
             yield f"{volume.backup.where}: volume {volume.name}: x-backup runs on the node, with its folders and its network"
+        if volume.backup and (problem := _of_backup(volume.backup)):
+            yield f"{volume.backup.where or volume.where}: x-backup of {volume.name}: {problem}"
     for content in stack.contents:
         if content.external and not _is_own(content.name, stack, caller):
             yield f"{content.kind} {content.name}: it is not of your stacks"
+
+
+def _of_backup(backup: Backup) -> str:
+    """Why *backup* is refused, "" if it is not: it is made by root on the node."""
+    if not backup.place.startswith(REPOSITORIES) or backup.rclone:
+        return f"{backup.place} is reached as root on the node: name a repository of {', '.join(REPOSITORIES)}"
+    if any(command and command.hook.privileged for command in (backup.before, backup.after)):
+        return "a privileged hook"
+    return ""
 
 
 def _of_service(service: Service, stack: Stack, caller: Caller) -> Iterator[str]:
