@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 SMOKE = "PYSTACK_BENCH_SMOKE"
-Row = dict[str, float | str]
+Row = dict[str, Any]
 
 
 def row(value: float, baseline: float, unit: str = "s", better: str = "lower") -> Row:
@@ -24,6 +25,14 @@ def write(rows: dict[str, Row], path: Path) -> None:
     """Keep *rows* in *path*, as JSON."""
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def joined(runs: list[Row]) -> Row:
+    """The row of several runs: that of the middle one by its ratio, and the ratios of all as *samples*."""
+    if len(runs) == 1:
+        return runs[0]
+    ordered = sorted(runs, key=lambda one: one["ratio"])
+    return {**ordered[len(ordered) // 2], "samples": [one["ratio"] for one in runs]}
 
 
 def show(rows: dict[str, Row]) -> None:

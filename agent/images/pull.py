@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import platform
 from collections.abc import AsyncIterator, Callable
 
@@ -69,10 +70,13 @@ async def pull(
             if store.has_layer(diff_id) and store.has_blob(layer.digest):
                 progress({"id": layer.digest[7:19], "status": "Already exists"})
                 return
-            async with limit:
+            await limit.acquire()
+            with contextlib.ExitStack() as slot:
+                slot.callback(limit.release)
                 source = registry.blob(layer.digest, layer.size)
                 steps = _download_steps(layer, progress)
-                await store.unpack(source, digest=layer.digest, diff_id=diff_id, progress=steps)
+                # while the disk is waited for, the next layer comes
+                await store.unpack(source, digest=layer.digest, diff_id=diff_id, progress=steps, unpacked=slot.close)
             progress({"id": layer.digest[7:19], "status": "Pull complete"})
 
         try:

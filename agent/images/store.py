@@ -60,6 +60,15 @@ def mountable(name: str, layers: Sequence[str]) -> None:
         )
 
 
+def _sync(path: Path) -> None:
+    """Wait until the content of *path* would survive a power cut. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 class ImageStore:
     """The images of a node: blobs, unpacked layers, and the names of images."""
 
@@ -143,8 +152,10 @@ class ImageStore:
         diff_id: str,
         keep: bool = True,
         progress: Callable[[int], None] = lambda _: None,
+        unpacked: Callable[[], None] = lambda: None,
     ) -> dict[str, object]:
-        """Stream a layer into place: verified, decompressed, extracted, and only then given its final name.
+        """Stream a layer into place: verified, decompressed, extracted, and only then given its final name. *unpacked* is
+        called when nothing is left but to wait for the disk.
 
         Two pulls of one layer share the work. Raises ImageError; nothing half-done stays."""
         lock = self._locks.setdefault(digest or diff_id, asyncio.Lock())
@@ -165,6 +176,8 @@ class ImageStore:
                 final = layer_directory(self.layers, str(reply["diff_id"]))
                 failpoint("layer.commit")
                 if blob:
+                    unpacked()
+                    await asyncio.to_thread(_sync, blob)
                     blob.rename(self.blob(str(reply["digest"])))
                 if not final.exists():
                     directory.rename(final)
