@@ -321,17 +321,8 @@ class Job:
         layer = Layer(entry=entry)
         self.builder.transient |= {entry.layer, entry.digest[7:27]}
         if self._is_final(number) and self._group:
-            self._group.create_task(self._shared(layer), name="pack")
+            self._group.create_task(_shared(self, layer), name="pack")
         return state.with_layer(layer, key_of("layer", entry.identity)).recorded(by or note, layer)
-
-    async def _shared(self, layer: Layer) -> None:
-        """Pack *layer*, which the image is to have, and send it where the image goes, while the next steps run."""
-        await self.builder.layers.pack(layer)
-        for name in self.options.push:
-            reference = parse(name)
-            with contextlib.suppress(AgentError, OSError):  # the image's own push says what is wrong
-                credentials = await self.inputs.client.credentials(reference.host)
-                await pull.push_layer(self.engine.images, layer.blob, reference, self.engine.settings, credentials)
 
     def _is_final(self, number: int) -> bool:
         """Whether the files of stage *number* are part of the image."""
@@ -353,6 +344,16 @@ class Job:
         if other is not None:
             return await self.stage(other)
         return self.of_image(await self.inputs.image(name))
+
+
+async def _shared(job: Job, layer: Layer) -> None:
+    """Pack *layer*, which the image of *job* is to have, and send it where the image goes, while the next steps run."""
+    await job.builder.layers.pack(layer)
+    for name in job.options.push:
+        reference = parse(name)
+        with contextlib.suppress(AgentError, OSError):  # the image's own push says what is wrong
+            credentials = await job.inputs.client.credentials(reference.host)
+            await pull.push_layer(job.engine.images, layer.blob, reference, job.engine.settings, credentials)
 
 
 def _limits(options: BuildOptions) -> Container:
