@@ -151,7 +151,7 @@ class Reconciler:
 
     async def take_down(self) -> None:
         """Remove all stacks of a preview, with their volumes: they are its own."""
-        name = f"-{self._suffix}"
+        name = f"-{self.repo.preview.slug if self.repo.preview else ''}"
         known = {*self.state.good.stacks} if self.state.good else set()
         known |= {*self.state.newest.stacks} if self.state.newest else set()
         source = f"{self.repo.name}@"
@@ -223,8 +223,9 @@ class Reconciler:
             if self.repo.age_key:
                 key = self.plane.contents.read("secret", self.repo.age_key)
                 failed = await asyncio.to_thread(decrypt.decrypt, top, key)
+            suffix = self.repo.preview.slug if self.repo.preview else ""
             stacks, warnings = await load.stacks_of(
-                load.LoadRequest(str(root), self._title, self.repo.path, self.repo.targets, self._suffix)
+                load.LoadRequest(str(root), self._title, self.repo.path, self.repo.targets, suffix)
             )
             if self.repo.preview:
                 stacks = tuple(previews.as_preview(s, self.repo.preview) for s in stacks)
@@ -282,10 +283,6 @@ class Reconciler:
     def _title(self) -> str:
         """What a stack is called that a file at the top has, and that says no name."""
         return self.repo.preview.of if self.repo.preview else self.repo.name
-
-    @property
-    def _suffix(self) -> str:
-        return self.repo.preview.slug if self.repo.preview else ""
 
     def _gone(self, stacks: Sequence[Stack]) -> list[str]:
         """Stacks that the last good commit had, and *stacks*, those of the new one, do not."""
