@@ -55,7 +55,7 @@ async def from_provider(request: web.Request) -> web.Response:
         name = await _provider(request).finish(dict(request.query), request.cookies.get(COOKIE, ""))
         user = plane.access.users.get(name)
         if user is None:
-            raise RefusedError(f"{name} is no user here: `pystack user create --no-password {name}`", 403)
+            raise RefusedError(f"{name} is not a user here: `pystack user create --no-password {name}`", 403)
     except RefusedError as error:
         if error.status in (401, 403):
             plane.throttle.failed(f"source {source}")
