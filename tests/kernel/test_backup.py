@@ -107,7 +107,7 @@ def test_a_server_of_sftp_and_a_command_that_runs_before(stack: Stack, cluster: 
     """n2's own sshd has the repository; the volume is on n1, and a task of its service writes the dump that is backed up."""
     place, volume = tmp_path / "far", f"{stack.name}_data"
     place.mkdir()
-    target = next(n for n in cluster.json("node", "ls", "--format", "json") if n["name"] == "n2")["target"]
+    target = next(n for n in cluster.json("node", "ls", "--format", "json") if n["name"] == "n2")["address"]
     address = target.rpartition("@")[2]
     home = cluster.on("n1", "sh", "-c", "echo ~/.ssh").strip()
     for name, command in (("key", f"cat {home}/id_ed25519"), ("host", f"ssh-keyscan -t ed25519 {address} 2>/dev/null")):
