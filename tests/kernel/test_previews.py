@@ -36,7 +36,7 @@ def stacks(repository: Repository) -> dict[str, str]:
     out: dict[str, str] = {}
     for row in repository.pystack.json("ls", "--format", "json"):
         if row["stack"].startswith(f"{repository.name}-"):
-            done = repository.pystack("exec", "-p", row["stack"], "-T", "web", "printenv", "V", check=False)
+            done = repository.pystack("exec", "-p", row["stack"], "-T", "web", "sh", "-c", "echo $V", check=False)
             out[row["stack"]] = done.stdout.strip()
     return out
 

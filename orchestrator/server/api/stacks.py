@@ -99,12 +99,13 @@ class TaskRow(TypedDict):
 
 
 class RevisionRow(TypedDict):
-    """One row of `pystack history`."""
+    """One row of `pystack history`. *source* is REPOSITORY@COMMIT, "" where the stack came from no repository."""
 
     revision: int
     updated: str
     user: str
     message: str
+    source: str
     services: list[str]
     current: bool
 
@@ -243,6 +244,7 @@ async def history(request: web.Request) -> web.Response:
                 updated=r.updated,
                 user=r.user,
                 message=r.message,
+                source=r.source,
                 services=[s.name for s in r.stack.services],
                 current=r.revision == present,
             )
