@@ -71,7 +71,7 @@ def test_no_line_of_the_overview_is_cut(columns: str) -> None:
 @pytest.mark.parametrize(("path", "line"), [(path, line) for path, lines in EXAMPLES.items() for line in lines])
 def test_examples_are_what_commands_take(path: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("next.plan", "docker-compose.yml", "images.tar", "password.txt"):
+    for name in ("next.plan", "docker-compose.yml", "images.tar", "password.txt", "cluster.backup"):
         (tmp_path / name).touch()
     words = shlex.split(re.split(r" [<>|] ", line)[0])
     assert words[0] == "pystack"

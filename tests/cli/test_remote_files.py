@@ -181,7 +181,7 @@ def test_values_stay_here_unless_they_are_let_go(here: Here, registry: str) -> N
     ("text", "said"),
     [
         ("include: [other.yml]\nservices: {a: {image: a}}", "other.yml: a file that includes one of this host"),
-        ("services: {a: {build: .}}", "a: a service that only says `build:` cannot be published"),
+        ("services: {a: {build: .}}", "a: a service with `build:` alone cannot be published"),
     ],
 )
 def test_what_only_this_host_has_is_not_published(here: Here, registry: str, text: str, said: str) -> None:
