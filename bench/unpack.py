@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import random
+import resource
 import statistics
 import subprocess
 import sys
@@ -35,29 +36,38 @@ def layer(files: int, bytes_each: int) -> bytes:
     return out.getvalue()
 
 
-def _took(command: list[str], path: Path, target: Path) -> float:
+def _took(command: list[str], path: Path, target: Path) -> tuple[float, float]:
+    """Seconds by the clock and of processors."""
     target.mkdir()
-    began = time.perf_counter()
+    before, began = _processor_time(), time.perf_counter()
     with path.open("rb") as file:
         subprocess.run(command, stdin=file, check=True, capture_output=True, cwd=process.PROGRAMS)
-    took = time.perf_counter() - began
+    took = time.perf_counter() - began, _processor_time() - before
     remove_tree(target)
     return took
 
 
+def _processor_time() -> float:
+    """Of the children that have ended, in user mode and in the kernel."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def measure(environment: Environment) -> dict[str, Row]:
-    """Rows of both layers, in seconds: unpacked by the layer process, and by GNU tar."""
+    """Rows of both layers, in seconds and in seconds of processors: unpacked by the layer process, and by GNU tar."""
     rows = {}
     for name, files, bytes_each in (("large", LARGE, 1 << 20), ("small", COUNT, 1000)):
         path, target = environment.root / f"{name}.tar.gz", environment.root / f"unpack-{name}"
         path.write_bytes(layer(files, bytes_each))
         ours = process.command("layer", (str(target), "", "", str(environment.root / "kept"), "trusted.overlay.opaque", ""))
         tar = ["tar", "--extract", "--gzip", "--same-permissions", f"--directory={target}"]
-        took: dict[bool, list[float]] = {True: [], False: []}
+        took: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
         for _ in range(ROUNDS):  # in turns: the machine's mood is the same for both
             took[True].append(_took(ours, path, target))
             took[False].append(_took(tar, path, target))
-        rows[f"unpack_{name}"] = row(statistics.median(took[True]), statistics.median(took[False]))
+        for number, unit in enumerate(("", "_cpu")):
+            own, rival = (statistics.median(t[number] for t in took[who]) for who in (True, False))
+            rows[f"unpack_{name}{unit}"] = row(own, rival)
         path.unlink()
     return rows
 
