@@ -15,8 +15,8 @@ from orchestrator.errors import PystackError, RefusedError, UnreachableError
 if TYPE_CHECKING:
     from orchestrator.cli.client import Client
 
-BACK_S = 60.0
-"""How long the server may take to begin anew."""
+BACK_S, NODES_S = 60.0, 60.0
+"""How long the server may take to begin anew, and its nodes to answer it."""
 PASSPHRASE = "PYSTACK_PASSPHRASE"
 
 
@@ -110,7 +110,7 @@ def _nodes(client: Client, known: list[dict[str, Any]], targets: tuple[str, ...]
         name, equals, address = target.rpartition("=")
         client.json("POST", "/v1/nodes", body={"target": address, "name": name if equals else ""})
         click.echo(f"node {name or address}", err=True)
-    there = {row["name"]: row for row in client.json("GET", "/v1/nodes")}
+    there = _ready(client)
     for one in known:
         change = {"labels": one.get("labels", ()), "taints": one.get("taints", ())}
         if one["name"] in there and any(change.values()):
@@ -120,6 +120,20 @@ def _nodes(client: Client, known: list[dict[str, Any]], targets: tuple[str, ...]
         click.echo(
             f"warning: there is no node {', '.join(gone)} now: what is bound to one by its name finds no place", err=True
         )
+
+
+def _ready(client: Client) -> dict[str, dict[str, Any]]:
+    """The nodes by name, once all answer; those that do not are named after NODES_S."""
+    end = time.monotonic() + NODES_S
+    while True:
+        rows = {row["name"]: row for row in client.json("GET", "/v1/nodes")}
+        silent = sorted(name for name, row in rows.items() if row["state"] != "ready")
+        if not silent or time.monotonic() > end:
+            break
+        time.sleep(0.1)
+    if silent:
+        click.echo(f"warning: {', '.join(silent)} did not answer within {NODES_S:g} s: nothing is placed there", err=True)
+    return rows
 
 
 def _up(client: Client, name: str) -> bool:

@@ -109,7 +109,7 @@ def test_a_server_of_sftp_and_a_command_that_runs_before(stack: Stack, cluster: 
     place.mkdir()
     target = next(n for n in cluster.json("node", "ls", "--format", "json") if n["name"] == "n2")["address"]
     address = target.rpartition("@")[2]
-    home = cluster.on("n1", "sh", "-c", "echo ~/.ssh").strip()
+    home = f"{cluster.environment['PYSTACK_ROOT']}/home/.ssh"
     for name, command in (("key", f"cat {home}/id_ed25519"), ("host", f"ssh-keyscan -t ed25519 {address} 2>/dev/null")):
         cluster("secret", "create", name, "-", stdin=cluster.on("n1", "sh", "-c", command))
     try:

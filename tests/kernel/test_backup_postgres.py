@@ -87,7 +87,7 @@ def test_a_database_under_writes_goes_on_from_its_backup_on_another_node(stack: 
     stack.run("exec", "-T", "db", "pg_amcheck", "--all", "--heapallindexed")  # each page, and each index
     sql(stack, "INSERT INTO line VALUES (0, 'goes on')")
     history = lab.json("volume", "snapshots", volume, "--format", "json")
-    assert [s["node"] for s in history] == [old, old]
+    assert {s["node"] for s in history} == {old}
 
 
 def _more(stack: Stack, count: int) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from agent.build.config import DEFAULT_PATH
 from agent.contract.container import BUILD_EXTRAS
 from tests.builds import Failed, Files, Node, Seen
 from tests.conftest import Pystack
@@ -452,7 +453,7 @@ def test_configuration(node: Node) -> None:
     assert config == {
         "Cmd": ["/bin/sh", "-ec", "c d"],
         "Entrypoint": ["/e", "x"],
-        "Env": ["A=2", "B=two words", "C=", "D=1", "E=the rest of it"],
+        "Env": [f"PATH={DEFAULT_PATH}", "A=2", "B=two words", "C=", "D=1", "E=the rest of it"],
         "Labels": {"a": "g", "c d": "e f"},
         "ExposedPorts": {"80/tcp": {}, "443/udp": {}, "8000/tcp": {}, "8001/tcp": {}, "8002/tcp": {}, "2/tcp": {}},
         "Volumes": {"/data": {}, "[no]": {}, "/v 1": {}},
