@@ -17,9 +17,10 @@ from orchestrator.ingress.model import IngressSettings
 
 if TYPE_CHECKING:
     from acme import messages
-    from acme.client import ClientV2
+    from acme.client import ClientNetwork, ClientV2
 
 HOOK_S = 120.0
+NONCES = 4
 
 
 class AcmeError(PystackError):
@@ -90,19 +91,38 @@ def obtain(settings: IngressSettings, account: Account, host: str, publisher: Pu
     return bytes(done.fullchain_pem.encode() + private)
 
 
+def _network(key: Any, registration: Any, trusted: Any) -> ClientNetwork:
+    """The library's, which sends a request whose nonce is refused once more; here it does so up to NONCES times, as a server
+    may refuse any. Source: RFC 8555, 6.5."""
+    from acme import messages
+    from acme.client import ClientNetwork
+
+    class Patient(ClientNetwork):
+        def post(self, *args: Any, **kwargs: Any) -> Any:
+            for _ in range(NONCES - 1):
+                try:
+                    return super().post(*args, **kwargs)
+                except messages.Error as error:
+                    if error.code != "badNonce":
+                        raise
+            return super().post(*args, **kwargs)
+
+    return Patient(key, account=registration, verify_ssl=trusted)
+
+
 @contextlib.contextmanager
 def _client(settings: IngressSettings, key: Any, registration: Any) -> Iterator[ClientV2]:
     """A client of the server. What goes wrong with it is an AcmeError in one sentence."""
     import requests
     from acme import errors, messages
-    from acme.client import ClientNetwork, ClientV2
+    from acme.client import ClientV2
 
     with tempfile.NamedTemporaryFile("w", suffix=".pem") as roots:
         roots.write(settings.trusted)
         roots.flush()
         try:
             trusted: Any = roots.name if settings.trusted else True  # requests takes a file too
-            network = ClientNetwork(key, account=registration, verify_ssl=trusted)
+            network = _network(key, registration, trusted)
             yield ClientV2(ClientV2.get_directory(settings.directory, network), network)
         except messages.Error as error:
             limited = error.typ.endswith(":rateLimited")
