@@ -35,6 +35,8 @@ from agent.errors import AgentError, BadRequestError, ConflictError, NotFoundErr
 from agent.processes import ChildProcess
 
 KEPT_S = 300.0
+STARTING_S = 0.01
+"""How often a runtime is looked at that has not become the command yet."""
 """How long one that has ended can be asked about."""
 RESIZE_TRIES, RESIZE_S = 100, 0.02
 """A command's terminal comes to be a moment after its runtime was started."""
@@ -263,10 +265,18 @@ def _begin(engine: Engine, found: Exec, child: ChildProcess) -> None:
 
 async def _known(found: Exec, child: ChildProcess) -> None:
     """Wait until the source of the output is known. If no command runs, it comes from a command that has ended, or from the
-    runtime, which complains on the command's own streams before it writes to *complaints*: its end shows which."""
+    runtime, which complains on the command's own streams before it writes to *complaints*: its end shows which. What was typed
+    ahead is echoed by the terminal before the command runs, so both are waited for."""
+    while not _runs_command(found):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STARTING_S):
+                await child.wait()
+                return
+
+
+def _runs_command(found: Exec) -> bool:
     command = terminal.child_of(found.pid)
-    if not command or not start_time(command) or terminal.same_program(command, found.pid):
-        await child.wait()
+    return bool(command and start_time(command)) and not terminal.same_program(command, found.pid)
 
 
 def _failed(found: Exec) -> str:

@@ -300,6 +300,30 @@ def test_detach_keys_are_heard_by_the_server(docker: Docker, name: str) -> None:
     assert docker.inspect(name)["State"]["Running"]
 
 
+def test_what_is_typed_ahead_is_heard_by_the_command(docker: Docker, name: str) -> None:
+    """The terminal echoes it before there is a command, as it does for a client that writes at once."""
+    docker("run", "-d", "--name", name, "busybox", "sleep", "1000")
+    for _ in range(10):
+        made = {"Cmd": ["cat"], "Tty": True, "AttachStdin": True, "AttachStdout": True}
+        _, created = ask(docker, "POST", f"/v1.48/containers/{name}/exec", made)
+        with socket.socket(socket.AF_UNIX) as raw:
+            raw.settimeout(20 * PATIENCE)
+            raw.connect(docker.socket)
+            started = json.dumps({"Detach": False, "Tty": True})
+            raw.sendall(
+                f"POST /v1.48/exec/{created['Id']}/start HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
+                f"Content-Type: application/json\r\nContent-Length: {len(started)}\r\n\r\n{started}".encode()
+            )
+            said = b""
+            while b"\r\n\r\n" not in said:
+                said += raw.recv(4096)
+            raw.sendall(b"typed\n")
+            while not said.endswith(b"typed\r\ntyped\r\n"):
+                data = raw.recv(4096)
+                assert data, said
+                said += data
+
+
 # --- logs, events, wait, lists ---------------------------------------------------------------------------------------
 
 

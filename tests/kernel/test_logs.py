@@ -72,13 +72,16 @@ services:
     command:
       - sh
       - -c
-      - i=0; while [ $$i -lt 12000 ]; do echo line $$i; i=$$((i+1)); [ $$((i % 400)) -ne 0 ] || sleep 0.05; done; sleep 1000
+      - "echo line -1; while [ ! -e /go ]; do sleep 0.05; done; i=0
+        while [ $$i -lt 12000 ]; do echo line $$i; i=$$((i+1)); [ $$((i % 400)) -ne 0 ] || sleep 0.05; done; sleep 1000"
     stop_signal: SIGKILL
     logging: {options: {max-size: 40k, max-file: "9"}}
 """)
     stack.up()
     done = following(stack, "count")
     assert done.stdout
+    assert next(iter(done.stdout)).split()[1] == "-1"  # it follows: what comes now must not be lost
+    stack.run("exec", "-T", "count", "touch", "/go")
     seen = []
     for line in done.stdout:
         seen.append(int(line.split()[1]))
