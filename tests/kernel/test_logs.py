@@ -72,7 +72,7 @@ services:
     command:
       - sh
       - -c
-      - "echo line -1; while [ ! -e /go ]; do sleep 0.05; done; i=0
+      - "echo line -1; while [ ! -e /go ]; do sleep 0.05; done; i=0;
         while [ $$i -lt 12000 ]; do echo line $$i; i=$$((i+1)); [ $$((i % 400)) -ne 0 ] || sleep 0.05; done; sleep 1000"
     stop_signal: SIGKILL
     logging: {options: {max-size: 40k, max-file: "9"}}
