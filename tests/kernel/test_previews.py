@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,5 +78,6 @@ def test_a_few_branches(repository: Repository) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("PYSTACK_LONG"), reason="it takes more than ten minutes: PYSTACK_LONG=1 --timeout 0")
 def test_thirty_branches(repository: Repository) -> None:
     run(repository, BRANCHES, STEPS, seed=7)

@@ -34,7 +34,7 @@ def test_top_stats_and_port(stack: Stack) -> None:
     assert "0.0.0.0:8087" in stack.run("port", "a", "80").stdout.split()
     missing = stack.run("port", "a", "81", check=False)
     assert missing.returncode == 1
-    assert "publishes: 80/tcp" in missing.stderr
+    assert "it publishes 80/tcp" in missing.stderr
 
 
 def test_kill_pause_wait_and_rm(stack: Stack) -> None:

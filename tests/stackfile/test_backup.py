@@ -51,11 +51,11 @@ def test_its_secrets_come_along_and_never_is_never(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "place", "why"),
     [
-        ("{to: srv, password: pw}", "6:16: volumes.data.x-backup.to", "no place of a repository"),
+        ("{to: srv, password: pw}", "6:16: volumes.data.x-backup.to", "not a place of a repository"),
         ("{to: /srv}", "6:5: volumes.data.x-backup", "password"),
         ("{to: /srv, password: no}", "6:26: volumes.data.x-backup.password", "there is no secret 'no'"),
         ("{to: /srv, password: pw, cron: 0 0 31 2 *}", "6:40: volumes.data.x-backup.cron", "bad day-of-month"),
-        ("{to: /srv, password: pw, cron: daily}", "6:40: volumes.data.x-backup.cron", "is no cron line"),
+        ("{to: /srv, password: pw, cron: daily}", "6:40: volumes.data.x-backup.cron", "is not a cron line"),
         ("{to: /srv, password: pw, timezone: Mars}", "6:40: volumes.data.x-backup.timezone", "no time zone"),
         ("{to: /srv, password: pw, keep: {daily: 0}}", "6:47: volumes.data.x-backup.keep.daily", "whole number"),
         ("{to: 'sftp:a@b:/c', password: pw}", "6:5: volumes.data.x-backup", "sftp needs ssh_key"),
