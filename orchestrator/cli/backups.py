@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.cli.options import format_option
-
-progress_option = click.option("--progress", type=click.Choice(("auto", "plain", "json", "quiet")), default="auto")
+from orchestrator.cli.options import format_option, progress_option
 
 
 def _follow(path: str, progress: str, body: object = None) -> None:

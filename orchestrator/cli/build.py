@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.build_request import BuildOptions, build_one
-from orchestrator.cli.options import StackOptions, stack_options
+from orchestrator.cli.options import StackOptions, progress_option, stack_options
 
 if TYPE_CHECKING:
     from orchestrator.cli.client import Client
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--no-cache", is_flag=True)
 @click.option("--pull", is_flag=True, help="Fetch newer base images.")
 @click.option("--build-arg", multiple=True, metavar="K=V")
-@click.option("--progress", type=click.Choice(["auto", "plain", "json", "quiet"]), default="auto")
+@progress_option
 @click.option("--push", is_flag=True, help="Send them to their registries, while they are built.")
 @click.option("-o", "--output", multiple=True, metavar="SPEC", help="type=local|tar|oci|docker|image|registry,dest=PATH.")
 @click.option("--cache-from", multiple=True, metavar="SPEC", help="type=registry,ref=NAME or type=local,src=DIR.")

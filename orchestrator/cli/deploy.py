@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from orchestrator.cli.options import StackOptions, stack_options
+from orchestrator.cli.options import StackOptions, progress_option, stack_options
 from orchestrator.errors import PystackError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class WorkingTree(NamedTuple):
 @click.option("-m", "--message", default="", help="Why, for the stack's history; the commit's subject if not given.")
 @click.option("--dirty", is_flag=True, help="With changes that are not committed too; the history says so.")
 @click.option("--no-lock", is_flag=True, help="Do not hold images to stack.lock, where there is one.")
-@click.option("--progress", type=click.Choice(["auto", "plain", "json", "quiet"]), default="auto")
+@progress_option
 def deploy(stack: StackOptions, message: str, dirty: bool, no_lock: bool, progress: str) -> None:
     """Build what this working tree has, and roll it out, with its commit and your name in the history; nobody else deploys the
     stack meanwhile.

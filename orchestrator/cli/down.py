@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.options import StackOptions, stack_options
+from orchestrator.cli.options import StackOptions, progress_option, stack_options
 
 if TYPE_CHECKING:
     from orchestrator.server.events import Failure
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--remove-orphans", is_flag=True, hidden=True)  # nothing of a stack stays anyhow
 @click.option("-t", "--timeout", type=float, default=None, help="Seconds that containers have to end, instead of their own.")
 @click.argument("services", nargs=-1)
-@click.option("--progress", type=click.Choice(["auto", "plain", "json", "quiet"]), default="auto")
+@progress_option
 def down(
     stack: StackOptions,
     volumes: bool,

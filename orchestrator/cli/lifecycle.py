@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.cli.options import StackOptions, stack_options
+from orchestrator.cli.options import StackOptions, progress_option, stack_options
 
 
 def _act(
@@ -30,7 +30,6 @@ def _act(
 timeout_option = click.option(
     "-t", "--timeout", type=float, default=None, help="Seconds that containers have to end, instead of their stop_grace_period."
 )
-progress_option = click.option("--progress", type=click.Choice(["auto", "plain", "json", "quiet"]), default="auto")
 
 
 @click.command()

@@ -9,7 +9,7 @@ import click
 
 from orchestrator.cli.backups import volume_backup, volume_restore, volume_snapshots, volume_verify
 from orchestrator.cli.client import Client
-from orchestrator.cli.options import format_option
+from orchestrator.cli.options import format_option, progress_option
 from orchestrator.errors import PystackError, RefusedError
 
 
@@ -146,7 +146,7 @@ def volume_create(name: str, driver: str, options: tuple[str, ...], labels: tupl
 @volume.command("move")
 @click.argument("name")
 @click.argument("node")
-@click.option("--progress", type=click.Choice(("auto", "plain", "json", "quiet")), default="auto")
+@progress_option
 def volume_move(name: str, node: str, progress: str) -> None:
     """Take a local volume to another node, with those who use it.
 

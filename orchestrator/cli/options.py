@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+progress_option = click.option("--progress", type=click.Choice(("auto", "plain", "json", "quiet")), default="auto")
+
 
 class StackOptions:
     """-f, -p, --profile, --env-file, --project-directory as given."""

@@ -8,7 +8,7 @@ import click
 
 from orchestrator.cli.apply import apply
 from orchestrator.cli.attach_options import Attach
-from orchestrator.cli.options import StackOptions, global_option, scales, stack_options
+from orchestrator.cli.options import StackOptions, global_option, progress_option, scales, stack_options
 from orchestrator.cli.project_files import enforce_lock
 from orchestrator.cli.show_plan import show_plan
 
@@ -142,7 +142,7 @@ def scale(stack: StackOptions, no_deps: bool, replicas: dict[str, int]) -> None:
 @click.option("-m", "--message", default="", help="Why, for the stack's history.")
 @click.option("--strict", is_flag=True, help="Refuse keys that have no effect.")
 @click.option("--locked", is_flag=True, help="Refuse images that are not as stack.lock says.")
-@click.option("--progress", type=click.Choice(["auto", "plain", "json", "quiet"]), default="auto")
+@progress_option
 @quiet_option
 @click.option("--quiet-build", is_flag=True, hidden=True)
 @click.option("--menu", type=bool, is_flag=False, flag_value=True, hidden=True, expose_value=False)  # there is none

@@ -53,6 +53,11 @@ class Repo(WireStruct, frozen=True, kw_only=True):
     preview_ttl_s: float = 0.0
     preview: Preview | None = None
 
+    @property
+    def suffix(self) -> str:
+        """What the names of a preview's stacks end with, "" if it is none."""
+        return self.preview.slug if self.preview else ""
+
 
 class Commit(WireStruct, frozen=True, kw_only=True):
     """*id* is the hash, *author* is NAME <ADDRESS>, *date* is RFC 3339."""

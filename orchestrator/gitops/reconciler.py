@@ -151,7 +151,7 @@ class Reconciler:
 
     async def take_down(self) -> None:
         """Remove all stacks of a preview, with their volumes: they are its own."""
-        name = f"-{self.repo.preview.slug if self.repo.preview else ''}"
+        name = f"-{self.repo.suffix}"
         known = {*self.state.good.stacks} if self.state.good else set()
         known |= {*self.state.newest.stacks} if self.state.newest else set()
         source = f"{self.repo.name}@"
@@ -223,9 +223,8 @@ class Reconciler:
             if self.repo.age_key:
                 key = self.plane.contents.read("secret", self.repo.age_key)
                 failed = await asyncio.to_thread(decrypt.decrypt, top, key)
-            suffix = self.repo.preview.slug if self.repo.preview else ""
             stacks, warnings = await load.stacks_of(
-                load.LoadRequest(str(root), self._title, self.repo.path, self.repo.targets, suffix)
+                load.LoadRequest(str(root), self._title, self.repo.path, self.repo.targets, self.repo.suffix)
             )
             if self.repo.preview:
                 stacks = tuple(previews.as_preview(s, self.repo.preview) for s in stacks)
