@@ -35,9 +35,10 @@ from agent.errors import AgentError, BadRequestError, ConflictError, NotFoundErr
 from agent.processes import ChildProcess
 
 KEPT_S = 300.0
-STARTING_S = 0.01
-"""How often a runtime is looked at that has not become the command yet."""
 """How long one that has ended can be asked about."""
+STARTING_S = 0.01
+"""How often it is asked whether a runtime has executed the command yet: the kernel has no event for execve(2) that a rootless
+agent could wait for."""
 RESIZE_TRIES, RESIZE_S = 100, 0.02
 """A command's terminal comes to be a moment after its runtime was started."""
 

@@ -53,6 +53,8 @@ class TaskStatus(WireStruct, frozen=True, kw_only=True):
     started: str = ""
     finished: str = ""
     error: str = ""
+    pre_stop_failed: bool = False
+    """Whether *error* is that of a `pre_stop` hook: the task has stopped, or is about to."""
     notes: tuple[str, ...] = ()
 
     @property

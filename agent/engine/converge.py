@@ -68,6 +68,7 @@ def _status(engine: Engine, record: Record, task: Task | None, error: str) -> Ta
         started=record.started,
         finished=record.finished,
         error=error or ("" if past else record.error),
+        pre_stop_failed=record.pre_stop_failed and not past and not error,
         notes=tuple(record.notes),
     )
 

@@ -91,6 +91,7 @@ class Engine:
             record.state = "starting"
             record.stopped = record.oom_killed = False
             record.error = record.health = ""
+            record.pre_stop_failed = False
             record.exit_code = None
             if generation is not None and generation != record.generation:
                 record.restarts = record.attempts = 0  # what the policy may do begins anew

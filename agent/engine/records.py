@@ -62,6 +62,8 @@ class Record(msgspec.Struct, kw_only=True):
     exit_code: int | None = None
     oom_killed: bool = False
     error: str = ""
+    pre_stop_failed: bool = False
+    """Whether *error* is that of a pre_stop hook."""
     started: str = ""
     finished: str = ""
     restarts: int = 0

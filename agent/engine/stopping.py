@@ -39,7 +39,9 @@ async def stop(
                 await hooks.pre_stop(context, record, grace)
             except (AgentError, OSError) as error:  # it stops anyway, and the caller gets the error
                 failed = user_message(error)
-                containers.transition(record, error=failed)  # before its end is known, so that waiters see both
+                containers.transition(
+                    record, error=failed, pre_stop_failed=True
+                )  # before its end is known, so that waiters see both
         try:
             if number == signal.SIGKILL:
                 raise TimeoutError

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -15,8 +16,9 @@ from orchestrator.errors import PystackError, RefusedError, UnreachableError
 if TYPE_CHECKING:
     from orchestrator.cli.client import Client
 
-BACK_S, NODES_S = 60.0, 60.0
-"""How long the server may take to begin anew, and its nodes to answer it."""
+BACK_S, NODES_S, POLL_S = 60.0, 60.0, 0.1
+"""How long the server may take to start again, and its nodes to answer it; how often it is asked."""
+T = TypeVar("T")
 PASSPHRASE = "PYSTACK_PASSPHRASE"
 
 
@@ -76,7 +78,7 @@ def restore(passphrase_file: str | None, targets: tuple[str, ...], no_volumes: b
     }
     before = Client(start=True).json("GET", "/v1/version")["started"]
     found = Client().json("POST", "/v1/cluster/restore", body=body)
-    client = _begun_anew(before)
+    client = _restarted_server(before)
     _nodes(client, found["nodes"], targets)
     failed = [name for name in found["stacks"] if not _up(client, name)]
     failed = [name for name in failed if not _up(client, name)]  # one may need what another has
@@ -87,21 +89,29 @@ def restore(passphrase_file: str | None, targets: tuple[str, ...], no_volumes: b
     click.echo(f"{len(found['stacks'])} stacks run")
 
 
-def _begun_anew(before: float) -> Client:
+def _restarted_server(before: float) -> Client:
     """A client of the server that has read the new store."""
     from orchestrator.cli.client import Client
 
-    end = time.monotonic() + BACK_S
-    while True:
+    def restarted() -> Client | None:
         try:
             client = Client(start=True)
-            if client.json("GET", "/v1/version")["started"] != before:
-                return client
+            return client if client.json("GET", "/v1/version")["started"] != before else None
         except (UnreachableError, RefusedError, OSError):
-            pass
-        if time.monotonic() > end:
-            raise PystackError(f"the server did not start again within {BACK_S:g} s: see its log")
-        time.sleep(0.1)
+            return None
+
+    client = _poll(restarted, BACK_S)
+    if client is None:
+        raise PystackError(f"the server did not start again within {BACK_S:g} s: see its log")
+    return client
+
+
+def _poll(ask: Callable[[], T | None], within_s: float) -> T | None:
+    """The first answer of *ask* that is not None, asked every POLL_S; None if there is none within *within_s* seconds."""
+    end = time.monotonic() + within_s
+    while (found := ask()) is None and time.monotonic() < end:
+        time.sleep(POLL_S)
+    return found
 
 
 def _nodes(client: Client, known: list[dict[str, Any]], targets: tuple[str, ...]) -> None:
@@ -124,15 +134,14 @@ def _nodes(client: Client, known: list[dict[str, Any]], targets: tuple[str, ...]
 
 def _ready(client: Client) -> dict[str, dict[str, Any]]:
     """The nodes by name, once all answer; those that do not are named after NODES_S."""
-    end = time.monotonic() + NODES_S
-    while True:
-        rows = {row["name"]: row for row in client.json("GET", "/v1/nodes")}
-        silent = sorted(name for name, row in rows.items() if row["state"] != "ready")
-        if not silent or time.monotonic() > end:
-            break
-        time.sleep(0.1)
-    if silent:
-        click.echo(f"warning: {', '.join(silent)} did not answer within {NODES_S:g} s: nothing is placed there", err=True)
+    rows: dict[str, dict[str, Any]] = {}
+
+    def silent() -> list[str]:
+        rows.update({row["name"]: row for row in client.json("GET", "/v1/nodes")})
+        return sorted(name for name, row in rows.items() if row["state"] != "ready")
+
+    if _poll(lambda: None if silent() else True, NODES_S) is None:
+        click.echo(f"warning: {', '.join(silent())} did not answer within {NODES_S:g} s: nothing is placed there", err=True)
     return rows
 
 

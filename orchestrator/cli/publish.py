@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -38,17 +37,11 @@ def publish(
 
     Images that the stack builds are pushed first. Contents of configs, secrets and bind mounts stay here."""
     from orchestrator.cli import stack_artifact
-    from orchestrator.stackfile import naming, sources
-    from orchestrator.stackfile.variables import variables_of
 
     loaded = stack.load(quiet=True)
     _check_images(loaded)
-    given = stack.options()
-    start = Path(given.project_directory or ".").resolve()
-    near = variables_of(start, given.env_files, os.environ)
-    opened = sources.files(naming.stack_files(given.files, near, start))
     texts = Texts(loaded.directory, loaded.environment, with_env=with_env)
-    parts = texts.parts(opened)
+    parts = texts.parts(loaded.opened)
     if not yes:
         _ask(loaded, texts)
     if resolve_image_digests:

@@ -52,7 +52,7 @@ def kill(stack: StackOptions, number: str, remove_orphans: bool, services: tuple
     """Send tasks a signal; `up` or `start` brings back what it ended."""
     if remove_orphans:
         _remove_orphans(stack)
-    _each(stack, services, "kill", ("running", "paused"), signal=number)
+    _each(stack, services, "kill", ("running", "paused", "stopping"), signal=number)
 
 
 def _remove_orphans(stack: StackOptions) -> None:

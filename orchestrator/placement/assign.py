@@ -48,7 +48,8 @@ def assign(stack: Stack, tasks: Sequence[Task], current: Sequence[Task], context
         homes = {where[t.name] for t in members if t.name in where}
         home = homes.pop() if len(homes) == 1 else ""
         if home in table.row and (_is_paused(table, table.row[home]) or staying(request).mask()[table.row[home]]):
-            table.commit(request, table.row[home])
+            if context.reserving(members):
+                table.commit(request, table.row[home])
             chosen |= dict.fromkeys((t.name for t in members), home)
         else:
             to_place.append((request, members))

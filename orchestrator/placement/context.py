@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 import msgspec
 
@@ -31,7 +31,7 @@ class PlacementContext(msgspec.Struct, frozen=True, kw_only=True):
     """*nodes* are all nodes, *ready* has the names of those that answer, *local* is the name of
     the server's own. *others* are tasks of other stacks
     with their *requests* by `<stack>/<service>`; *homes* maps volumes that have a node to it, *moves* tasks to the node
-    that they are to move to."""
+    that they are to move to. *ended* maps the tasks of jobs that have ended to their definitions: they reserve nothing."""
 
     nodes: Sequence[Node]
     ready: Set[str]
@@ -40,6 +40,11 @@ class PlacementContext(msgspec.Struct, frozen=True, kw_only=True):
     requests: Mapping[str, PlacementRequest] = {}
     homes: Mapping[str, str] = {}
     moves: Mapping[str, str] = {}
+    ended: Mapping[str, str] = {}
+
+    def reserving(self, tasks: Iterable[Task]) -> list[Task]:
+        """Those of *tasks* that need what their services reserve: all but the ones that have ended, and would not run again."""
+        return [t for t in tasks if self.ended.get(t.name) != t.definition]
 
 
 def service_requests(stack: Stack, context: PlacementContext) -> dict[str, PlacementRequest]:
@@ -92,6 +97,6 @@ def _pinned(service: Service, context: PlacementContext) -> tuple[str, str]:
 def table_with(context: PlacementContext, tasks: Sequence[Task], requests: Mapping[str, PlacementRequest]) -> NodeTable:
     """The nodes with the tasks of other stacks counted in, and with *tasks* of this one, whose *requests* are given."""
     table = NodeTable(context.nodes, context.ready)
-    table.commit_tasks(context.others, context.requests)
-    table.commit_tasks(tasks, requests)
+    table.commit_tasks(context.reserving(context.others), context.requests)
+    table.commit_tasks(context.reserving(tasks), requests)
     return table

@@ -1,4 +1,4 @@
-"""The nodes of the cluster: added, labelled, drained, removed. The store has them under `nodes/<name>`."""
+"""The nodes of the cluster and the connections to them. The store has them under `nodes/<name>`."""
 
 from __future__ import annotations
 
@@ -15,39 +15,19 @@ from agent.contract.manifest import Manifest
 from agent.contract.network import Network
 from agent.contract.status import TaskStatus
 from agent.contract.task import STRICT_SILENCE_S, Task
-from agent.contract.wire import WireStruct
-from orchestrator.errors import PystackError, RefusedError, UndeliveredError, UnreachableError
-from orchestrator.placement import taints
-from orchestrator.placement.node import Availability, Node
+from orchestrator.errors import RefusedError, UndeliveredError
+from orchestrator.placement.node import Node
 from orchestrator.server.advertised_node import advertised_node
-from orchestrator.server.clock_skew import check_clock, clock_skew_s
 from orchestrator.server.members import NodeConnection, key_of, published_info
-from orchestrator.server.node_add import NodeAddRequest, install_node, own_host_key
 from orchestrator.server.node_tunnel import make_tunnel
 from orchestrator.server.path_mtu import probe_path_mtu
-from orchestrator.server.removed_nodes import RemovedNodes, said, tombstone
-from orchestrator.store.interface import Delete, Put, Store, StoreError
-from orchestrator.transport.manifest_publisher import EtcdManifestPublisher, prefix_of
+from orchestrator.store.interface import Put, Store, StoreError
+from orchestrator.transport.manifest_publisher import EtcdManifestPublisher
 
 OnStatus = Callable[[str, TaskStatus], None]
-ANSWER_TIMEOUT_S = 15.0
-"""How long a new agent may take to answer."""
 LOCAL_TIMEOUT_S = 30.0
 """How long the agent of this host may take to answer when the server starts."""
 log = logging.getLogger(__name__)
-
-
-class NodeUpdateRequest(WireStruct, frozen=True, kw_only=True):
-    """`node update`, `drain` and `taint`. *labels* are set, those with a key of *unset* removed. *taints* are set, one for each
-    key and effect; those with a key of *untaint* are removed. *availability* None keeps it. *address* is how SSH reaches the
-    node from now on, "" keeps it."""
-
-    labels: tuple[tuple[str, str], ...] = ()
-    unset: tuple[str, ...] = ()
-    taints: tuple[str, ...] = ()
-    untaint: tuple[str, ...] = ()
-    availability: Availability | None = None
-    address: str = ""
 
 
 class Cluster:
@@ -76,13 +56,11 @@ class Cluster:
         """Awaited with each delivery: what else must know who answers for a service. They raise nothing."""
         self._socket = socket
         self._run = run
-        self._manifest = manifest
+        self.manifest = manifest
         self._on_status = on_status
         self._advertise = advertise
-        self._adding = asyncio.Lock()
         self._begun = asyncio.get_running_loop().time()
         self._gone_since: dict[str, float] = {}
-        self._removed = RemovedNodes(store, run)
         self._spread: asyncio.Task[None] | None = None
         self._saved_info: dict[str, tuple[object, ...]] = {}
 
@@ -95,17 +73,16 @@ class Cluster:
             nodes = await self._among_servers(nodes)
         elif all(n.target for n in nodes):
             own = Node(name=self.local, id=os.urandom(8).hex())
-            await self._save(own)
+            await self.save(own)
             nodes.append(own)
         if not self._advertise:
             self.local = next(n.name for n in nodes if not n.target)
-        for node in await self._with_roles(nodes):
-            self._connect_member(node)
-        await self._removed.start()
+        for node in await self.with_roles(nodes):
+            self.connect(node)
         async with asyncio.timeout(LOCAL_TIMEOUT_S):
             await self.members[self.local].synced.wait()
 
-    async def _with_roles(self, nodes: Sequence[Node]) -> list[Node]:
+    async def with_roles(self, nodes: Sequence[Node]) -> list[Node]:
         """*nodes*, with those marked that may lead: each server has a key under `servers/`."""
         servers = {e.key.removeprefix("servers/") for e in await self.store.scan("servers/")}
         return [msgspec.structs.replace(n, server=n.name in servers or n.name == self.local) for n in nodes]
@@ -115,10 +92,10 @@ class Cluster:
         known = next((n for n in nodes if n.name == self.local), Node(name=self.local, id=os.urandom(8).hex()))
         own = await advertised_node(known, self._advertise, self._run)
         if own not in nodes:
-            await self._save(own)
+            await self.save(own)
         return [*(n for n in nodes if n.name != own.name), own]
 
-    def _connect_member(self, node: Node) -> NodeConnection:
+    def connect(self, node: Node) -> NodeConnection:
         """Make *node* a member, and begin to connect it."""
         tunnel = make_tunnel(node, self._run) if node.target and node.name != self.local else None
         publisher = (
@@ -127,7 +104,7 @@ class Cluster:
         member = NodeConnection(
             node,
             tunnel.local if tunnel else self._socket,
-            self._manifest,
+            self.manifest,
             lambda status: self._on_status(node.name, status),
             tunnel,
             publisher,
@@ -156,7 +133,7 @@ class Cluster:
         ]
         for member in news:
             try:
-                await self._save(member.node)
+                await self.save(member.node)
             except StoreError as error:  # a full disk: this server knows it for as long as it lives
                 log.warning("what node %s is now is not kept: %s", member.node.name, error)
         return bool(news)
@@ -176,14 +153,20 @@ class Cluster:
         for one, address in moved:
             log.warning("node %s is at %s now, and not at %s", one.node.name, address, one.node.underlay)
             one.node = msgspec.structs.replace(one.node, underlay=address)
-            await self._save(one.node)
+            await self.save(one.node)
             await one.refresh_info()
         return bool(moved)
 
-    async def _save(self, node: Node) -> None:
+    async def save(self, node: Node) -> None:
         """Write *node* to the store. Raises StoreError."""
         await self.store.transact((), [Put(f"nodes/{node.name}", msgspec.json.encode(node))])
         self._saved_info[node.name] = published_info(node.info)
+
+    def drop(self, name: str) -> None:
+        """Forget node *name*, which left the cluster; its strict tasks are fenced once its lease has ended."""
+        self._saved_info.pop(name, None)
+        self._gone_since[name] = asyncio.get_running_loop().time()
+        self.members.pop(name, None)
 
     def get(self, name: str) -> NodeConnection:
         """The node with that name or ID; `local` is this host. Raises RefusedError (404)."""
@@ -264,45 +247,6 @@ class Cluster:
         with contextlib.suppress(UndeliveredError):
             await self.deliver()
 
-    async def add(self, request: NodeAddRequest) -> Node:
-        """Check the host, install and start its agent, and make it a member.
-
-        Raises RefusedError or UnreachableError; the cluster is then as it was."""
-        own = self.members[self.local]
-        if "rootless" in own.node.info.features:
-            raise RefusedError(
-                "this server runs without root, where no other host reaches it: `node add` needs one of root's", 409
-            )
-        node, own_address = await install_node(request)
-        node = (await self._with_roles([node]))[0]
-        async with self._adding:
-            check_duplicate(node, [m.node for m in self.members.values()])
-            own = self.members[self.local]
-            if not own.node.underlay and not own_address.startswith("127.") and own_address != "::1":
-                own.node = msgspec.structs.replace(own.node, underlay=own_address, host_key=await own_host_key(own_address))
-                await self._save(own.node)
-            member = self._connect_member(node)
-        try:
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                await member.synced.wait()
-        except TimeoutError:
-            await self._forget(member)
-            raise UnreachableError(f"the agent of {node.target} was started and does not answer: {member.problem}") from None
-        try:
-            check_clock(node.target, clock_skew_s(own, member))
-        except RefusedError:
-            await self._forget(member)
-            raise
-        if request.transport == "etcd":
-            await self._enable_manifest_watch(member)
-        await self.measure_paths([member])
-        await self._save(member.node)
-        if member.node.name in self.unreadable:
-            await self.store.transact((), [Delete(f"damaged/nodes/{member.node.name}")])
-            self.unreadable.discard(member.node.name)
-        await self.deliver()
-        return member.node
-
     async def measure_paths(self, members: Iterable[NodeConnection]) -> None:
         """Measure the paths of *members*, and save the MTU of those that carry less than their links do."""
         for member in members:
@@ -314,115 +258,8 @@ class Cluster:
             if path_mtu != member.node.path_mtu:
                 log.warning("paths to node %s carry %d bytes, its link %d", member.node.name, found, link)
                 member.node = msgspec.structs.replace(member.node, path_mtu=path_mtu)
-                await self._save(member.node)
-
-    async def _enable_manifest_watch(self, member: NodeConnection) -> None:
-        """Let the node read its manifest from etcd from now on. Raises RefusedError if the store grants no access."""
-        name = member.node.name
-        try:
-            access = await self.store.grant_read(name, prefix_of(name))
-        except StoreError as error:
-            await self._forget(member)
-            raise RefusedError(f"--transport etcd: {error}", 409) from error
-        member.manifest_publisher = EtcdManifestPublisher(self.store, name)
-        member.node = msgspec.structs.replace(member.node, transport="etcd")
-        await member.manifest_publisher.publish(self._manifest(name))
-        await member.client.call("PUT", "/pystack/manifest-source", data=msgspec.json.encode(access))
-
-    async def _change_address(self, member: NodeConnection, target: str) -> NodeConnection:
-        """Reach a node at *target* from now on. Raises RefusedError or UnreachableError; the old address then stays."""
-        from orchestrator.transport import ssh
-
-        if member.tunnel is None:
-            raise RefusedError("the server runs on this node: it is reached without SSH", 409)
-        async with await ssh.connect(target, member.node.host_key):
-            pass  # the same host key: it is the same node
-        await member.close()
-        new = self._connect_member(msgspec.structs.replace(member.node, target=target))
-        await self._save(new.node)
-        try:
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                await new.synced.wait()
-        except TimeoutError:
-            raise UnreachableError(
-                f"{target} is the node {new.node.name}, and its agent does not answer: {new.problem}"
-            ) from None
-        return new
-
-    async def change(self, name: str, request: NodeUpdateRequest) -> Node:
-        """Change labels, taints, availability or address of a node. Raises RefusedError, UnreachableError."""
-        member = self.get(name)
-        if request.address:
-            member = await self._change_address(member, request.address)
-        member.node = updated(member.node, request)
-        await self._save(member.node)
-        return member.node
-
-    async def remove(self, name: str, tasks: int, *, force: bool) -> None:
-        """Remove a node. One with tasks is removed only with *force*; its agent then removes them, now or when it is back."""
-        member = self.get(name)
-        if member.node.name == self.local:
-            raise RefusedError("the server runs on this node: it cannot leave its own cluster; drain it instead", 409)
-        if tasks and not force:
-            raise RefusedError(f"node {name} has {tasks} tasks: `pystack node drain {name}` first, or --force", 409)
-        removed, put = tombstone(member.node)
-        await self.store.transact((), [Delete(f"nodes/{member.node.name}"), put])
-        self._saved_info.pop(member.node.name, None)
-        self._gone_since[member.node.name] = asyncio.get_running_loop().time()
-        self.members.pop(member.node.name, None)
-        told = member.ready and await said(member.client, member.node)
-        await member.close()
-        if told:
-            await self._removed.forget(member.node)
-        else:
-            self._removed.tell(removed)
-        if member.manifest_publisher:
-            await member.manifest_publisher.clear()
-            await self.store.revoke_read(member.node.name)
-        await self.deliver()
-
-    async def _forget(self, member: NodeConnection) -> None:
-        """Disconnect *member* and, if it answers, have its agent remove everything."""
-        if self.members.get(member.node.name) is member:
-            del self.members[member.node.name]
-        if member.ready:
-            try:
-                if member.manifest_publisher:
-                    await member.client.call("DELETE", "/pystack/manifest-source")
-                await member.client.deliver(Manifest())
-            except PystackError:
-                pass  # the user wants it gone, reached or not
-        await member.close()
+                await self.save(member.node)
 
     async def close(self) -> None:
         """Disconnect all nodes; their tasks run on."""
-        await self._removed.close()
         await asyncio.gather(*(m.close() for m in self.members.values()))
-
-
-def updated(node: Node, request: NodeUpdateRequest) -> Node:
-    """*node* with the labels, taints and availability that *request* asks for. Raises RefusedError for a malformed taint."""
-    labels = {k: v for k, v in node.labels if k not in request.unset} | dict(request.labels)
-    if wrong := [why for t in request.taints if (why := taints.syntax_problem(t))]:
-        raise RefusedError("; ".join(wrong))
-    kept = {taints.kind(t): t for t in node.taints if taints.kind(t)[0] not in request.untaint}
-    kept |= {taints.kind(t): t for t in request.taints}
-    return msgspec.structs.replace(
-        node,
-        labels=tuple(sorted(labels.items())),
-        taints=tuple(sorted(kept.values())),
-        availability=request.availability or node.availability,
-    )
-
-
-def check_duplicate(node: Node, nodes: Iterable[Node]) -> None:
-    """Raises RefusedError (409) if one of *nodes* has the name or the address of *node*."""
-    for other in nodes:
-        if other.name == node.name:
-            raise RefusedError(f"a node is called {node.name} already: choose another name with --name", 409)
-        if node.underlay and other.underlay == node.underlay:
-            raise RefusedError(
-                f"node {other.name} has the address {node.underlay} already: two nodes behind one address? "
-                "say with --underlay under which address the others reach this one",
-                409,
-            )

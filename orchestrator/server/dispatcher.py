@@ -34,7 +34,7 @@ class Dispatcher:
         self.statuses = Statuses()
         self._contents = contents
         self._leaving: dict[str, Task] = {}
-        """Tasks that were removed, and whose containers their nodes may still have: see `_still_leaving`."""
+        """Tasks that were removed, and whose containers their nodes may still have, as one-off ones: see `_still_leaving`."""
         self._strict: dict[str, str] = {}
         """Of removed tasks that must not run twice, the nodes: `wait_removed` asks whether those may still run them."""
         self._affected: set[str] = set()
@@ -73,11 +73,11 @@ class Dispatcher:
         serving = {name for name in answering if name in assumed or serves(statuses[name])}
         return serving, answering, running
 
-    def _still_leaving(self) -> list[Task]:
+    def _still_leaving(self) -> Iterable[Task]:
         """The removed tasks whose containers still end: frames go to and from them until they are gone, so that the connections
         that they have can come to their end. They are on their networks as guests are, and nobody keeps them going."""
         if not self._leaving:
-            return []
+            return ()
         tasks, statuses = self.state.tasks, self.statuses
         taken = {address for t in tasks.values() for address in _addresses(t)}
         self._leaving = {
@@ -88,7 +88,7 @@ class Dispatcher:
             and statuses.nodes.get(name) == task.node
             and not _addresses(task) & taken
         }
-        return [_as_oneoff(t) for t in self._leaving.values()]
+        return self._leaving.values()
 
     async def write_tasks(self, tasks: Sequence[Task]) -> None:
         """Write *tasks* and deliver them."""
@@ -101,7 +101,7 @@ class Dispatcher:
         have."""
         async with self.drained(names):
             leaving = {n: self.state.tasks[n] for n in names if n in self.state.tasks}
-            self._leaving |= leaving
+            self._leaving |= {name: _as_oneoff(task) for name, task in leaving.items()}
             self._strict |= {n: t.node for n, t in leaving.items() if t.strict}
             await self.state.delete_tasks(names)
             await self.cluster.deliver()

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from orchestrator.server.cluster import Cluster, NodeUpdateRequest
 from orchestrator.server.events import Emit, Failure
+from orchestrator.server.membership import Membership, NodeUpdateRequest
 from orchestrator.server.rollouts.manager import RolloutManager
 from orchestrator.server.state import ClusterState
 from orchestrator.server.volume_migration import VolumeMigrator
 
 
 async def drain(
-    state: ClusterState, cluster: Cluster, rollouts: RolloutManager, migrator: VolumeMigrator, name: str, emit: Emit
+    state: ClusterState, membership: Membership, rollouts: RolloutManager, migrator: VolumeMigrator, name: str, emit: Emit
 ) -> list[Failure]:
     """Take node *name* out of use: move the volumes that follow their users, then redeploy each stack that has tasks there."""
-    node = await cluster.change(name, NodeUpdateRequest(availability="drain"))
+    node = await membership.change(name, NodeUpdateRequest(availability="drain"))
     failures = await migrator.evacuate(node.name, emit)
     return [*failures, *await _redeploy(state, rollouts, node.name, emit)]
 
 
 async def taint(
-    state: ClusterState, cluster: Cluster, rollouts: RolloutManager, name: str, request: NodeUpdateRequest, emit: Emit
+    state: ClusterState, membership: Membership, rollouts: RolloutManager, name: str, request: NodeUpdateRequest, emit: Emit
 ) -> list[Failure]:
     """Change the taints of node *name*, and move the tasks that do not tolerate a new `NoExecute` taint."""
-    node = await cluster.change(name, request)
+    node = await membership.change(name, request)
     if any(t.endswith(":NoExecute") for t in request.taints):
         return await _redeploy(state, rollouts, node.name, emit)
     return []

@@ -10,9 +10,11 @@ from agent.contract.network import Network, Subnet
 from agent.contract.task import Task
 from orchestrator.placement.context import PlacementContext, service_requests
 from orchestrator.placement.request import PlacementRequest
+from orchestrator.planning.jobs import end_of
 from orchestrator.server.cluster import Cluster
 from orchestrator.server.quotas import QuotaCheck
 from orchestrator.server.state import ClusterState
+from orchestrator.server.statuses import Statuses
 from orchestrator.stackfile.model import Stack
 from orchestrator.transport.agent_client import AgentClient
 
@@ -20,8 +22,9 @@ from orchestrator.transport.agent_client import AgentClient
 class Inputs:
     """Collects the inputs of a plan from the state and from the nodes."""
 
-    def __init__(self, state: ClusterState, cluster: Cluster) -> None:
+    def __init__(self, state: ClusterState, cluster: Cluster, statuses: Statuses) -> None:
         self._state = state
+        self._statuses = statuses
         self._cluster = cluster
         self.quotas = QuotaCheck(state)
 
@@ -42,13 +45,21 @@ class Inputs:
             empty,
             others=tuple(t for t in state.tasks.values() if t.stack != stack),
             requests=known,
+            ended=self._ended(),
             homes={v.name: v.node for v in state.volumes.values() if v.node in members and not v.shared},
         )
+
+    def _ended(self) -> dict[str, str]:
+        """The tasks that have ended for good, of jobs and of runs, with their definitions."""
+        jobs = {(n, s.name) for n, r in self._state.stacks.items() for s in r.stack.services if s.is_job}
+        of_jobs = (t for t in self._state.tasks.values() if t.run or (t.stack, t.service) in jobs)
+        return {t.name: t.definition for t in of_jobs if end_of(t, self._statuses.by_task.get(t.name)) is not None}
 
     def reserved(self, tasks: Sequence[Task]) -> tuple[float, int]:
         """The cores and bytes of memory that *tasks* reserve together."""
         services = {(n, s.name): s.reserves for n, r in self._state.stacks.items() for s in r.stack.services}
-        asked = [r for t in tasks if (r := services.get((t.stack, t.service)))]
+        ended = self._ended()
+        asked = [r for t in tasks if t.name not in ended and (r := services.get((t.stack, t.service)))]
         return sum(r.cpus for r in asked), sum(r.memory for r in asked)
 
     async def foreign_networks(self, stack: str) -> list[Network]:

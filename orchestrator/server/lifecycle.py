@@ -155,7 +155,7 @@ def _failing_hooks(dispatcher: Dispatcher, stack: str) -> Iterator[list[Failure]
     out: list[Failure] = []
 
     def listen(status: TaskStatus) -> None:
-        if status.error.startswith("pre_stop hook") and status.task in tasks and status.task not in found:
+        if status.pre_stop_failed and status.task in tasks and status.task not in found:
             found[status.task] = Failure(task=status.task, where=tasks[status.task].where, reason=status.error)
             out.append(found[status.task])
 

@@ -29,6 +29,7 @@ from orchestrator.server.jobs.book import RunBook
 from orchestrator.server.jobs.controller import JobController
 from orchestrator.server.jobs.hooks import DeployHooks
 from orchestrator.server.jobs.waiting import JobWaiter
+from orchestrator.server.membership import Membership
 from orchestrator.server.plan import Planner
 from orchestrator.server.records import StackRecord
 from orchestrator.server.reschedule import Rescheduler
@@ -72,10 +73,11 @@ class ControlPlane:
             lambda name, status: self.dispatcher.on_status(name, status),
             advertise,
         )
+        self.membership = Membership(self.cluster, run)
         self.dispatcher = Dispatcher(self.state, self.cluster, self.contents)
         self.statuses = self.dispatcher.statuses
         self.images = Images(self.cluster)
-        self.inputs = Inputs(self.state, self.cluster)
+        self.inputs = Inputs(self.state, self.cluster, self.statuses)
         self.planner = Planner(self.dispatcher, self.contents, self.images, self.inputs)
         book = RunBook(self.state)
         self.jobs = JobController(self.dispatcher, self.images, self.inputs, book, lost_after_s=reschedule_after_s)
@@ -114,6 +116,7 @@ class ControlPlane:
         await self._sweep_contents()
         # gates that a killed server left closed are not opened here: those tasks wait for the next `up`
         await self.cluster.start()
+        await self.membership.start()
         self.loaded = True
         self._loops.append(asyncio.create_task(self.migrator.recover(), name="recover volume moves"))
         self._loops.append(asyncio.create_task(self.jobs.run(), name="jobs"))
@@ -147,6 +150,7 @@ class ControlPlane:
         await self.backups.close()
         await self.rollouts.close()
         await self.dispatcher.close()
+        await self.membership.close()
         await self.cluster.close()
         await self.audit.close()
         await self.store.close()

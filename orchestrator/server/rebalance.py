@@ -16,11 +16,11 @@ def proposed_moves(state: ClusterState, inputs: Inputs, limit: int) -> list[Move
     """At most *limit* moves that would even out the cluster. Reads only."""
     placement = inputs.placement("")
     board = NodeTable(placement.nodes, placement.ready)
-    board.commit_tasks([t for t in state.tasks.values() if t.desired != "oneoff"], placement.requests)
+    board.commit_tasks([t for t in placement.reserving(state.tasks.values()) if t.desired != "oneoff"], placement.requests)
     units = [
         unit
         for name, record in sorted(state.stacks.items())
-        for unit in placed_groups(record.stack, state.of_stack(name).tasks, inputs.placement(name))
+        for unit in placed_groups(record.stack, placement.reserving(state.of_stack(name).tasks), inputs.placement(name))
     ]
     return moves(board, units, limit=limit)
 

@@ -48,6 +48,8 @@ class Loaded(msgspec.Struct, frozen=True):
     """Keys that are honoured, but otherwise than Docker Compose has it."""
     tree: MarkedDocument | None = None
     """*document* with the places of its values."""
+    opened: tuple[sources.File, ...] = ()
+    """The files of the stack as they stand, without those that they include or extend."""
 
     def mark(self, path: Path_) -> Mark:
         """The place of *path*, or of what is nearest above it."""
@@ -115,7 +117,7 @@ def load(options: Options, environment: Mapping[str, str]) -> Loaded:
         lock=lock.read(directory),
     )
     loaded = Loaded(stack, merged.value, warnings, directory, services, variables, (*providers, *models))
-    return msgspec.structs.replace(loaded, notes=merged.notes, differences=differences, tree=merged)
+    return msgspec.structs.replace(loaded, notes=merged.notes, differences=differences, tree=merged, opened=tuple(opened))
 
 
 def _project_name(

@@ -17,8 +17,8 @@ from agent.contract.printable import quoted
 from orchestrator.errors import PystackError, RefusedError
 from orchestrator.placement.node import Availability
 from orchestrator.server import lifecycle
-from orchestrator.server.cluster import NodeUpdateRequest
 from orchestrator.server.events import Event, WarningEvent
+from orchestrator.server.membership import NodeUpdateRequest
 from orchestrator.server.plane import ControlPlane
 from orchestrator.server.records import UpOptions
 from orchestrator.stackfile.model import Service, Stack
@@ -190,7 +190,7 @@ async def update_node(plane: ControlPlane, text: str, spec: Object) -> None:
             "a node is a manager where a server of pystack runs: roles are not given by `docker node update`", 400
         )
     gone = tuple(key for key, _ in node.labels if key not in dict(labels))
-    await plane.cluster.change(name, NodeUpdateRequest(labels=labels, unset=gone, availability=availability))
+    await plane.membership.change(name, NodeUpdateRequest(labels=labels, unset=gone, availability=availability))
 
 
 async def create_content(plane: ControlPlane, kind: str, spec: Object) -> str:

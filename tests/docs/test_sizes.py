@@ -12,7 +12,6 @@ ROOMS = ("orchestrator", "agent", "netplugins", "bench", "examples", "tools", "t
 CLASS_LINES, FUNCTION_LINES, PARAMETERS = 300, 60, 7
 TABLE = "a list of calls to compare, one after the other"
 EXCEPTIONS = {
-    "orchestrator/server/cluster.py Cluster": "335 lines: adding and changing of nodes become modules of their own",
     "orchestrator/cli/compose/verbs.py run": "13 parameters: one an option, as those of a command",
     "tests/beside/containers.py lists": TABLE,
     "tests/beside/containers.py starts_and_ends": TABLE,

@@ -56,6 +56,40 @@ services:
 """
 
 
+RESERVING = """
+services:
+  job:
+    image: busybox
+    command: "true"
+    deploy: &all {mode: replicated-job, resources: {reservations: {cpus: "%s"}}}
+"""
+BESIDE = (
+    RESERVING
+    + """
+  app:
+    image: busybox
+    command: sleep 100
+    stop_signal: SIGKILL
+    deploy: {<<: *all, mode: replicated}
+"""
+)
+
+
+def test_what_a_job_reserves_is_free_when_it_has_ended(stack: Stack) -> None:
+    def cpus(kind: str) -> float:
+        [row] = stack.pystack.json("node", "ls", "--format", "json")
+        return float(row[kind]["cpus"])
+
+    def is_free() -> None:
+        assert cpus("reserved") == 0
+
+    most = cpus("capacity") * 0.75
+    stack.up(RESERVING % most)
+    eventually(is_free)
+    stack.up(BESIDE % most)
+    assert cpus("reserved") == most
+
+
 def history_of(stack: Stack) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = stack.pystack.json("job", "history", "-p", stack.name, "--format", "json")
     return rows

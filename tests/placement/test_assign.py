@@ -201,6 +201,16 @@ def test_tasks_of_other_stacks_take_room() -> None:
     ]
 
 
+def test_a_task_of_a_job_that_has_ended_takes_no_room_until_it_is_to_run_again() -> None:
+    wanted = stack(BIG)
+    other = Task(name="t-x-1", stack="t", service="x", container=Container(image="x"), definition="a", node="n0")
+    heavy = PlacementRequest(service="t/x", reserves=Reserves(cpus=2))
+    there = {"others": [other], "requests": {"t/x": heavy}}
+    assert nodes_of(assign(wanted, tasks(wanted), [], context(node(0), ended={"t-x-1": "a"}, **there))) == {"web-1": "n0"}
+    with pytest.raises(UnschedulableError):
+        assign(wanted, tasks(wanted), [], context(node(0), ended={"t-x-1": "b"}, **there))
+
+
 def test_lost_tasks_are_placed_beside_those_that_stay() -> None:
     wanted = stack(service("web", 3, reserves=Reserves(cpus=2)))
     one, two, three = tasks(wanted)

@@ -7,7 +7,7 @@ import pytest
 from agent.contract.volume import Volume
 from orchestrator.errors import RefusedError
 from orchestrator.placement.node import Node
-from orchestrator.server.cluster import NodeUpdateRequest, check_duplicate, updated
+from orchestrator.server.membership import NodeUpdateRequest, check_duplicate, updated
 from orchestrator.server.volume_migration import find
 
 NODE = Node(name="n1", id="1", underlay="10.0.0.1", labels=(("disk", "ssd"), ("rack", "a")), taints=("gpu:NoSchedule",))

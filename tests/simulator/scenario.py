@@ -13,7 +13,7 @@ import msgspec
 from agent.contract.container import Attachment, Container
 from orchestrator.errors import PystackError
 from orchestrator.server import drain
-from orchestrator.server.cluster import NodeUpdateRequest
+from orchestrator.server.membership import NodeUpdateRequest
 from orchestrator.server.plane import ControlPlane
 from orchestrator.server.records import UpOptions
 from orchestrator.stackfile.fence import Fence
@@ -230,18 +230,18 @@ class Run:
             self.drained.add(name)
             return self._order(
                 f"drain {name}",
-                lambda p: drain.drain(p.state, p.cluster, p.rollouts, p.migrator, name, lambda event: None),
+                lambda p: drain.drain(p.state, p.membership, p.rollouts, p.migrator, name, lambda event: None),
             )
         self.drained.discard(name)
         request = NodeUpdateRequest(availability="active")
-        self._order(f"activate {name}", lambda p: p.cluster.change(name, request))
+        self._order(f"activate {name}", lambda p: p.membership.change(name, request))
 
     def _remove(self) -> None:
         """Remove a node without a server, dead or not, once in a run: it never comes back."""
         name = sorted(self.world.nodes)[-1]
         if not self.removed and self.rng.random() < 0.3:
             self.removed = True
-            self._order(f"node rm --force {name}", lambda p: p.cluster.remove(name, 1, force=True))
+            self._order(f"node rm --force {name}", lambda p: p.membership.remove(name, 1, force=True))
 
     def _heal_network(self) -> None:
         self.world.groups = {}

@@ -122,8 +122,8 @@ class World:
             for node in self.nodes:
                 if node not in plane.cluster.members and node not in self.added:
                     self.added.add(node)
-                    member = plane.cluster._connect_member(sim_node(node))
-                    await plane.cluster._save(member.node)
+                    member = plane.cluster.connect(sim_node(node))
+                    await plane.cluster.save(member.node)
             self.leading[name] = plane
             await store.lost.wait()
             self.note(f"{name} does not lead any more")

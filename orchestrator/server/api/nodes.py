@@ -11,7 +11,7 @@ from agent.contract.wire import WireStruct
 from orchestrator.server import drain, proxy
 from orchestrator.server.api.responses import PLANE, json_response
 from orchestrator.server.api.stream import stream
-from orchestrator.server.cluster import NodeUpdateRequest
+from orchestrator.server.membership import NodeUpdateRequest
 from orchestrator.server.node_add import NodeAddRequest
 from orchestrator.server.node_upgrade import upgrade_node
 from orchestrator.server.plane import ControlPlane
@@ -91,7 +91,7 @@ async def get_node(request: web.Request) -> web.Response:
 async def add_node(request: web.Request) -> web.Response:
     """Add a host to the cluster: install and start its agent over SSH."""
     plane = request.app[PLANE]
-    node = await plane.cluster.add(msgspec.json.decode(await request.read(), type=NodeAddRequest))
+    node = await plane.membership.add(msgspec.json.decode(await request.read(), type=NodeAddRequest))
     return json_response(node_row(plane, node.name))
 
 
@@ -99,7 +99,7 @@ async def change_node(request: web.Request) -> web.Response:
     """Change labels, taints, availability or address of a node."""
     plane = request.app[PLANE]
     body = msgspec.json.decode(await request.read(), type=NodeUpdateRequest)
-    node = await plane.cluster.change(request.match_info["node"], body)
+    node = await plane.membership.change(request.match_info["node"], body)
     return json_response(node_row(plane, node.name))
 
 
@@ -116,7 +116,7 @@ async def drain_node(request: web.Request) -> web.StreamResponse:
     plane, name = request.app[PLANE], request.match_info["node"]
     plane.cluster.get(name)
     return await stream(
-        request, lambda emit: drain.drain(plane.state, plane.cluster, plane.rollouts, plane.migrator, name, emit)
+        request, lambda emit: drain.drain(plane.state, plane.membership, plane.rollouts, plane.migrator, name, emit)
     )
 
 
@@ -125,7 +125,7 @@ async def taint_node(request: web.Request) -> web.StreamResponse:
     plane, name = request.app[PLANE], request.match_info["node"]
     body = msgspec.json.decode(await request.read(), type=NodeUpdateRequest)
     plane.cluster.get(name)
-    return await stream(request, lambda emit: drain.taint(plane.state, plane.cluster, plane.rollouts, name, body, emit))
+    return await stream(request, lambda emit: drain.taint(plane.state, plane.membership, plane.rollouts, name, body, emit))
 
 
 async def remove_node(request: web.Request) -> web.Response:
@@ -133,7 +133,7 @@ async def remove_node(request: web.Request) -> web.Response:
     plane, name = request.app[PLANE], request.match_info["node"]
     node = plane.cluster.get(name).node
     tasks = sum(t.node == node.name for t in plane.state.tasks.values())
-    await plane.cluster.remove(name, tasks, force=request.query.get("force") == "1")
+    await plane.membership.remove(name, tasks, force=request.query.get("force") == "1")
     return web.Response(status=204)
 
 

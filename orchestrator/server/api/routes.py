@@ -26,9 +26,9 @@ from orchestrator.server.api import (
 from orchestrator.server.api.extension import Route
 from orchestrator.server.api.responses import json_response
 from orchestrator.server.backups.restore import RestoreRequest
-from orchestrator.server.cluster import NodeUpdateRequest
 from orchestrator.server.cluster_backup import Restored
 from orchestrator.server.events import Event, TaskChange
+from orchestrator.server.membership import NodeUpdateRequest
 from orchestrator.server.node_add import NodeAddRequest
 from orchestrator.server.openapi import StreamOf, document
 from orchestrator.server.records import SavedPlan
