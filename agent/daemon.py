@@ -115,10 +115,10 @@ async def _host_goes_down() -> bool:
             "systemctl", "is-system-running", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
         )
         async with asyncio.timeout(10):
-            said, _ = await asked.communicate()
+            output, _ = await asked.communicate()
     except (OSError, TimeoutError):
         return False
-    return said.strip() == b"stopping"
+    return output.strip() == b"stopping"
 
 
 def _only_one(root: Path) -> int:

@@ -71,7 +71,7 @@ class DiskWatch:
         else:
             log.warning("the disk of %s has room again", self._path)
             for path in self._logs():
-                tell_of_gap(path, self._full_since, now)
+                report_gap(path, self._full_since, now)
         self._changed()
 
 
@@ -80,7 +80,7 @@ def timestamp() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "000Z")
 
 
-def tell_of_gap(path: Path, since: str, now: str) -> None:
+def report_gap(path: Path, since: str, now: str) -> None:
     """Add a line to the log at *path*: output from *since* on may be missing. A line of which only half could be written ends
     before it. conmon appends, so that one write of another process never mixes with its own."""
     text = f"{now} stderr F pystack: the disk was full from {since[:19]}Z to {now[:19]}Z: lines may be missing here\n"

@@ -129,7 +129,7 @@ def _name_singly(target: Path, names: Sequence[str], options: Sequence[tuple[str
                 _set(context, FSCONFIG_SET_FLAG, flag)
             _call("fsconfig", SYS_FSCONFIG, context, FSCONFIG_CMD_CREATE, None, None, 0)
         except AgentError as error:
-            raise AgentError(f"mount overlay at {target}: {_said(context) or error}") from error
+            raise AgentError(f"mount overlay at {target}: {_message(context) or error}") from error
         tree = _call("fsmount", SYS_FSMOUNT, context, FSMOUNT_CLOEXEC, 0)
         try:
             _call("move_mount", SYS_MOVE_MOUNT, tree, b"", AT_FDCWD, os.fsencode(target), MOVE_MOUNT_F_EMPTY_PATH)
@@ -150,7 +150,7 @@ def _set(context: int, how: int, key: str, value: str | None = None) -> None:
     _call(f"fsconfig {key}", SYS_FSCONFIG, context, how, key.encode(), os.fsencode(value) if value is not None else None, 0)
 
 
-def _said(context: int) -> str:
+def _message(context: int) -> str:
     """The kernel's message about the failure, "" if it has none. Source: fsopen(2), "Message retrieval interface"."""
     try:
         return os.read(context, PAGE).decode(errors="replace").removeprefix("e ").strip()

@@ -112,7 +112,7 @@ class SigningSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class PolicySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which images this node runs, whoever asks: see `agent.contract.trust.ImagePolicy`. *max_age*: a number with h, d or w."""
+    """Which images this node runs, for any user: see `agent.contract.trust.ImagePolicy`. *max_age*: a number with h, d or w."""
 
     signed: tuple[SigningSettings, ...] = ()
     registries: tuple[str, ...] = ()
@@ -149,7 +149,7 @@ class PolicySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 class QuotaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the stacks of a name pattern may have together: *cpus*, *memory* (`8g`), *tasks*, *volumes*; and the *hosts* (with
-    `*` and `?`) that their ingress may say. What is not said is not limited."""
+    `*` and `?`) that their ingress may say. A value that is left out is not limited."""
 
     cpus: float | None = None
     memory: str = ""

@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if path:
             rows.write(
                 {row: rows.joined(runs) for row, runs in kept.items()}, path
-            )  # at once: what was measured is kept, whatever comes after
+            )  # at once: what was measured is kept even if the next one fails
 
     for _ in range(max(1, wanted.runs)):
         _round(names, run)

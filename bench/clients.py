@@ -34,7 +34,7 @@ class Clients:
         self.socket, self.count, self.until = socket, count, time.monotonic() + seconds
         self.errors: list[str] = []
         self.waits: list[float] = []
-        self.heard = 0
+        self.received = 0
 
     async def run(self) -> Result:
         """Make a container, let all clients work for the time given, remove it. Returns what they did."""
@@ -54,7 +54,7 @@ class Clients:
                 await asyncio.gather(*(kinds[n % len(kinds)](ident) for n in range(self.count)))
             finally:
                 await self._json(client, "DELETE", f"/containers/{ident}?force=1")
-        return Result(len(self.waits) + self.heard, self.errors, sorted(self.waits))
+        return Result(len(self.waits) + self.received, self.errors, sorted(self.waits))
 
     @asynccontextmanager
     async def _client(self) -> AsyncIterator[aiohttp.ClientSession]:
@@ -83,8 +83,8 @@ class Clients:
                 await asyncio.sleep(0.05)
 
     async def _looks_on(self, method: str, path: str) -> None:
-        """Read a stream until the time is over; it must not end before, nor stay silent where something is to be heard."""
-        heard = 0
+        """Read a stream until the time is over; it must not end before, nor stay silent where output is due."""
+        received = 0
         async with self._client() as client:
             try:
                 async with client.request(method, path) as reply:
@@ -100,13 +100,13 @@ class Clients:
                         if not data:
                             self.errors.append(f"{path}: it ended")
                             return
-                        heard += len(data)
+                        received += len(data)
             except aiohttp.ClientError as error:
                 self.errors.append(f"{path}: {error}")
                 return
-        self.heard += 1
-        if not heard and "events" not in path:
-            self.errors.append(f"{path}: nothing was to be heard")
+        self.received += 1
+        if not received and "events" not in path:
+            self.errors.append(f"{path}: nothing was received")
 
     async def _listens(self, ident: str) -> None:
         await self._looks_on("GET", "/events")

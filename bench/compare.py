@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 LEVEL, LEAST = 0.01, 0.03
 FEWEST = 5
-"""Runs of each side: of fewer no difference can be told at that level."""
+"""Runs of each side: fewer show no difference at that level."""
 EXACT = 200_000
 """Arrangements that are all looked at; of more there is a sample."""
 
@@ -91,8 +91,8 @@ def main(arguments: Sequence[str]) -> int:
     old, new = (json.loads(path.read_text()) for path in (given.old, given.new))
     rows = compare(old, new)
     for r in rows:
-        said = "too few runs" if r.moved is None else ("worse" if r.worse else "better") if r.moved else "as before"
-        print(f"{r.name}: {r.old:.3f} → {r.new:.3f}, {r.change:+.1%} ({r.low:+.1%} … {r.high:+.1%}), {said}")
+        verdict = "too few runs" if r.moved is None else ("worse" if r.worse else "better") if r.moved else "as before"
+        print(f"{r.name}: {r.old:.3f} → {r.new:.3f}, {r.change:+.1%} ({r.low:+.1%} … {r.high:+.1%}), {verdict}")
     for name in sorted(old.keys() ^ new.keys()):
         print(f"{name}: only in {given.old if name in old else given.new}")
     return 1 if any(r.worse for r in rows) else 0

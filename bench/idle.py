@@ -14,7 +14,7 @@ COUNT, SECONDS, SETTLE_S = size(50, 2), size(15, 1), size(3, 0)
 
 
 def ours(environment: Environment) -> list[int]:
-    """PIDs of this bench's server and data path, told by their environment."""
+    """PIDs of this bench's server and data path, found by their environment."""
     found = []
     for path in Path("/proc").iterdir():
         if path.name.isdigit():

@@ -140,7 +140,7 @@ def _tasks(made: Environment) -> dict[str, dict[str, object]]:
 
 
 def _vip(made: Environment) -> str:
-    """The one address of service c, as its neighbour a is told it."""
+    """The one address of service c, as its neighbour a resolves it."""
     words = [".venv/bin/pystack", "-f", str(made.root / "two" / "stack.yml"), "exec", "-T", "a", "nslookup", "c"]
     done = subprocess.run(words, capture_output=True, text=True, env=made.environment, check=True)
     return done.stdout.split()[-1]

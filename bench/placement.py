@@ -96,7 +96,7 @@ def measure() -> dict[str, Row]:
 
 
 def _replan(table: NodeTable, groups: list[TaskGroup], chosen: list[list[int]]) -> Row:
-    """A node with 100 tasks is lost: they are placed anew on a table that is there; against a goal of 50 ms."""
+    """A node with 100 tasks is lost: they are placed again on a table that is there; against a goal of 50 ms."""
     took = []
     for lost in range(LOST):
         table.ready[lost] = False

@@ -34,7 +34,7 @@ BROADCAST = b"\xff" * 6
 
 
 class AddressProbe(msgspec.Struct, frozen=True):
-    """A probe for *address* (no prefix length), which *interface* in the namespace *path* shall get."""
+    """A probe for *address* (no prefix length), which *interface* in the namespace *path* is to get."""
 
     path: str
     interface: str

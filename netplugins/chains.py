@@ -19,7 +19,7 @@ PORT = "meta l4proto . th dport"
 REFUSE = ("meta l4proto tcp reject with tcp reset", "reject with icmpx admin-prohibited")
 """An answer at once, where silence would be a time-out; the kernel limits the rate of the second."""
 _FORGED = f"udp dport {VXLAN_PORT} drop"
-"""No container sends VXLAN, whatever is opened: such a packet would be a frame on any overlay."""
+"""No container sends VXLAN, even if the port is opened: such a packet would be a frame on any overlay."""
 
 
 def _version(address: str) -> int:

@@ -72,8 +72,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True):
-    """What a container may receive (*ingress*) and send (*egress*) on one link, in bits a second of whole frames; 0 is no
-    limit. *burst* is how many bytes may pass at once, 0 for a size that suits the rate."""
+    """What a container may receive (*ingress*) and send (*egress*) on one link, in bits a second of whole frames; 0 means
+    no limit. *burst* is how many bytes may pass at once, 0 for a size that suits the rate."""
 
     ingress: int = 0
     egress: int = 0

@@ -45,7 +45,7 @@ class Ruleset(msgspec.Struct, frozen=True):
     shapes: dict[str, ElementType]
 
     def whole(self, revision: int) -> str:
-        """The nft script that replaces the table, whatever it was; *revision* goes into its comment."""
+        """The nft script that replaces the table as a whole; *revision* goes into its comment."""
         out = self.skeleton.replace("@@REVISION@@", str(revision))
         for name, parts in self.elements.items():
             items = frozenset().union(*parts)

@@ -1,4 +1,4 @@
-"""Other firewalls of the host: a packet that they drop is dropped, whatever our own table accepts.
+"""Other firewalls of the host: a packet that they drop is dropped even if our own table accepts it.
 
 Docker and ufw set the policy of iptables' FORWARD chain to DROP, and accept what they know. Packets from and to our bridges
 are accepted there too; only our own table decides what reaches a container. Nothing changes where the policy is ACCEPT.

@@ -42,7 +42,7 @@ class Kernel:
         return self._present
 
     def _refreshed(self) -> dict[str, KernelObject | None]:
-        """What exists now. Objects from before a failure stay known: to create a container's link anew breaks its
+        """What exists now. Objects from before a failure stay known: to recreate a container's link breaks its
         connections."""
         known = self._present or {}
         self._fdb.invalidate()
@@ -50,7 +50,7 @@ class Kernel:
 
     def invalidate(self, names: Iterable[str]) -> None:
         """The objects called *names*, and all FDB entries, differ from their description: the next `converge` updates
-        bridges and tunnels in place, and creates other objects anew."""
+        bridges and tunnels in place, and recreates other objects."""
         present = self.observe()
         for name in names:
             if name in self._links.parented:
@@ -110,7 +110,7 @@ class Kernel:
             raise
 
     def _built_on(self, made: Iterable[KernelObject], wanted: Mapping[str, KernelObject]) -> list[KernelObject]:
-        """Those of *wanted* that stay and change a link that is *made* anew: nothing is known of them any more."""
+        """Those of *wanted* that stay and change a link that was *made*: nothing is known of them any more."""
         names, present = {item.name for item in made}, self.observe()
         again = [i for i in wanted.values() if i.name not in names and kind_of(i).built_on(i) in names]
         for item in again:

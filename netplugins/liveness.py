@@ -1,6 +1,6 @@
 """Which neighbours answer: an ICMP echo to each, again and again, so that a dead one is known in two seconds.
 
-The kernel of a node answers, whatever its agent and the control plane do. A neighbour that never answered is not judged: a
+The kernel of a node answers without its agent and the control plane. A neighbour that never answered is not judged: a
 firewall may keep echoes from it. Each echo carries a number that only this process knows, so that nobody else can make a dead
 node look alive.
 Source: RFC 792, RFC 4443 §4.

@@ -36,7 +36,7 @@ def _flushed(code: int) -> int:
             print(f"pystack: standard output: {error.strerror}", file=sys.stderr, flush=True)
         return 1
     except ValueError:
-        pass  # closed already: whoever did has said why
+        pass  # closed already: the error was printed then
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.flush()
     return code

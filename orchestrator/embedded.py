@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from orchestrator.store.etcd.address import Address
     from orchestrator.store.etcd.store import EtcdStore
 
-_BEGIN_ANEW = threading.Event()
+_RESTART = threading.Event()
 RETRY_S = 1.0
 """How long to wait after the store did not answer."""
 log = logging.getLogger(__name__)
@@ -215,8 +215,8 @@ async def _lead(
     finally:
         if state and plane.loaded:
             state.last_plane, state.extensions, state.since = plane, beside.extensions, time.monotonic()
-        if plane.begin_anew:
-            _BEGIN_ANEW.set()
+        if plane.must_restart:
+            _RESTART.set()
         unlink(paths.cluster_socket)
         await beside.close()
         await plane.close()
@@ -294,7 +294,7 @@ def _name() -> str:
 def main() -> None:
     """Run the server; again, from its first line on, where its store was filled by a backup."""
     run(serve, "server", PystackError)
-    if _BEGIN_ANEW.is_set():
+    if _RESTART.is_set():
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 

@@ -77,7 +77,7 @@ def _read(path: str) -> str:
         return ""
 
 
-def _said(*command: str) -> Tuple[int, str]:  # noqa: UP006
+def _output_of(*command: str) -> Tuple[int, str]:  # noqa: UP006
     """Exit status and output of a program; 127 where it is not there or does not end."""
     path = _which(command[0])
     if not path:
@@ -207,7 +207,7 @@ def _features() -> List[Finding]:  # noqa: UP006
 
 
 def _loadable(module: str) -> bool:
-    return _said("modprobe", "-n", "-q", module)[0] == 0
+    return _output_of("modprobe", "-n", "-q", module)[0] == 0
 
 
 def _refused_links() -> Optional[List[str]]:  # noqa: UP006, UP045
@@ -225,9 +225,9 @@ def _refused_links() -> Optional[List[str]]:  # noqa: UP006, UP045
         os._exit(status)
     os.close(write)
     with os.fdopen(read) as pipe:
-        said = pipe.read()
+        output = pipe.read()
     _, status = os.waitpid(child, 0)
-    return json.loads(said) if status == 0 and said else None
+    return json.loads(output) if status == 0 and output else None
 
 
 def _makes_link(kind: str) -> bool:
@@ -301,8 +301,8 @@ def _firewalls() -> List[Finding]:  # noqa: UP006
             out.append(_well("firewall", "ufw", f"it is on, and accepts no {port} from other nodes", fix))
         else:
             out.append(_well("firewall", "ufw", "it is on; ports that stacks publish are let through by pystack itself"))
-    if _said("firewall-cmd", "--state")[0] == 0:
-        if _said("firewall-cmd", f"--query-port={port}")[0] != 0:
+    if _output_of("firewall-cmd", "--state")[0] == 0:
+        if _output_of("firewall-cmd", f"--query-port={port}")[0] != 0:
             fix = f"firewall-cmd --permanent --add-port={port} && firewall-cmd --reload; not needed with one host"
             out.append(_well("firewall", "firewalld", f"it is on, and accepts no {port} from other nodes", fix))
         else:

@@ -61,7 +61,7 @@ def _context(folder: Path, *, server: bool) -> ssl.SSLContext:
     """Raises PystackError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.verify_mode = ssl.CERT_REQUIRED  # of clients too: whoever speaks to the server is root on its nodes
+    context.verify_mode = ssl.CERT_REQUIRED  # of clients too: a client of the server is root on its nodes
     for name in ("ca.pem", "cert.pem", "key.pem"):
         if not (folder / name).is_file():
             raise PystackError(

@@ -36,8 +36,8 @@ def main(wheels: Path, target: Path, extra: str) -> None:
         shutil.rmtree(site / NODE_ONLY)
         for console_only in ("click", "watchfiles", "anyio"):
             shutil.rmtree(site / console_only, ignore_errors=True)
-            for told in site.glob(f"{console_only}-*.dist-info"):
-                shutil.rmtree(told)
+            for folder in site.glob(f"{console_only}-*.dist-info"):
+                shutil.rmtree(folder)
     for made in site.rglob("direct_url.json"):
         made.unlink()  # where the wheel lay
     for path in sorted(target.rglob("*")):

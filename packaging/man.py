@@ -77,7 +77,7 @@ def overview(context: click.Context) -> Iterator[str]:
 
 
 def main(target: Path) -> None:
-    """Fill *target* anew."""
+    """Empty *target* and fill it."""
     target.mkdir(parents=True, exist_ok=True)
     for old in target.glob("*.1"):
         old.unlink()

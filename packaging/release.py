@@ -34,7 +34,7 @@ PINNED = re.compile(r"^([\w.-]+)==(\S+) --hash=sha256:([0-9a-f]{64})$", re.M)
 
 
 def main(target: Path, folders: list[Path]) -> None:
-    """Fill *target* anew. Raises SystemExit where a folder has no artefact, or the changelog says nothing of the version."""
+    """Replace what is in *target*. Raises SystemExit where a folder has no artefact, or the changelog not the version."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for folder in folders:

@@ -26,7 +26,7 @@ def output_of(command: str) -> str:
     environment = os.environ | {"COLUMNS": str(COLUMNS), "LINES": str(LINES), "TERM": "xterm-256color"}
     process = subprocess.Popen(["bash", "-c", command], stdin=follower, stdout=follower, stderr=follower, env=environment)
     os.close(follower)
-    said = b""
+    output = b""
     while True:
         try:
             piece = os.read(leader, 1 << 16)
@@ -34,9 +34,9 @@ def output_of(command: str) -> str:
             break
         if not piece:
             break
-        said += piece
+        output += piece
     os.close(leader)
-    text = REDRAWN.sub("", said.decode(errors="replace").replace("\r\n", "\n"))
+    text = REDRAWN.sub("", output.decode(errors="replace").replace("\r\n", "\n"))
     if process.wait():
         raise SystemExit(f"{command}: {process.returncode}\n{text}")
     return text

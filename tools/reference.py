@@ -105,7 +105,7 @@ CHECKS = {
     "dns": ("a container's resolver answers, or does not", "`doctor --repair` starts it again"),
     "firewall": (
         "the nftables table is as wanted; other firewalls let packets pass",
-        "`doctor --repair`; for others' rules, the line that is told",
+        "`doctor --repair`; for others' rules, the line that is printed",
     ),
     "forward": ("the host forwards packets of our links", "`doctor --repair`"),
     "mtu": ("the underlay's MTU is what networks were made for", "set it back, or start the agent again"),
@@ -118,7 +118,7 @@ CHECKS = {
     "underlay": ("a node has the address by which others reach it", "give it back to its link, or `pystack node update`"),
     "vip": ("a service address leads to its healthy tasks", "`doctor --repair`"),
     "vni": ("a VXLAN identifier belongs to one network", "make one of the networks again"),
-    "volume": ("a volume's place and its mounts are there", "mount what is told, or move the volume"),
+    "volume": ("a volume's place and its mounts are there", "mount what is named, or move the volume"),
     "vxlan": ("a packet crosses the overlay between two nodes", "the finding says which layer stops it"),
     "vxlan-port": ("UDP 4789 is open between two nodes", "let UDP 4789 through both ways"),
     "system": ("`--host`: it is Linux", "use a Linux host; the client works elsewhere"),

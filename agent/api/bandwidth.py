@@ -23,10 +23,10 @@ def of_options(network: str, options: Mapping[str, str]) -> Bandwidth | None:
     return merged(_read(network, {name: options[PREFIX + name] for name in FIELDS if PREFIX + name in options}))
 
 
-def _read(network: str, said: Mapping[str, Any]) -> Bandwidth:
+def _read(network: str, fields: Mapping[str, Any]) -> Bandwidth:
     try:
-        rates = {name: parse_rate(said[name]) for name in ("ingress", "egress") if name in said}
-        burst = {"burst": int(said["burst"])} if "burst" in said else {}
+        rates = {name: parse_rate(fields[name]) for name in ("ingress", "egress") if name in fields}
+        burst = {"burst": int(fields["burst"])} if "burst" in fields else {}
         return Bandwidth(**rates, **burst)
     except ValueError as error:
         raise BadRequestError(f"network {network}: {error}") from None
@@ -37,7 +37,7 @@ async def update(engine: Engine, record: Record, entries: Sequence[dict[str, Any
     all is then as it was."""
     wanted: dict[str, Bandwidth | None] = {}
     for entry in entries:
-        said = {name: entry[name.capitalize()] for name in FIELDS if name.capitalize() in entry}
+        fields = {name: entry[name.capitalize()] for name in FIELDS if name.capitalize() in entry}
         asked = entry.get("Network", "")
         networks = [e.network for e in record.endpoints if asked in ("", e.network)]
         if not networks:
@@ -45,7 +45,7 @@ async def update(engine: Engine, record: Record, entries: Sequence[dict[str, Any
                 f"container {record.name} is not on {f'network {asked}' if asked else 'any network of its own'}"
             )
         for name in networks:
-            wanted[name] = merged(_read(name, said), wanted.get(name) or _now(record, name))
+            wanted[name] = merged(_read(name, fields), wanted.get(name) or _now(record, name))
     if wanted:
         await changing.limit(engine.context, record, wanted)
 

@@ -127,11 +127,11 @@ def _credentials(request: web.Request) -> dict[str, Credentials]:
         return {}
     try:
         raw = base64.b64decode(header.translate(str.maketrans("-_", "+/")) + "=" * (-len(header) % 4), validate=True)
-        said = json.loads(raw)
+        parsed = json.loads(raw)
     except (binascii.Error, ValueError, RecursionError):
         raise BadRequestError("X-Registry-Config is not base64 (RFC 4648) of a JSON object") from None
     found = {}
-    for name, one in said.items() if isinstance(said, dict) else ():
+    for name, one in parsed.items() if isinstance(parsed, dict) else ():
         given = login.of(shapes.read(json.dumps(one).encode(), shapes.LOGIN))
         if given:
             host = name if name == HUB_KEY else name.removeprefix("https://").removeprefix("http://").partition("/")[0]

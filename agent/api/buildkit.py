@@ -143,11 +143,11 @@ async def build(request: web.Request, options: BuildOptions) -> web.StreamRespon
     node, engine = services(request), request.app[ENGINE]
     ident = request.query.get("buildid", "")
     wanted = outputs.asked(request.query.get("outputs", "")) or [Output("image", {"name": ",".join(options.tags)})]
-    told = ProgressStream(request, always=True)
+    stream = ProgressStream(request, always=True)
     names = [parse(tag) for tag in options.tags]
 
-    def hear(status: Status) -> None:
-        told.tell({"id": "moby.buildkit.trace", "aux": base64.b64encode(wire.encode(status)).decode()})
+    def report(status: Status) -> None:
+        stream.tell({"id": "moby.buildkit.trace", "aux": base64.b64encode(wire.encode(status)).decode()})
 
     async def work() -> None:
         before = {engine.images.names.get(name.name, "") for name in names}
@@ -155,18 +155,18 @@ async def build(request: web.Request, options: BuildOptions) -> web.StreamRespon
         making = Outputs(wanted, SessionReceiver(lent))
         if options.remote == UPLOAD:
             plan = msgspec.structs.replace(options, remote="")
-            made = await engine.builder.build(plan, node.uploaded(ident), VertexReport(hear), UploadClient(lent), making)
+            made = await engine.builder.build(plan, node.uploaded(ident), VertexReport(report), UploadClient(lent), making)
         else:
             plan = msgspec.structs.replace(options, remote="" if options.remote == SESSION else options.remote)
             client, body = await node.control.context(lent, plan)
-            made = await engine.builder.build(plan, body, VertexReport(hear), client, making)
+            made = await engine.builder.build(plan, body, VertexReport(report), client, making)
         for digest in before:
             displaced(engine, digest)
         if made.image:
             for reference in names:
                 event(engine, "tag", made.image, reference.familiar)
-            told.tell({"id": "moby.image.id", "aux": {"ID": made.image.id}})
+            stream.tell({"id": "moby.image.id", "aux": {"ID": made.image.id}})
             if flag(request, "q"):
-                told.tell({"stream": f"{made.image.id}\n"})
+                stream.tell({"stream": f"{made.image.id}\n"})
 
-    return await told.run(work())
+    return await stream.run(work())

@@ -57,8 +57,8 @@ def name(text: str) -> None:
 
 def policy(host: Document) -> Iterator[str]:
     """The problems of RestartPolicy, and of AutoRemove beside it."""
-    said = host.get("RestartPolicy") or {}
-    word, most = said.get("Name", ""), said.get("MaximumRetryCount", 0)
+    asked = host.get("RestartPolicy") or {}
+    word, most = asked.get("Name", ""), asked.get("MaximumRetryCount", 0)
     if word not in POLICIES:
         yield (f"invalid restart policy: unknown policy '{word}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'")
     elif most and word != "on-failure":
@@ -164,15 +164,15 @@ def security(host: Document) -> Iterator[str]:
 
 def logging(host: Document) -> Iterator[str]:
     """The problems of LogConfig: the driver, and the options that it knows."""
-    said = host.get("LogConfig") or {}
-    driver = said.get("Type") or "json-file"
+    asked = host.get("LogConfig") or {}
+    driver = asked.get("Type") or "json-file"
     if driver not in LOG_OPTIONS:
         yield f"logger: no log driver named '{driver}' is registered"
         return
-    for key in said.get("Config") or {}:
+    for key in asked.get("Config") or {}:
         if key not in LOG_OPTIONS[driver]:
             yield f"unknown log opt '{key}' for {driver} log driver"
-    given = said.get("Config") or {}
+    given = asked.get("Config") or {}
     if given.get("mode", "blocking") not in ("", "blocking", "non-blocking"):
         yield f"logger: logging mode not supported: {quoted(given['mode'])}"
     if given.get("max-buffer-size") and given.get("mode") != "non-blocking":

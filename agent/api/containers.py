@@ -255,12 +255,12 @@ async def wait(request: web.Request) -> web.StreamResponse:
     else:
         while (record.running or record.state in ("starting", "restarting")) and record.id in engine.containers.records:
             await engine.containers.wait_for_change(record)
-    said: dict[str, object] = {"StatusCode": record.exit_code or 0}
+    status: dict[str, object] = {"StatusCode": record.exit_code or 0}
     if condition == "removed" and record.id in engine.containers.stuck:
-        said["Error"] = {"Message": f"container {record.name} cannot be removed"}
+        status["Error"] = {"Message": f"container {record.name} cannot be removed"}
     elif minor(request) < 42:  # those clients check whether it is null
-        said["Error"] = None
-    await response.write(msgspec.json.encode(said))
+        status["Error"] = None
+    await response.write(msgspec.json.encode(status))
     return response
 
 

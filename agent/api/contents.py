@@ -97,8 +97,8 @@ async def commit(request: web.Request) -> web.Response:
     """Make an image of the container (ImageCommit): its image's layers, and its own writable layer on top."""
     engine, query = request.app[ENGINE], request.query
     record = engine.containers.find(query.get("container", ""))
-    said = msgspec.convert(body(request), RunConfig)  # a container's configuration, whose non-empty fields count
-    given = changes_over(said, dockerfile_changes(query.getall("changes", [])))
+    config = msgspec.convert(body(request), RunConfig)  # a container's configuration, whose non-empty fields count
+    given = changes_over(config, dockerfile_changes(query.getall("changes", [])))
     reference = parse(f"{query['repo']}:{query['tag']}" if query.get("tag") else query["repo"]) if query.get("repo") else None
     pausing = record.state == "running" and (flag(request, "pause") or "pause" not in query)
     if pausing:
@@ -204,7 +204,7 @@ async def update(request: web.Request) -> web.Response:
     c = record.container
     if record.task:
         raise ConflictError(f"container {record.name} is a task of stack {record.stack}: change its file, and `pystack up`")
-    said = len(record.notes)
+    known = len(record.notes)
     limits = payload.get("Bandwidth") or ()
     payload = {k: v for k, v in payload.items() if v and (k in UPDATES or k in ("NanoCpus", "RestartPolicy"))}
     policy = payload.get("RestartPolicy", {})
@@ -227,4 +227,4 @@ async def update(request: web.Request) -> web.Response:
     if record.asked:
         host = record.asked["HostConfig"] | payload
         engine.containers.transition(record, asked=record.asked | {"HostConfig": host})
-    return answer({"Warnings": record.notes[said:] or None})
+    return answer({"Warnings": record.notes[known:] or None})

@@ -135,8 +135,10 @@ def _size(payload: dict[str, Any]) -> tuple[int, int]:
 
 def _tell(engine: Engine, found: Exec, action: str) -> None:
     more = {"execID": found.id} | ({"exitCode": str(found.exit_code)} if action == "exec_die" else {})
-    said = f"{action}: {found.command[0]} {' '.join(found.command[1:])}" if action in ("exec_create", "exec_start") else action
-    engine.containers.tell(found.record, said, more)
+    message = (
+        f"{action}: {found.command[0]} {' '.join(found.command[1:])}" if action in ("exec_create", "exec_start") else action
+    )
+    engine.containers.tell(found.record, message, more)
 
 
 def _exec(request: web.Request) -> Exec:
@@ -235,7 +237,7 @@ async def start(request: web.Request) -> web.StreamResponse:
 
 RUNTIMES_OWN = (1, 126, 127, 255)
 """How runtimes end that could not run a command."""
-SAID = 1 << 12
+MESSAGE_BYTES = 1 << 12
 """Bytes that are read of a runtime's messages."""
 DETACHED: set[asyncio.Task[None]] = set()
 Run = Callable[..., ChildProcess]
@@ -285,22 +287,22 @@ def _failed(found: Exec) -> str:
     other words on the command's streams."""
     if found.complaints < 0:
         return ""
-    said = os.pread(found.complaints, SAID, 0).decode(errors="replace")
-    return runtime.exec_failure(said) if said else ""
+    message = os.pread(found.complaints, MESSAGE_BYTES, 0).decode(errors="replace")
+    return runtime.exec_failure(message) if message else ""
 
 
 def _misplaced(found: Exec, seen: bytes) -> bytes:
     """The output of a command that crun mistook for its own error, as it does if the command ends before crun looks at the
     terminal; b"" if it is an error. An error comes twice: plain, and in red on the terminal, of which *seen* is the end, or
     after the plain one if crun read it like a command's output."""
-    said = os.pread(found.complaints, SAID, 0) if found.complaints >= 0 else b""
-    first, _, rest = said.partition(b"\n")
+    message = os.pread(found.complaints, MESSAGE_BYTES, 0) if found.complaints >= 0 else b""
+    first, _, rest = message.partition(b"\n")
     red = re.search(rb"\x1b\[[0-9;]*m.*" + re.escape(first), rest + seen, re.DOTALL)
-    if not said or (not first.endswith(b"\r") and (red or b'msg="' in first)):
+    if not message or (not first.endswith(b"\r") and (red or b'msg="' in first)):
         return b""
     os.ftruncate(found.complaints, 0)
     return re.sub(
-        rb"(?<!\r)\n", b"", said
+        rb"(?<!\r)\n", b"", message
     )  # crun ends each piece that it reads with LF, which a terminal always precedes by CR
 
 
@@ -308,11 +310,11 @@ def _end(engine: Engine, found: Exec, code: int) -> None:
     """Note how the exec ended: *code*, or the status in the runtime's message if the command could not be run."""
     if found.complaints >= 0:
         os.lseek(found.complaints, 0, os.SEEK_SET)
-        said = os.read(found.complaints, 1 << 16).decode(errors="replace")
+        message = os.read(found.complaints, 1 << 16).decode(errors="replace")
         os.close(found.complaints)
         found.complaints = -1
-        failed = code and said and (code in RUNTIMES_OWN or not found.tty)
-        code = runtime.exec_status(said) if failed else code
+        failed = code and message and (code in RUNTIMES_OWN or not found.tty)
+        code = runtime.exec_status(message) if failed else code
     # one that a signal ended has the status that a shell gives it
     found.exit_code = 128 - code if code < 0 else code
     found.running, found.ended = False, time.monotonic()
@@ -354,8 +356,8 @@ async def _with_pipes(engine: Engine, found: Exec, run: Run, client: Hijacked, s
     try:
         await asyncio.gather(forward(out, 1), forward(err, 2))
         await child.wait()
-        if said := _failed(found):
-            await send(1, f"{said}\r\n".encode())
+        if message := _failed(found):
+            await send(1, f"{message}\r\n".encode())
     finally:
         await _settle(engine, found, child, feeder)
         for fd in (out, err, mine):
@@ -406,14 +408,14 @@ async def _show_terminal(found: Exec, send: Send, master: int, child: ChildProce
     """Send the terminal's output to the client, or the complaint of the runtime if it could not run the command."""
     seen = b""
     while data := await descriptors.read(master, 1 << 15):
-        seen = (seen + data)[-SAID:]
+        seen = (seen + data)[-MESSAGE_BYTES:]
         await _known(found, child)
         if not _failed(found):
             await send(1, data)
     if lost := _misplaced(found, seen):
         await send(1, lost)
-    elif said := _failed(found):
-        await send(1, f"{said}\r\n".encode())
+    elif message := _failed(found):
+        await send(1, f"{message}\r\n".encode())
 
 
 async def _with_terminal(engine: Engine, found: Exec, run: Run, client: Hijacked, send: Send) -> None:

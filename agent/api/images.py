@@ -136,7 +136,7 @@ def inspected(image: Image, size: int = 0, version: int = 48, folders: Sequence[
             "Config": run_config(image.config.config or RunConfig()),
             "RootFS": {"Type": "layers", "Layers": list(image.layers)},
             "GraphDriver": {"Name": "overlay2", "Data": layers},
-            # Docker dropped these two in 1.45; docker-compose 1 reads them whatever the version
+            # Docker dropped these two in 1.45; docker-compose 1 reads them in every version
             "Container": "",
             "ContainerConfig": run_config(RunConfig()),
         }
@@ -367,12 +367,12 @@ async def _fetched(engine: Engine, name: str, stream: ProgressStream, credential
             before = engine.images.find(text).digest
         except AgentError:
             before = ""
-        told_from = False
+        origin_shown = False
 
         def tell(event: dict[str, object], one: Any = one) -> None:
-            nonlocal told_from
-            if not told_from:
-                told_from = True
+            nonlocal origin_shown
+            if not origin_shown:
+                origin_shown = True
                 stream.tell({"status": f"Pulling from {one.repository}", "id": one.tag or one.digest})
             stream.tell(event)
 
@@ -429,7 +429,7 @@ async def _downloaded(
         raise ImageError(f"{url}: {error or type(error).__name__}") from error
 
 
-def told_of(engine: Engine, image: Image, gone: list[dict[str, str]]) -> None:
+def report_removed(engine: Engine, image: Image, gone: list[dict[str, str]]) -> None:
     """Emit the events of names removed from *image*, and of the image itself."""
     for row in gone:
         event(engine, "untag" if "Untagged" in row else "delete", image, row.get("Untagged") or image.id)
@@ -462,8 +462,8 @@ async def load(request: web.Request) -> web.StreamResponse:
                 if parse(name).name in engine.images.names:  # as earlier versions wrote it down
                     engine.images.untag(parse(name).name)
             event(engine, "load", image, name)
-            told_as = f" ID: {image.id}" if name.startswith("sha256:") else f": {name}"
-            stream.tell({"stream": f"Loaded image{told_as}\n"})
+            shown_as = f" ID: {image.id}" if name.startswith("sha256:") else f": {name}"
+            stream.tell({"stream": f"Loaded image{shown_as}\n"})
 
     return await stream.run(take())
 
@@ -579,7 +579,7 @@ async def remove(request: web.Request) -> web.Response:
         gone = [{"Untagged": parse(text).familiar}]
     else:
         gone = engine.images.remove(image.id if by_id else text, in_use=engine.context.images_in_use() if not force else set())
-    told_of(engine, image, gone)
+    report_removed(engine, image, gone)
     return answer(gone)
 
 
@@ -604,7 +604,7 @@ async def prune(request: web.Request) -> web.Response:
     )
     for image in doomed:
         rows = engine.images.remove(image.id, in_use=set())
-        told_of(engine, image, rows)
+        report_removed(engine, image, rows)
         gone += rows
     freed = engine.images.collect()
     engine.events.emit("image", "prune", "", {"reclaimed": str(freed)})

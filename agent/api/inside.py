@@ -170,10 +170,10 @@ def _putting(request: web.Request, record: Record, root: str) -> dict[str, Any]:
 async def _answer(child: asyncio.subprocess.Process) -> dict[str, str]:
     """The worker's description of the path, as the header that Docker's clients read."""
     assert child.stdout
-    said = process.parsed(await child.stdout.readline())
-    if "error" in said:
-        raise of_worker(said)
-    return {"X-Docker-Container-Path-Stat": base64.b64encode(json.dumps(said).encode()).decode()}
+    reply = process.parsed(await child.stdout.readline())
+    if "error" in reply:
+        raise of_worker(reply)
+    return {"X-Docker-Container-Path-Stat": base64.b64encode(json.dumps(reply).encode()).decode()}
 
 
 async def describe(request: web.Request) -> web.Response:

@@ -32,24 +32,24 @@ def sent(request: web.Request) -> Credentials | None:
     return of(shapes.read(raw, shapes.LOGIN))
 
 
-def of(said: dict[str, Any]) -> Credentials | None:
+def of(fields: dict[str, Any]) -> Credentials | None:
     """Credentials of a document of the Engine API. Raises BadRequestError."""
-    if token := said.get("identitytoken"):
+    if token := fields.get("identitytoken"):
         return Credentials(auth.TOKEN, token)
-    if said.get("auth") and not said.get("username"):
+    if fields.get("auth") and not fields.get("username"):
         try:
-            name, _, password = base64.b64decode(said["auth"]).decode().partition(":")
+            name, _, password = base64.b64decode(fields["auth"]).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError):
             raise BadRequestError("auth: it is not base64 of name:password") from None
         return Credentials(name, password)
-    return Credentials(said["username"], said.get("password", "")) if said.get("username") else None
+    return Credentials(fields["username"], fields.get("password", "")) if fields.get("username") else None
 
 
 async def check(request: web.Request) -> web.Response:
     """`docker login`: the registry itself is asked. Raises UnauthorizedError, ImageError."""
-    said = body(request)
-    host = said.get("serveraddress", "").removeprefix("https://").removeprefix("http://").partition("/")[0]
+    fields = body(request)
+    host = fields.get("serveraddress", "").removeprefix("https://").removeprefix("http://").partition("/")[0]
     host = "docker.io" if host in ("", "index.docker.io", "registry-1.docker.io") else host
-    async with Registry(parse(f"{host}/login"), request.app[ENGINE].settings, of(said)) as registry:
+    async with Registry(parse(f"{host}/login"), request.app[ENGINE].settings, of(fields)) as registry:
         await registry.greet()
     return answer({"Status": "Login Succeeded", "IdentityToken": ""})

@@ -124,7 +124,7 @@ async def get(request: web.Request) -> web.Response:
 async def stream(request: web.Request) -> web.StreamResponse:
     """One TaskStatus a line: first those of all tasks, then each that changes. `{}` follows those of all tasks, and is sent
     when the node's info has changed: it is to be read then. Query: *heartbeat*, after how many idle seconds an empty line shows
-    that the agent is alive; *beats*: the line is `{"beat": N}`, to be answered with `POST /pystack/heard/N`, as long as the
+    that the agent is alive; *beats*: the line is `{"beat": N}`, which the control plane acknowledges, as long as the
     node has tasks that must not run twice."""
     converger = request.app[CONVERGER]
     pause = float(request.query.get("heartbeat", "inf"))
@@ -153,7 +153,7 @@ async def stream(request: web.Request) -> web.StreamResponse:
 
 
 @routes.post("/pystack/heard/{number:[0-9]{1,18}}")
-async def heard(request: web.Request) -> web.Response:
-    """The control plane has heard this beat of the stream of statuses."""
+async def acknowledge_beat(request: web.Request) -> web.Response:
+    """The control plane acknowledges this beat of the stream of statuses."""
     request.app[CONVERGER].lease.answered(int(request.match_info["number"]))
     return web.Response(status=204)

@@ -1,4 +1,4 @@
-"""How a node hears that it is not a node of its cluster any more."""
+"""How a node learns that it is not a node of its cluster any more."""
 
 from __future__ import annotations
 

@@ -250,9 +250,9 @@ def _of_creation(record: Record, network: str) -> BadRequestError:
 
 async def connect(request: web.Request) -> web.Response:
     """Attach a container to a network (NetworkConnect)."""
-    engine, said = request.app[ENGINE], body(request)
-    name, settings = _found(engine, request.match_info["name"]), said.get("EndpointConfig", {})
-    record = engine.containers.find(said.get("Container", ""))
+    engine, request_body = request.app[ENGINE], body(request)
+    name, settings = _found(engine, request.match_info["name"]), request_body.get("EndpointConfig", {})
+    record = engine.containers.find(request_body.get("Container", ""))
     if name in BUILTIN:
         raise _of_creation(record, name)
     checks.refuse([*checks.endpoint(name, settings)])

@@ -57,14 +57,14 @@ async def _sampled(program: str, seconds: int, folder: Path) -> str:
         finally:
             os.close(write)
         try:
-            said = await descriptors.read_all(read)
+            output = await descriptors.read_all(read)
             code = await child.wait()
         except BaseException:
             child.kill()
             await child.wait()
             raise
         if code or not target.exists():
-            why = said.decode(errors="replace").strip().splitlines()[-1:] or [f"it ended with {code}"]
+            why = output.decode(errors="replace").strip().splitlines()[-1:] or [f"it ended with {code}"]
             raise AgentError(f"py-spy cannot watch this process: {why[0]}")
         return target.read_text(errors="replace")
     finally:

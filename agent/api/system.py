@@ -61,7 +61,7 @@ async def version(request: web.Request) -> web.Response:
     """The versions of the engine, its runtime and conmon (SystemVersion)."""
     runtime = request.app[ENGINE].runtime
     tools = [
-        {"Name": name, "Version": await told_version(program), "Details": {}}
+        {"Name": name, "Version": await version_of(program), "Details": {}}
         for name, program in ((runtime.name, runtime.program), ("conmon", runtime.conmon))
     ]
     engine = {"Name": "Engine", "Version": VERSION, "Details": {**_versions(), "Experimental": "false"}}
@@ -71,14 +71,14 @@ async def version(request: web.Request) -> web.Response:
 @functools.cache
 def _version_of(program: str) -> str:
     try:
-        said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False, timeout=10).stdout
+        output = subprocess.run([program, "--version"], capture_output=True, text=True, check=False, timeout=10).stdout
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    words = said.split("\n", 1)[0].split()
+    words = output.split("\n", 1)[0].split()
     return words[-1] if words else ""
 
 
-async def told_version(program: str) -> str:
+async def version_of(program: str) -> str:
     """The version of *program*, by its own output; it is run once."""
     return await asyncio.to_thread(_version_of, program)
 
@@ -86,7 +86,7 @@ async def told_version(program: str) -> str:
 async def info(request: web.Request) -> web.Response:
     """Describe the node and the engine (SystemInfo)."""
     engine = request.app[ENGINE]
-    runtime_version = await told_version(engine.runtime.program)
+    runtime_version = await version_of(engine.runtime.program)
     return answer({**_host_info(engine), **_engine_info(engine), **_runtime_info(engine, runtime_version), **_SAME_EVERYWHERE})
 
 

@@ -225,7 +225,7 @@ def _attachments(body: Document) -> tuple[Attachment, ...]:
     mode: str = body["HostConfig"]["NetworkMode"]
     endpoints = body["NetworkingConfig"]["EndpointsConfig"]
     own_network = mode in (BRIDGE, "host", "none") or ":" in mode
-    # as in Docker, in whatever order the endpoints are sent
+    # as in Docker, in any order of the endpoints
     names = list(dict.fromkeys([*([] if own_network and mode not in endpoints else [mode]), *endpoints]))
     attachments = []
     for name in names:

@@ -98,7 +98,7 @@ def _purl(name: str, digest: str) -> str:
 
 
 def _provenance(job: Job, options: dict[str, str], started: float) -> dict[str, Any]:
-    """A predicate of SLSA. Arguments and the Dockerfile's text are told in mode max alone: both may hold what others should not
+    """A predicate of SLSA. Arguments and the Dockerfile's text are in it only in mode max: both may hold what others should not
     read."""
     asked, plan = job.options, job.plan
     request: dict[str, Any] = {"frontend": "dockerfile.v0", "target": asked.target, "platform": asked.platform}

@@ -119,8 +119,8 @@ class Copying:
             picks = choose(origin.listing, sources, goal, parents=step.parents, excludes=excludes, ignored=origin.ignored)
         except MissingError as error:
             raise BadRequestError(f"{step.at.word} failed: {error}") from None
-        whose = None if origin.owners else [0, 0]
-        jobs = [_job(pick, goal if unpack else "", whose) for pick in picks]
+        owner_of = None if origin.owners else [0, 0]
+        jobs = [_job(pick, goal if unpack else "", owner_of) for pick in picks]
         return Part(root=origin.root, jobs=jobs, content=digest(origin.listing, picks, owners=origin.owners))
 
     def _inline(self, step: instructions.Copy, goal: str, expand: Any) -> list[Part]:
@@ -231,9 +231,9 @@ class Copying:
                 target = folder / "rootfs"
                 target.mkdir()
                 mounts.overlay(target, below, own)
-            whose = self._owner(owner, target, known_users, same=below == layers.paths(known_users), lenient=lenient)
+            owner_of = self._owner(owner, target, known_users, same=below == layers.paths(known_users), lenient=lenient)
             for part in parts:
-                await self._transfer(part, target, whose, mode)
+                await self._transfer(part, target, owner_of, mode)
             if below:
                 mounts.unmount(target)
             return await layers.take(own / "upper", job.epoch)
@@ -266,11 +266,11 @@ class Copying:
     async def _transfer(self, part: Part, target: Path, owner: tuple[int, int] | None, mode: str) -> None:
         """Run the jobs of each owner in one worker."""
         bounds, stall_s = self.job.engine.images.bounds, self.job.limits.stall_s
-        whose: dict[str, list[dict[str, Any]]] = {}
+        owner_of: dict[str, list[dict[str, Any]]] = {}
         for job in part.jobs:
             kept = json.dumps(owner or job.pop("owner", None))
-            whose.setdefault(kept, []).append({k: v for k, v in job.items() if k != "owner"})
-        for kept, jobs in whose.items():
+            owner_of.setdefault(kept, []).append({k: v for k, v in job.items() if k != "owner"})
+        for kept, jobs in owner_of.items():
             order = {"owner": json.loads(kept), "chown": owner is not None, "mode": mode, "jobs": jobs}
 
             async def request(order: dict[str, Any] = order) -> AsyncIterator[bytes]:

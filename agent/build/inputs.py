@@ -83,7 +83,7 @@ class Inputs:
         root = self.folder / "context"
         listing = came = await self._received(body)
         with contextlib.suppress(FileNotFoundError):
-            (self.folder / "sent" / BUILD_EXTRAS).rename(self.along)  # no COPY shall see what only RUN may
+            (self.folder / "sent" / BUILD_EXTRAS).rename(self.along)  # a COPY must not see what only RUN may
         if repo := contexts.repository(self.options.remote) if self.options.remote else None:
             root = await contexts.cloned(repo, root, self.limits)
             listing = await contexts.listed(root, [""], self.limits, bounds)
@@ -270,14 +270,14 @@ class Inputs:
         host = parse(name).host
         with self.report.work(f"load {name}") as progress:
 
-            def hear(event: dict[str, object]) -> None:
+            def report(event: dict[str, object]) -> None:
                 self.report.pulled(event)
-                _told(event, progress)
+                _show_pull(event, progress)
 
-            return await self.engine.pulls.pull(name, hear, await self.client.credentials(host))
+            return await self.engine.pulls.pull(name, report, await self.client.credentials(host))
 
 
-def _told(event: Mapping[str, Any], progress: Progress) -> None:
+def _show_pull(event: Mapping[str, Any], progress: Progress) -> None:
     """Pass on an event of a pull, about one layer."""
     detail = event.get("progressDetail") or {}
     if event.get("id"):

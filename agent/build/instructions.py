@@ -1,6 +1,6 @@
 """Each instruction with its parts: one struct a kind, one function that reads it, one row in READERS.
 
-Pure; variables are put in later, by whoever knows their values. Source: Dockerfile reference, one section an instruction.
+Pure; variables are put in later, where their values are known. Source: Dockerfile reference, one section an instruction.
 """
 
 from __future__ import annotations
@@ -255,7 +255,7 @@ def _flags(at: Instruction) -> _Flags:
 
 
 def _json(rest: str) -> tuple[str, ...] | None:
-    """The strings of a JSON list, None if *rest* is no such list."""
+    """The strings of a JSON list, None if *rest* is not such a list."""
     if not rest.startswith("["):
         return None
     try:

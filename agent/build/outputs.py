@@ -75,16 +75,16 @@ def checked(kind: str, attributes: Mapping[str, str]) -> Output:
 def asked(text: str) -> list[Output]:
     """Those of the query of `POST /build`, JSON. Raises BadRequestError."""
     try:
-        said = json.loads(text or "null") or []
+        parsed = json.loads(text or "null") or []
     except (ValueError, RecursionError):
         raise BadRequestError(f"outputs={quoted(text)}: it is not JSON") from None
     found = []
-    for one in said if isinstance(said, list) else [None]:
-        said_of = one if isinstance(one, dict) else {"Attrs": None}
-        attributes = said_of.get("Attrs", {})
+    for one in parsed if isinstance(parsed, list) else [None]:
+        entry = one if isinstance(one, dict) else {"Attrs": None}
+        attributes = entry.get("Attrs", {})
         if not isinstance(attributes, dict) or not all(isinstance(v, str) for v in attributes.values()):
             raise BadRequestError("outputs: a list of objects with Type and Attrs is wanted here")
-        found.append(checked(str(said_of.get("Type", "")), attributes))
+        found.append(checked(str(entry.get("Type", "")), attributes))
     return found
 
 
@@ -105,13 +105,13 @@ def _annotations(outputs: list[Output]) -> dict[str, str]:
 
 
 class Outputs:
-    """Carries outputs out for the client behind *receiver*. *told* is what it is told in the end, *image* what was made, where
+    """Carries outputs out for the client behind *receiver*. *response* is its answer in the end, *image* what was made, where
     one was."""
 
     def __init__(self, outputs: list[Output], receiver: Receiver | None) -> None:
         self._outputs, self._receiver = outputs, receiver
         self.started = time.time()
-        self.told: dict[str, str] = {}
+        self.response: dict[str, str] = {}
         self.image: Image | None = None
 
     async def __call__(self, job: Job, state: State) -> Outputs:
@@ -131,7 +131,7 @@ class Outputs:
             self.image = await job.image(state)
             await attestations.attach(job, self.image, self.started)
         image = self.image
-        self.told |= {"containerimage.digest": image.digest, "containerimage.config.digest": image.id}
+        self.response |= {"containerimage.digest": image.digest, "containerimage.config.digest": image.id}
         if output.kind in ARCHIVES:
             names = output.names or job.options.tags or (image.id,)
             with job.report.work("sending tarball"):
@@ -140,7 +140,7 @@ class Outputs:
         for name in output.names:
             job.engine.images.tag(parse(name), image.digest)
         if output.names:
-            self.told["image.name"] = ",".join(output.names)
+            self.response["image.name"] = ",".join(output.names)
         for name in output.names if output.pushes else ():
             await self._push(job, image, name)
 
@@ -149,12 +149,12 @@ class Outputs:
         credentials = await self._receiver.credentials(reference.host) if self._receiver else None
         with job.report.work(f"pushing {reference.familiar}") as progress:
 
-            def hear(event: dict[str, Any]) -> None:
+            def report(event: dict[str, Any]) -> None:
                 detail = event.get("progressDetail") or {}
                 if event.get("id"):
                     progress(str(event["id"]), int(detail.get("current", 0)), int(detail.get("total", 0)))
 
-            await pull.push(job.engine.images, image, reference, job.engine.settings, hear, credentials)
+            await pull.push(job.engine.images, image, reference, job.engine.settings, report, credentials)
 
     async def _files(self, job: Job, state: State, output: Output) -> None:
         root = str(job.inputs.view(state.layers))

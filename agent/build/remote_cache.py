@@ -174,7 +174,7 @@ class Imports:
     async def _brought(self, found: Record, fetch: Fetch) -> Entry:
         now, layer = time.time(), ""
         if found.digest:
-            self._store.blob(found.digest)  # raises ImageError if it is no digest
+            self._store.blob(found.digest)  # raises ImageError if it is not a digest
             layer = found.digest[7:27]
             self._job.builder.transient.add(layer)
             with self._job.report.work(f"[cache] {quoted(found.note)}"):

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from agent.engine.context import EngineContext
 
 CHUNK = 1 << 16
-MOST_SAID = 4 << 20
+MOST_OUTPUT = 4 << 20
 """Bytes of output of one step that are passed on: a client that reads slowly, or not at all, costs no more memory."""
 LEARN_S, LEARN_TIMES = 0.004, 50
 Say = Callable[[str], None]
@@ -209,7 +209,7 @@ class Running:
         ]
         failpoint("build.run")
         engine.runtime.anticipate()
-        said, write = os.pipe()
+        output, write = os.pipe()
         try:
             try:
                 child = ChildProcess(*words, stdin=DEVNULL, stdout=write, stderr=write, start_new_session=True)
@@ -217,7 +217,7 @@ class Running:
                 os.close(write)
             learning = asyncio.create_task(self._learn(record))
             try:
-                await _told(said, say)
+                await _pass_on(output, say)
                 code = await child.wait()
             except BaseException:
                 await asyncio.shield(self._killed(record, child))
@@ -225,7 +225,7 @@ class Running:
             finally:
                 learning.cancel()
         finally:
-            os.close(said)
+            os.close(output)
         if code and (reason := runtime.complaint(complaints)):
             return self._refused(reason, say)
         return 128 - code if code < 0 else code
@@ -263,9 +263,9 @@ class Running:
             await asyncio.to_thread(files.remove_tree, self.folder / record.id / part)
 
 
-async def _told(fd: int, say: Say) -> None:
+async def _pass_on(fd: int, say: Say) -> None:
     """Pass on the output from *fd*, in whole characters, until it ends; at most MOST_SAID bytes."""
-    left = MOST_SAID
+    left = MOST_OUTPUT
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     os.set_blocking(fd, False)
     while True:
@@ -277,7 +277,7 @@ async def _told(fd: int, say: Say) -> None:
         if left > 0 and (text := decoder.decode(data[:left], final=not data)):
             say(text)
         if 0 < left <= len(data):
-            say(f"\n[output clipped, log limit {MOST_SAID >> 20}MiB reached]\n")
+            say(f"\n[output clipped, log limit {MOST_OUTPUT >> 20}MiB reached]\n")
         left -= len(data)
         if not data:
             return

@@ -93,7 +93,7 @@ class SentContexts:
         self._wait(ident, context)
 
     def take(self, ident: str) -> SentContext:
-        """The context *ident*, for whoever gives it back by `release`. Raises NotFoundError."""
+        """The context *ident*, for a caller that gives it back by `release`. Raises NotFoundError."""
         found = self._waiting.pop(ident, None)
         if found is None:
             raise NotFoundError(f"no context {quoted(ident)} waits here for a build: send it again")

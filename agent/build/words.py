@@ -13,7 +13,7 @@ from agent.contract.printable import quoted, shown
 
 LONGEST = 1 << 20
 """Characters of one word: variables in variables can double a text with each line."""
-LONGEST_TOLD = 400
+LONGEST_SHOWN = 400
 """Characters of an error."""
 DEPTH = 50
 COSTLY = 200_000
@@ -25,11 +25,11 @@ class WordError(ValueError):
     """Why a word cannot be expanded; names can be as long as the file."""
 
     def __init__(self, why: str) -> None:
-        super().__init__(shown(why, LONGEST_TOLD))
+        super().__init__(shown(why, LONGEST_SHOWN))
 
 
 class Expansion:
-    """*values* are the variables, *escape* the escape character. *used* hears which names were asked for.
+    """*values* are the variables, *escape* the escape character. *used* collects the names that were asked for.
 
     With *keep_quotes* quotes and escapes stay where they are."""
 

@@ -68,8 +68,8 @@ def _imports(given: Mapping[str, str], cache: CacheOptions | None) -> tuple[Cach
         cache_option.option(text) for text in (*words(given.get("cache-from", "")), *(cache.old_imports if cache else ()))
     ]
     try:
-        said = json.loads(given.get("cache-imports", "null")) or []
-        more = [CacheEntry(type=str(one["Type"]), attributes=dict(one["Attrs"])) for one in said]
+        imports = json.loads(given.get("cache-imports", "null")) or []
+        more = [CacheEntry(type=str(one["Type"]), attributes=dict(one["Attrs"])) for one in imports]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise BadRequestError("cache-imports: a list of objects with Type and Attrs is wanted here") from None
     found += [_cache(one) for one in more]

@@ -1,6 +1,6 @@
-"""BuildKit's services for whoever speaks them over `/grpc`: Control, and the gateway for clients that lead their builds.
+"""BuildKit's services over `/grpc`: Control, and the gateway for clients that lead their builds.
 
-A build is told of from its beginning to whoever asks for its status, whenever. Source: BuildKit,
+Every request for a build's status gets it from the beginning, at any time. Source: BuildKit,
 api/services/control/control.proto, frontend/gateway/pb/gateway.proto, client/build.go, client/solve.go.
 """
 
@@ -43,15 +43,15 @@ MOST = 200_000
 """Statuses of one build that are kept for who comes later."""
 
 
-class Told:
-    """All that a build said, for whoever listens, from its beginning."""
+class StatusLog:
+    """All statuses of a build, for each reader from the beginning."""
 
     def __init__(self) -> None:
         self._all: list[Status] = []
         self._more = asyncio.Event()
         self._ended = False
 
-    def hear(self, status: Status) -> None:
+    def add(self, status: Status) -> None:
         """Add *status*."""
         if len(self._all) < MOST:
             self._all.append(status)
@@ -82,7 +82,7 @@ class Solve:
     """One build: what it says, and, where the client leads it, what was asked for and whether the client is done."""
 
     def __init__(self) -> None:
-        self.told = Told()
+        self.statuses = StatusLog()
         loop = asyncio.get_running_loop()
         self.reached: asyncio.Future[None] = loop.create_future()
         """Done when the target's files are there."""
@@ -92,13 +92,13 @@ class Solve:
         """What the client's own program asks for; None where it only wanted to know what there is."""
 
     def close(self) -> None:
-        """Whoever waits, waits no more."""
-        self.told.end()
+        """End all readers."""
+        self.statuses.end()
         for future in (self.reached, self.returned, self.frontend):
             if not future.done():
                 future.set_exception(CallError(1, "the build has ended"))
             if not future.cancelled():
-                future.exception()  # that nobody waits for it is no fault
+                future.exception()  # that nobody waits for it is not a fault
 
 
 class Control:
@@ -137,7 +137,7 @@ class Control:
         solve = self._known(request.ref)
         try:
             done = await self._built(request, solve)
-            await stream.send(messages.SolveAnswer(exporter=done.told))
+            await stream.send(messages.SolveAnswer(exporter=done.response))
         finally:
             solve.close()
             asyncio.get_running_loop().call_later(FORGOTTEN_S, self._solves.pop, request.ref, None)
@@ -168,7 +168,7 @@ class Control:
                 await solve.returned
             return await making(job, state)
 
-        return await self.engine.builder.build(options, body, VertexReport(solve.told.hear), client, finish)
+        return await self.engine.builder.build(options, body, VertexReport(solve.statuses.add), client, finish)
 
     @staticmethod
     async def context(
@@ -184,7 +184,7 @@ class Control:
 
     async def _status(self, stream: Stream) -> None:
         request = await _one(stream, messages.StatusRequest)
-        async for status in self._known(request.ref).told.follow():
+        async for status in self._known(request.ref).statuses.follow():
             await stream.send(status)
 
     # --- a client's own program --------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ class Receiver:
         return sorted(p for p in self._before if p not in self.marks and p.strip("/."))
 
     async def begin(self) -> None:
-        """Hear what files there are. Raises CallError, BadRequestError."""
+        """Receive the list of files. Raises CallError, BadRequestError."""
         await self._list()
         self.marks = {s.path: _mark(s) for s in self._stats}
         if len(self.marks) != len(self._stats):
@@ -134,7 +134,7 @@ class Receiver:
                     yield data
 
     async def _content(self, number: int, one: Stat) -> AsyncIterator[bytes]:
-        """The bytes of a file as its header says, whatever the file has become meanwhile."""
+        """The bytes of a file as its header says, even if the file has changed meanwhile."""
         left = one.size
         while True:
             piece = bytes(self._open[number][:left])

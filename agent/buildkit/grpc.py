@@ -124,7 +124,7 @@ class Stream:
         return data
 
     def release(self) -> None:
-        """Whatever came is not read any more."""
+        """What came is not read any more."""
         self._bytes.clear()
         self._repay()
 
@@ -148,7 +148,7 @@ class Stream:
         await self.connection.end(self)
 
     async def cancel(self) -> None:
-        """Give the call up; the other side hears of it."""
+        """Give the call up; the other side gets a reset."""
         await self.connection.reset(self)
 
 
@@ -286,7 +286,7 @@ class Connection:
             await self._flush()
 
     def _push(self) -> None:
-        """Write what answers frames that came. Whoever reads must not wait for who writes: both ends would.
+        """Write what answers frames that came. A reader must not wait for a writer: both ends would.
 
         Raises ConnectionError where the other side only sends."""
         self._taken.transport.write(self._h2.data_to_send())
@@ -310,7 +310,7 @@ class Connection:
             case h2.events.RequestReceived():
                 self._served(number, _headers(event.headers))
             case h2.events.ResponseReceived() | h2.events.TrailersReceived() if stream:
-                _told(stream, _headers(event.headers))
+                _read_headers(stream, _headers(event.headers))
             case h2.events.DataReceived():
                 owed = event.flow_controlled_length or 0
                 if stream:
@@ -389,7 +389,7 @@ def _headers(given: Sequence[tuple[bytes, bytes]] | None) -> dict[str, list[str]
     return found
 
 
-def _told(stream: Stream, headers: dict[str, list[str]]) -> None:
+def _read_headers(stream: Stream, headers: dict[str, list[str]]) -> None:
     """A head or trailers of an answer."""
     stream.headers.update(headers)
     status = headers.get("grpc-status", ["0"])[0]

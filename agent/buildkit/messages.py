@@ -139,7 +139,7 @@ class SolveAnswer(Message):
 
 
 class StatusRequest(Message):
-    """To hear of the build *ref*."""
+    """The request for the status of the build *ref*."""
 
     ref: Annotated[str, 1] = ""
 

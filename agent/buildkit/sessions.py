@@ -150,7 +150,7 @@ class Sessions:
 
     @staticmethod
     async def _watch(session: Session) -> None:
-        """Give up a client that does not answer: it is not there any more, whatever its connection looks like."""
+        """Give up a client that does not answer: it is not there any more, even if its connection is."""
         while True:
             await asyncio.sleep(HEALTH_S)
             try:

@@ -16,9 +16,9 @@ from agent.build.report import Channel, Progress, Report, shown
 from agent.buildkit.messages import Status, Timestamp, Vertex, VertexLog, VertexStatus, VertexWarning
 from agent.errors import user_message
 
-Hear = Callable[[Status], None]
+Emit = Callable[[Status], None]
 COUNTED = (From, Run, Copy, Workdir)
-"""Steps that change files: the others are not told of, as in BuildKit."""
+"""Steps that change files: the others are not reported, as in BuildKit."""
 EVERY_S = 0.1
 """Seconds between two words on the same transfer."""
 
@@ -36,33 +36,33 @@ def _identity() -> str:
 class Work:
     """One step of the drawing."""
 
-    def __init__(self, hear: Hear, name: str) -> None:
-        self._hear, self._name, self._ident = hear, name, _identity()
+    def __init__(self, emit: Emit, name: str) -> None:
+        self._emit, self._name, self._ident = emit, name, _identity()
         self._began = now()
         self._cached = False
-        self._told: dict[str, float] = {}
-        hear(Status(vertexes=(self._vertex(),)))
+        self._reported: dict[str, float] = {}
+        emit(Status(vertexes=(self._vertex(),)))
 
     def _vertex(self, completed: Timestamp | None = None, error: str = "") -> Vertex:
         return Vertex(
             digest=self._ident, name=self._name, started=self._began, completed=completed, cached=self._cached, error=error
         )
 
-    def said(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """A command wrote *text*."""
         log = VertexLog(vertex=self._ident, timestamp=now(), stream=1, msg=text.encode("utf-8", "surrogateescape"))
-        self._hear(Status(logs=(log,)))
+        self._emit(Status(logs=(log,)))
 
     def progress(self, what: str, done: int, total: int) -> None:
         """*what* is *done* of *total* bytes."""
         when = time.monotonic()
-        if done and when - self._told.get(what, 0.0) < EVERY_S and done != total:
+        if done and when - self._reported.get(what, 0.0) < EVERY_S and done != total:
             return
-        self._told[what] = when
+        self._reported[what] = when
         status = VertexStatus(id=what, vertex=self._ident, name=what, current=done, total=total, timestamp=now())
         status.started = self._began
         status.completed = now() if total and done >= total else None
-        self._hear(Status(statuses=(status,)))
+        self._emit(Status(statuses=(status,)))
 
     def cached(self) -> None:
         """It was done before."""
@@ -70,33 +70,33 @@ class Work:
 
     def end(self, error: str = "") -> None:
         """It is done, or failed with *error*."""
-        self._hear(Status(vertexes=(self._vertex(now(), error),)))
+        self._emit(Status(vertexes=(self._vertex(now(), error),)))
 
 
 class VertexChannel(Channel):
     """One stage's steps, one after the other."""
 
-    def __init__(self, hear: Hear, many: bool) -> None:
+    def __init__(self, emit: Emit, many: bool) -> None:
         super().__init__(self._say)
-        self._hear, self._many = hear, many
+        self._emit, self._many = emit, many
         self._work: Work | None = None
         self._count = 0
 
     def _say(self, text: str) -> None:
         if self._work:
-            self._work.said(text)
+            self._work.log(text)
 
     def argument(self, number: int, total: int, step: Step) -> None:
-        """Not told of."""
+        """Not reported."""
 
     def step(self, number: int, total: int, stage: Stage, step: Step) -> None:
-        """A step that changes files is told of, with its place among those of its stage."""
+        """A step that changes files is reported, with its place among those of its stage."""
         if not isinstance(step, COUNTED) or (isinstance(step, From) and stage.base >= 0):
             return
         self._count += 1
         of = (stage.base < 0) + sum(isinstance(s, COUNTED) for s in stage.steps)
         name = f"{stage.name or f'stage-{stage.number}'} " if self._many else ""
-        self._work = Work(self._hear, f"[{name}{self._count}/{of}] {shown(step)}")
+        self._work = Work(self._emit, f"[{name}{self._count}/{of}] {shown(step)}")
 
     def triggers(self, count: int) -> None:
         """ONBUILD instructions are part of FROM."""
@@ -107,10 +107,10 @@ class VertexChannel(Channel):
             self._work.cached()
 
     def running(self, short: str) -> None:
-        """Not told of."""
+        """Not reported."""
 
     def removed(self, short: str) -> None:
-        """Not told of."""
+        """Not reported."""
 
     def reached(self, short: str) -> None:
         """The step is done."""
@@ -124,11 +124,11 @@ class VertexChannel(Channel):
 
 
 class VertexReport(Report):
-    """For whoever hears of statuses."""
+    """Reports the statuses of a build."""
 
-    def __init__(self, hear: Hear) -> None:
+    def __init__(self, emit: Emit) -> None:
         super().__init__(lambda _: None)
-        self._hear = hear
+        self._emit = emit
         self._channels: dict[int, VertexChannel] = {}
         self._stages: Sequence[int] = ()
 
@@ -138,14 +138,14 @@ class VertexReport(Report):
 
     def warn(self, text: str) -> None:
         """As a step's warning, which clients count at the end."""
-        work = Work(self._hear, "[internal] check the build's arguments")
-        self._hear(Status(warnings=(VertexWarning(vertex=work._ident, level=1, short=text.encode()),)))
+        work = Work(self._emit, "[internal] check the build's arguments")
+        self._emit(Status(warnings=(VertexWarning(vertex=work._ident, level=1, short=text.encode()),)))
         work.end()
 
     @contextlib.contextmanager
     def work(self, name: str) -> Iterator[Progress]:
         """A step that the file does not name."""
-        work = Work(self._hear, name)
+        work = Work(self._emit, name)
         try:
             yield work.progress
         except BaseException as error:
@@ -156,7 +156,7 @@ class VertexReport(Report):
     def channel(self, stage: int) -> VertexChannel:
         """That of *stage*."""
         if stage not in self._channels:
-            self._channels[stage] = VertexChannel(self._hear, len(self._stages) > 1)
+            self._channels[stage] = VertexChannel(self._emit, len(self._stages) > 1)
         return self._channels[stage]
 
     def end(self, stage: int) -> None:

@@ -143,7 +143,7 @@ def standard_mounts(p: Parts) -> None:
         options = [*safe, "mode=1777", f"size={c.shm_size}"]
         mounts.append({"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": options})
     if "network" not in p.namespaces:
-        # sysfs of a network namespace that is not ours cannot be mounted anew
+        # sysfs of a network namespace that is not ours cannot be mounted again
         mounts[3] = {"destination": "/sys", "type": "bind", "source": "/sys", "options": ["rbind", mode, *safe]}
     p.document["mounts"] = mounts
 

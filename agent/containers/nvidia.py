@@ -54,10 +54,10 @@ def describe(rootfs: Path, host: Path = Path("/")) -> Spec | None:
 def _gpus(host: Path) -> Iterator[tuple[int, str]]:
     """The minor number and the UUID of each GPU."""
     for file in sorted(host.glob("proc/driver/nvidia/gpus/*/information")):
-        said = dict(line.split(":", 1) for line in file.read_text().splitlines() if ":" in line)
-        minor = said.get("Device Minor", "").strip()
+        fields = dict(line.split(":", 1) for line in file.read_text().splitlines() if ":" in line)
+        minor = fields.get("Device Minor", "").strip()
         if minor.isdigit() and (host / f"dev/nvidia{minor}").exists():
-            yield int(minor), said.get("GPU UUID", "").strip()
+            yield int(minor), fields.get("GPU UUID", "").strip()
 
 
 def _files(host: Path, rootfs: Path, version: str) -> Iterator[tuple[Path, str]]:

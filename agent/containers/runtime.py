@@ -337,7 +337,7 @@ class Runtime:
         """Exit status and all output of *command*, run inside a running container; *options* and *complaints* as in `exec`.
 
         It is killed if the caller is cancelled, or after *within_s* seconds. Raises TimeoutError."""
-        said, write = os.pipe()
+        errors, write = os.pipe()
         try:
             try:
                 streams: dict[str, Any] = {"stdin": DEVNULL, "stdout": write, "stderr": write}
@@ -346,26 +346,26 @@ class Runtime:
                 os.close(write)
             try:
                 async with asyncio.timeout(within_s):
-                    output, code = await asyncio.gather(descriptors.read_all(said), child.wait())
+                    output, code = await asyncio.gather(descriptors.read_all(errors), child.wait())
             except BaseException:
                 child.kill()  # it may have ended, with a descendant that holds the pipe
                 await child.wait()
                 raise
             return code, output
         finally:
-            os.close(said)
+            os.close(errors)
 
     async def _run(self, ident: str, *arguments: str, stdin: bytes = b"") -> None:
         program = self._of(ident)
         # files in memory: crun opens /dev/stdin by its name
-        with os.fdopen(os.memfd_create("stdin"), "w+b") as file, os.fdopen(os.memfd_create("stderr"), "w+b") as said:
+        with os.fdopen(os.memfd_create("stdin"), "w+b") as file, os.fdopen(os.memfd_create("stderr"), "w+b") as errors:
             file.write(stdin)
             file.seek(0)
             words = (program.path, *program.arguments, f"--root={self.root}", *arguments)
-            child = ChildProcess(*words, stdin=file, stdout=DEVNULL, stderr=said)
+            child = ChildProcess(*words, stdin=file, stdout=DEVNULL, stderr=errors)
             if await child.wait():
-                said.seek(0)
-                raise RuntimeFailureError(_reason(said.read().decode(errors="replace").strip(), None))
+                errors.seek(0)
+                raise RuntimeFailureError(_reason(errors.read().decode(errors="replace").strip(), None))
 
 
 def _start_conmon(command: Sequence[str], bundle: Path) -> tuple[ChildProcess, int]:

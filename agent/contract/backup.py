@@ -27,7 +27,7 @@ class Repository(WireStruct, frozen=True, kw_only=True):
 
 
 class BackupOrder(WireStruct, frozen=True, kw_only=True):
-    """What a node shall do for *volume*, whose snapshots stand in the repository under the host name *owner*.
+    """What a node does for *volume*, whose snapshots stand in the repository under the host name *owner*.
 
     backup makes one, while the containers *paused* stand still; forget drops what *keep* (rule, number) does not hold, and
     frees its room. restore brings *snapshot* into the data that arrive for *volume* (see `agent.volumes.migration`); verify

@@ -15,8 +15,8 @@ LARGEST_BURST = 256 << 20
 
 
 class Bandwidth(WireStruct, frozen=True, kw_only=True):
-    """Bits a second that a container may receive (*ingress*) and send (*egress*) on one network, counted in whole frames; 0 is
-    no limit. *burst* is how many bytes may pass at once, 0 for what suits the rate. None: nothing is said of it."""
+    """Bits a second that a container may receive (*ingress*) and send (*egress*) on one network, in whole frames; 0 means no
+    limit. *burst* is how many bytes may pass at once, 0 for what suits the rate. None: it is left out."""
 
     ingress: int | None = None
     egress: int | None = None
@@ -31,8 +31,8 @@ class Bandwidth(WireStruct, frozen=True, kw_only=True):
             raise ValueError(f"bandwidth: burst of {self.burst} bytes: at most 256m")
 
     def __str__(self) -> str:
-        said = {"ingress": self.ingress, "egress": self.egress}
-        words = [f"{name} {rate_text(rate)}" for name, rate in said.items() if rate is not None]
+        rates = {"ingress": self.ingress, "egress": self.egress}
+        words = [f"{name} {rate_text(rate)}" for name, rate in rates.items() if rate is not None]
         return ", ".join(words + ([f"burst {self.burst} bytes"] if self.burst else []))
 
 

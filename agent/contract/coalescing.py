@@ -33,7 +33,7 @@ class Coalescer:
             except asyncio.CancelledError:
                 _let_go(current)
                 raise
-            except Exception as error:  # each caller gets it, of whatever kind
+            except Exception as error:  # each caller gets it, of any kind
                 if not current.done():
                     current.set_exception(error)
                     current.exception()  # a caller that was cancelled must not leave a warning

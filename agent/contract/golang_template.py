@@ -304,14 +304,14 @@ class _Scope(NamedTuple):
         return _Scope(dot, self.variables.new_child())
 
 
-class _LoopEnd(Exception):  # noqa: N818  it is no error: `break` and `continue` leave a block by it
+class _LoopEnd(Exception):  # noqa: N818  not an error: `break` and `continue` leave a block by it
     def __init__(self, line: int, *, whole: bool) -> None:
         super().__init__()
         self.line, self.whole = line, whole
 
 
 class _Run:
-    """One run of a tree. *every* branch is taken to hear what is wrong in any."""
+    """One run of a tree. *every* branch is taken to find the errors in any."""
 
     def __init__(
         self, values: Values, functions: Mapping[str, Function], defined: Mapping[str, list[Any]], *, every: bool

@@ -1,4 +1,4 @@
-"""Whom a server tells of what happened: a part of config.yml."""
+"""Notices and their receivers: a part of config.yml."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 Kind = Literal[
     "stack_degraded", "stack_healed", "rollout_failed", "run_failed", "node_down", "node_up", "certificate_ends", "test"
 ]
-"""What is told. `run_failed` is of jobs, schedules and hooks: backups that a schedule makes are among them."""
+"""The kinds of notices. `run_failed` is of jobs, schedules and hooks: backups that a schedule makes are among them."""
 
 
 class Webhook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,7 +54,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class NotifySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Whom the server that leads tells what happened. A stack, or a node, must be in trouble for *after_s* seconds."""
+    """The receivers of the leader's notices. A stack, or a node, must be in trouble for *after_s* seconds."""
 
     webhooks: tuple[Webhook, ...] = ()
     mail: tuple[Mail, ...] = ()

@@ -94,7 +94,7 @@ class Tunnel:
                 else:
                     break
         except OSError:
-            with contextlib.suppress(OSError):  # broken off: neither side shall wait for the other
+            with contextlib.suppress(OSError):  # broken off: neither side waits for the other
                 self._near.shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(OSError):
             self._near.shutdown(socket.SHUT_WR)

@@ -142,7 +142,7 @@ class Converger:
         failpoint("manifest.keep")
         files.write_atomically(self._file, msgspec.json.encode(manifest), 0o600)
         self._take(manifest)
-        self._fence.heard(manifest.tasks)
+        self._fence.confirm(manifest.tasks)
         ended = self.lease.ended
         self.lease.taken_over()
         if ended:

@@ -94,7 +94,7 @@ class Engine:
             record.pre_stop_failed = False
             record.exit_code = None
             if generation is not None and generation != record.generation:
-                record.restarts = record.attempts = 0  # what the policy may do begins anew
+                record.restarts = record.attempts = 0  # the limit of the policy starts again
                 record.generation = generation
             self.containers.changed(record)
             try:

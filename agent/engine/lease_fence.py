@@ -1,9 +1,9 @@
-"""Stops tasks that must not run twice while the control plane does not hear this node.
+"""Stops tasks that must not run twice while the control plane does not acknowledge this node.
 
 The node says a numbered beat now and then, and the control plane answers with its number. The lease of this node's strict tasks
-ends LEASE_S after it *said* the last beat that was answered: the control plane heard it later than that, and starts such tasks
+ends LEASE_S after it *sent* the last beat that was answered: the control plane got it later than that, and starts such tasks
 elsewhere only after `STRICT_SILENCE_S` of silence since. No clock is compared with another; both need only run equally fast. A
-lease that has ended begins anew with a manifest alone, which says whose the tasks are by now.
+lease that has ended starts again with a manifest alone, which says whose the tasks are by now.
 Source: Gray and Cheriton, Leases (1989).
 """
 
@@ -22,7 +22,7 @@ class LeaseFence:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._said: dict[int, float] = {}
+        self._sent: dict[int, float] = {}
         self._count = 0
         self._ends: float | None = None
         self._ended = False
@@ -30,14 +30,14 @@ class LeaseFence:
     def beat(self) -> int:
         """The number of a beat that is said now."""
         self._count += 1
-        self._said[self._count] = self._clock()
-        self._said.pop(self._count - KEPT_BEATS, None)
+        self._sent[self._count] = self._clock()
+        self._sent.pop(self._count - KEPT_BEATS, None)
         return self._count
 
     def answered(self, number: int) -> None:
-        """The control plane has heard the beat *number*."""
-        if (said := self._said.get(number)) is not None and self._ends is not None:
-            self._ends = max(self._ends, said + LEASE_S)
+        """The control plane has acknowledged the beat *number*."""
+        if (sent := self._sent.get(number)) is not None and self._ends is not None:
+            self._ends = max(self._ends, sent + LEASE_S)
 
     def taken_over(self) -> None:
         """A manifest came: the tasks in it are this node's."""

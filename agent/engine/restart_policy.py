@@ -12,7 +12,7 @@ RESET_S = 10.0
 
 
 def lasted(container: Container, uptime_s: float) -> bool:
-    """Whether a start was a success by `restart_window_s`, after which the policy's limit begins anew."""
+    """Whether a start was a success by `restart_window_s`, after which the policy's limit starts again."""
     return 0 < container.restart_window_s <= uptime_s
 
 

@@ -46,8 +46,8 @@ def kind_of(data: bytes, header: str, what: str, limit: int) -> str:
     document = read(data, dict[str, msgspec.Raw], what, limit)
     if "layers" in document and "manifests" in document:
         raise ImageError(f"{what} has both layers and manifests: it is neither a manifest nor an index")
-    said = document.get("mediaType")
-    kind = read(bytes(said), str | None, f"the mediaType of {what}", limit) if said is not None else None  # type: ignore[arg-type]
+    media_type = document.get("mediaType")
+    kind = read(bytes(media_type), str | None, f"the mediaType of {what}", limit) if media_type is not None else None  # type: ignore[arg-type]
     kind = kind or header.partition(";")[0].strip()
     if "manifests" in document and kind not in types.INDEXES:
         kind = types.OCI_INDEX

@@ -178,8 +178,8 @@ class Registry:
         digest = "sha256:" + hashlib.sha256(data).hexdigest()
         if DIGEST.match(target) and digest != target:
             raise ImageError(f"{endpoint} sent a manifest with digest {digest} where {target} was asked for")
-        said = reply.headers.get("Content-Type", "")
-        return data, digest, documents.kind_of(data, said, what, self.limits.manifest_bytes)
+        given = reply.headers.get("Content-Type", "")
+        return data, digest, documents.kind_of(data, given, what, self.limits.manifest_bytes)
 
     async def referrers(self, digest: str) -> bytes | None:
         """The index of the manifests that refer to *digest*; None if the registry does not list them. Raises ImageError."""
@@ -272,8 +272,8 @@ def _skipped(reply: aiohttp.ClientResponse, received: int, endpoint: str) -> int
         return received
     begin = re.match(r"bytes ([0-9]{1,19})-", reply.headers.get("Content-Range", ""))
     if not received or begin is None or int(begin[1]) != received:
-        said = quoted(reply.headers.get("Content-Range", ""))
-        raise UnavailableError(f"{endpoint} sends the part {said!r} where what follows byte {received} was asked for")
+        given = quoted(reply.headers.get("Content-Range", ""))
+        raise UnavailableError(f"{endpoint} sends the part {given!r} where what follows byte {received} was asked for")
     return 0
 
 

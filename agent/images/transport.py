@@ -1,7 +1,7 @@
 """HTTP with untrusted servers: redirects by our own rules, answers of bounded size, senders that must make progress.
 
 A password is sent to its host only, not to redirect targets, and never without TLS if the first request had it.
-Source: RFC 9110 §15.4 (redirects); CVE-2020-15157 (credentials for whom a server named).
+Source: RFC 9110 §15.4 (redirects); CVE-2020-15157 (credentials for a host that a server named).
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ class UnavailableError(Exception):
     """This endpoint failed in a way that another try, or another endpoint, may mend."""
 
 
-def url_of(text: str, base: URL | None, whose: str) -> URL:
-    """The URL *text*, given by *whose* server, relative to *base*. Raises ImageError for one that is not followed."""
+def url_of(text: str, base: URL | None, server: str) -> URL:
+    """The URL *text*, given by *server*, relative to *base*. Raises ImageError for one that is not followed."""
     try:
         found = base.join(URL(text)) if base else URL(text)
         host, _ = found.host, found.port
     except ValueError:
-        raise ImageError(f"{whose} sends us to {quoted(text)!r}, which is not an address") from None
+        raise ImageError(f"{server} sends us to {quoted(text)!r}, which is not an address") from None
     if found.scheme not in ("http", "https") or not host:
-        raise ImageError(f"{whose} sends us to {quoted(text)!r}: only http and https are followed")
+        raise ImageError(f"{server} sends us to {quoted(text)!r}: only http and https are followed")
     if base and base.scheme == "https" and found.scheme == "http":
-        raise ImageError(f"{whose} sends us from https to {quoted(text)!r}, which anybody on the way can read: refused")
+        raise ImageError(f"{server} sends us from https to {quoted(text)!r}, which anybody on the way can read: refused")
     if found.user is not None or found.password is not None:
-        raise ImageError(f"{whose} sends us to an address with a password in it: refused")
+        raise ImageError(f"{server} sends us to an address with a password in it: refused")
     return found
 
 

@@ -1,7 +1,7 @@
 """Whether an image may be run: policies held against what the image is, on the node that is to run it.
 
 The policy of the node and that of a task's stack each count. An image is looked at where it is: its manifest and config must
-have the digests by which they are known, whatever the names' file says.
+have the digests by which they are known, not those of the names' file.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Seccomp profiles in Docker's JSON, made into what the OCI runtime takes: only what concerns this machine and this container.
 
 A rule may say for which capabilities, architectures and kernels it is (`includes`), and for which it is not (`excludes`);
-`archMap` names the architectures that go with the machine's own. Whoever writes a profile may be hostile: what is not of the
+`archMap` names the architectures that go with the machine's own. The author of a profile may be hostile: what is not of the
 format is refused with its place, before any runtime reads it.
 Source: Docker, "Seccomp security profiles for Docker"; OCI Runtime Specification 1.2, config-linux.md, "Seccomp"; seccomp(2).
 """

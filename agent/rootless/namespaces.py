@@ -128,7 +128,7 @@ def _make() -> int:
 
 def _connect(run: Path, keeper: int) -> int:
     """The PID of slirp4netns, which connects the network namespace to the host's as any program of the user's would."""
-    ready, told = os.pipe()
+    ready, ready_end = os.pipe()
     log = run / "slirp4netns.log"
     way_out = subprocess.Popen(
         [
@@ -138,22 +138,22 @@ def _connect(run: Path, keeper: int) -> int:
             "--disable-host-loopback",
             "--enable-sandbox",
             f"--api-socket={run / 'slirp4netns.sock'}",
-            f"--ready-fd={told}",
+            f"--ready-fd={ready_end}",
             str(keeper),
             "tap0",
         ],
         start_new_session=True,
-        pass_fds=(told,),
+        pass_fds=(ready_end,),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=log.open("wb"),
     )
-    os.close(told)
+    os.close(ready_end)
     is_ready = os.read(ready, 1)
     os.close(ready)
     if not is_ready:
-        said = log.read_text(errors="replace").strip().splitlines()
-        raise AgentError(f"slirp4netns did not start: {said[-1] if said else 'it gave no reason'}")
+        output = log.read_text(errors="replace").strip().splitlines()
+        raise AgentError(f"slirp4netns did not start: {output[-1] if output else 'it gave no reason'}")
     return way_out.pid
 
 
@@ -168,7 +168,7 @@ def _lacking() -> tuple[tuple[int, int], tuple[int, int]]:
     try:
         name = pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
-        name = str(os.geteuid())  # nobody whom /etc/passwd knows
+        name = str(os.geteuid())  # a UID that is not in /etc/passwd
     found = []
     for file in ("/etc/subuid", "/etc/subgid"):
         lines = [line.split(":") for line in _read(file).splitlines() if line.count(":") == 2]
@@ -211,8 +211,8 @@ def _wait_for(holds: Callable[[], bool], process: subprocess.Popen[bytes]) -> No
     while not holds():
         if process.poll() is not None or time.monotonic() > deadline:
             assert process.stderr
-            said = process.stderr.read().decode(errors="replace").strip() if process.poll() is not None else ""
-            raise AgentError(f"no user namespace could be made: {said or 'unshare does not end'}")
+            output = process.stderr.read().decode(errors="replace").strip() if process.poll() is not None else ""
+            raise AgentError(f"no user namespace could be made: {output or 'unshare does not end'}")
         time.sleep(0.001)
 
 

@@ -72,12 +72,12 @@ class PortForwarder:
                 sock.connect(str(self._socket))
                 sock.sendall(json.dumps({"execute": what, "arguments": arguments}).encode())
                 sock.shutdown(socket.SHUT_WR)
-                said = b""
+                received = b""
                 while data := sock.recv(65536):
-                    said += data
+                    received += data
             except OSError as error:
                 raise AgentError(f"slirp4netns does not answer: {error}") from error
-        answer = json.loads(said)
+        answer = json.loads(received)
         if "error" in answer:
             raise PortForwardError(str(answer["error"].get("desc", answer["error"])))
         return dict(answer.get("return", {}))

@@ -7,7 +7,7 @@ kernel, below a directory descriptor (`tree.Tree`, openat2(2)), and changed by `
 parses or writes much runs in a worker process, which `process` starts and `confine` confines first, by way of `sandbox`: an
 empty root, namespaces of its own, the few capabilities that it needs, a seccomp allow list, Landlock, resource limits. -
 Nothing here asks libc for a name (users, groups, hosts, locale, time zone, character sets), and no traceback is formatted with
-source lines: `confine.told` names file, line and function, from what is in memory. - A program of the host's that has to see a
+source lines: `confine.as_reply` names file, line and function from memory. - A program of the host's that has to see a
 foreign tree (GNU tar, sftp-server) runs in a `view`. - An error is one sentence, and nothing half-made stays.
 
 tests/trees/test_rules.py holds the rules over the whole source. Source: openat2(2); CVE-2019-14271, CVE-2018-15664.

@@ -83,7 +83,7 @@ def run(
             sandbox.allow_calls(library, calls)
             reply = work()
         except BaseException as error:  # of any kind: nothing may format a traceback in here
-            reply = told(error)
+            reply = as_reply(error)
         data = json.dumps(reply).encode()
         while data:
             data = data[os.write(report, data) :]
@@ -101,7 +101,7 @@ def run(
     return reply
 
 
-def told(error: BaseException) -> Reply:
+def as_reply(error: BaseException) -> Reply:
     """*error* as a reply: "error", a sentence for the user, and "status"; for a fault of ours "trace", its places."""
     if isinstance(error, TreeError):
         return {"error": str(error), "status": error.status}

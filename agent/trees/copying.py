@@ -66,11 +66,11 @@ def find(tree: Tree, path: str) -> tuple[WalkEntry, str]:
             parent, base = tree.parent(path)
         seen = WalkEntry(path, base, parent, os.stat(base, dir_fd=parent, follow_symlinks=False))
     except OSError as error:
-        raise _told(error, path) from error
+        raise _tree_error(error, path) from error
     return seen, os.path.basename(path.rstrip("/")) or "/"
 
 
-def _told(error: OSError, path: str) -> TreeError:
+def _tree_error(error: OSError, path: str) -> TreeError:
     shown = quoted(path)
     if error.errno == errno.ENOENT:
         return TreeError(f"{shown} does not exist in the container", 404)
@@ -94,7 +94,7 @@ def get(tree: Tree, path: str) -> confine.Reply:
                 packer.entry(one, f"{name}/{one.path}")
         packer.end()
     except Exception as error:  # the line is out already: any error only ends the archive
-        return {**confine.told(error), "late": True}
+        return {**confine.as_reply(error), "late": True}
     return {}
 
 
@@ -113,7 +113,7 @@ def put(tree: Tree, path: str, bounds: Bounds, request: PutRequest) -> confine.R
     except OSError as error:
         if error.errno == errno.ENOTDIR:
             raise TreeError(f"{quoted(path)} is not a directory", 400) from error
-        raise _told(error, path) from error
+        raise _tree_error(error, path) from error
     os.close(fd)
     plain = Decompressed(Source(sys.stdin.buffer, None), bounds.bytes)
     policy = Policy(what="archive", keep_directories=request.keep_kinds, keep_others=request.keep_kinds, owner=request.owner)
@@ -145,7 +145,7 @@ def main(verb: str, root: str, path: str, first_id: str, limits: str, asked: str
             try:
                 finish(root, reply, "")
             except (TreeError, OSError) as error:
-                reply = confine.told(error)
+                reply = confine.as_reply(error)
         return confine.answer(reply)
     if verb == "stat":
         reply = confine.run(

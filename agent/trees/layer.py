@@ -86,7 +86,7 @@ def main(target: str, digest: str, diff_id: str, keep: str, attribute: str, limi
         if "error" not in reply:
             finish(target, reply, attribute)
     except (TreeError, OSError) as error:
-        reply = confine.told(error)
+        reply = confine.as_reply(error)
     if "errno" in reply:
         reply["error"] = f"the layer cannot be written: {reply['error']}"
     return confine.answer(reply)

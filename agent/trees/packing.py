@@ -84,7 +84,7 @@ def main(verb: str, root: str, more: str) -> int:
         if verb == "changes":
             trees.append(confine.open_tree(more, read_only=True, nested=False))
     except OSError as error:
-        return _told({"error": f"the container's files cannot be reached: {error.strerror}", "status": 500}, verb)
+        return _print_error({"error": f"the container's files cannot be reached: {error.strerror}", "status": 500}, verb)
     works = {
         "layer": lambda: layer(Tree(trees[0]), out, more),
         "blob": lambda: blob(Tree(trees[0]), out, more),
@@ -95,10 +95,10 @@ def main(verb: str, root: str, more: str) -> int:
     noted = verb in ("layer", "blob") and more.startswith("trusted.")
     capabilities: Sequence[str] = (*sandbox.READER, "SYS_ADMIN") if noted else sandbox.READER
     reply = confine.run(works[verb], trees, calls=sandbox.READ_CALLS, capabilities=capabilities, user=not noted)
-    return _told(reply, verb)
+    return _print_error(reply, verb)
 
 
-def _told(reply: confine.Reply, verb: str) -> int:
+def _print_error(reply: confine.Reply, verb: str) -> int:
     if verb != "changes":
         os.dup2(2, 1)  # the first output is the archive's
     return confine.answer(reply)

@@ -34,7 +34,7 @@ class _Header(tarfile.TarInfo):
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
-        """What `tarfile` makes of *buf*; whatever is not plain, or wrong, is left to it."""
+        """What `tarfile` makes of *buf*; what is not plain, or wrong, is left to it."""
         if len(buf) == tarfile.BLOCKSIZE and buf[156:157] in _PLAIN:
             made = cls()
             name, mode, uid, gid, size, mtime, chksum, kind, link, _, user, group, *device, prefix = _FIELDS.unpack(buf)

@@ -268,10 +268,10 @@ def is_archive(file: BinaryIO) -> bool:
             head += data
         if len(head) < BLOCK or not head.strip(b"\0"):
             return False
-        said = int(head[148:156].strip(b" \0") or b"0", 8)
+        stored = int(head[148:156].strip(b" \0") or b"0", 8)
     except (TreeError, ValueError):
         return False
-    return said == sum(head[:148]) + 8 * 32 + sum(head[156:BLOCK])
+    return stored == sum(head[:148]) + 8 * 32 + sum(head[156:BLOCK])
 
 
 def looked_at(path: str) -> int:
@@ -301,7 +301,7 @@ def main(source: str, target: str, limits: str) -> int:
         try:
             finish(target, reply, "")
         except (TreeError, OSError) as error:
-            reply = confine.told(error)
+            reply = confine.as_reply(error)
     return confine.answer(reply)
 
 

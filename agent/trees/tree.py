@@ -103,7 +103,7 @@ class Tree:
         return fd, name
 
     def forget_parents(self) -> None:
-        """Look up every directory anew: one of them was replaced."""
+        """Look up every directory again: one of them was replaced."""
         while self._parents:
             os.close(self._parents.popitem()[1])
 

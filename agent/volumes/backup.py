@@ -34,7 +34,7 @@ USERS = b"root:x:0:0:root:/:/usr/sbin/nologin\n"
 SWITCH = b"passwd: files\ngroup: files\nhosts: files dns\n"
 ENDING_S = 10.0
 """How long restic may take to let go of its lock when it is ended."""
-SAID = 4
+LAST_LINES = 4
 """How many of its last lines an error has."""
 MISSING = "Is there a repository at the following location?"
 """What restic says where a repository was not made yet."""
@@ -265,8 +265,8 @@ def _ssh(place: str) -> str:
         "ConnectTimeout": "15",
         "ServerAliveInterval": "15",
     }
-    said = " ".join(f"-o {key}={value}" for key, value in options.items())
-    return f"ssh -F none -i /{SECRET}/ssh_key {said} {f'-p {port} ' if port else ''}{host} -s sftp"
+    flags = " ".join(f"-o {key}={value}" for key, value in options.items())
+    return f"ssh -F none -i /{SECRET}/ssh_key {flags} {f'-p {port} ' if port else ''}{host} -s sftp"
 
 
 def _variables(credentials: bytes) -> dict[str, str]:
@@ -297,7 +297,7 @@ def _parsed(line: bytes) -> Any:
 
 def _last(output: bytes) -> str:
     lines = [shown(line) for line in output.decode(errors="replace").splitlines() if line.strip()]
-    return "; ".join(lines[-SAID:])
+    return "; ".join(lines[-LAST_LINES:])
 
 
 def _measure(data: Path) -> tuple[int, int]:

@@ -66,19 +66,19 @@ class VolumeMigration:
         )
         assert child.stdout
         assert child.stderr
-        said = asyncio.create_task(child.stderr.read())
+        errors = asyncio.create_task(child.stderr.read())
         try:
             while chunk := await child.stdout.read(CHUNK):
                 yield chunk
             # 1: a file changed while it was read; the next pass has it
             if await child.wait() not in (0, 1):
-                raise AgentError(f"volume {name}: {(await said).decode(errors='replace').strip()}")
+                raise AgentError(f"volume {name}: {(await errors).decode(errors='replace').strip()}")
             _rewind_snapshot(snapshot)
         finally:
             if child.returncode is None:
                 child.kill()
                 await child.wait()
-            await said
+            await errors
 
     async def receive(self, name: str, chunks: AsyncIterator[bytes], *, first: bool) -> None:
         """Unpack a dump for the arriving volume. Raises AgentError, ConflictError if there is a volume of that name."""
@@ -104,21 +104,21 @@ class VolumeMigration:
         )
         assert child.stdin
         assert child.stderr
-        said = asyncio.create_task(child.stderr.read())
+        errors = asyncio.create_task(child.stderr.read())
         try:
             async for chunk in chunks:
                 child.stdin.write(chunk)
                 await child.stdin.drain()
             child.stdin.close()
             if await child.wait():
-                raise AgentError(f"volume {name}: {(await said).decode(errors='replace').strip()}")
+                raise AgentError(f"volume {name}: {(await errors).decode(errors='replace').strip()}")
         except (BrokenPipeError, ConnectionResetError):
-            raise AgentError(f"volume {name}: {(await said).decode(errors='replace').strip()}") from None
+            raise AgentError(f"volume {name}: {(await errors).decode(errors='replace').strip()}") from None
         finally:
             if child.returncode is None:
                 child.kill()
                 await child.wait()
-            await said
+            await errors
 
     async def checksum(self, name: str, *, arriving: bool) -> TreeChecksum:
         """The checksum of the volume, or of its data that has arrived."""

@@ -211,9 +211,9 @@ class Volumes:
 
 async def _run(*command: str) -> str:
     """Run *command*. Returns its error output if it fails or does not end in time."""
-    with tempfile.TemporaryFile() as said:  # a pipe would stay open with the server that mounting may leave behind
+    with tempfile.TemporaryFile() as errors:  # a pipe would stay open with the server that mounting may leave behind
         child = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=said, start_new_session=True
+            *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=errors, start_new_session=True
         )
         try:
             async with asyncio.timeout(MOUNT_S):
@@ -223,8 +223,8 @@ async def _run(*command: str) -> str:
                 child.kill()
             await child.wait()
             return f"no answer within {MOUNT_S} s"
-        said.seek(0)
-        lines = said.read().decode(errors="replace").strip().splitlines() or [f"exit status {code}"]
+        errors.seek(0)
+        lines = errors.read().decode(errors="replace").strip().splitlines() or [f"exit status {code}"]
         return "; ".join(lines[:2]) if code else ""
 
 

@@ -48,7 +48,7 @@ class BridgeKind(ObjectKind[Bridge]):
         index = links.created(item.name)
         _prepare(item)
         old = was.addresses if was else ()
-        if old[:1] != item.addresses[:1]:  # the kernel sends from the oldest address: all are added anew, in order
+        if old[:1] != item.addresses[:1]:  # the kernel sends from the oldest address: all are added again, in order
             links.socket.run(
                 [rtnetlink.delete_address(index, cidr, item.name) for cidr in (*old, *item.addresses)], ignore=_ABSENT
             )

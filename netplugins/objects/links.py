@@ -28,7 +28,7 @@ class Links:
         self.socket.close()
 
     def refresh(self) -> list[str]:
-        """Read the indices from the kernel anew. Returns the names of all links, those in containers' namespaces included."""
+        """Read the indices from the kernel again. Returns the names of all links, those in containers' namespaces included."""
         self._indices = {name: index for index, name in socket.if_nameindex() if name.startswith(self.prefix)}
         return [*self._indices, *self.parented]
 

@@ -21,7 +21,7 @@ from netplugins.objects.links import MISSING, Links
 
 
 class ParentedLinkKind(ObjectKind[ParentedLink]):
-    """A macvlan or ipvlan link; its limits change in place, every other change creates it anew. It gets its addresses after a
+    """A macvlan or ipvlan link; its limits change in place, every other change recreates it. It gets its addresses after a
     probe of the LAN."""
 
     stage = Stage.ENDPOINT

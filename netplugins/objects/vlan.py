@@ -11,7 +11,7 @@ from netplugins.objects.links import Links
 
 
 class VlanKind(ObjectKind[Vlan]):
-    """A VLAN link; every change creates it anew."""
+    """A VLAN link; every change recreates it."""
 
     stage = Stage.VLAN
 

@@ -60,7 +60,7 @@ def _options(c: Container) -> dict[str, str]:
 
 
 def user(c: Container, policy: ImagePolicy) -> Iterator[Wrong]:
-    """4.1: a user of its own; whom the image names is not known here."""
+    """4.1: a user of its own; the image's own user is not known here."""
     if c.user.partition(":")[0] in ("root", "0"):
         yield Wrong("user", "it runs as root", 'user: "1000:1000", or x-harden: strict')
     elif not c.user and policy.root:

@@ -37,9 +37,9 @@ def run_attached(
     rows = of_stack(client, name, services)
     project = name if click.get_current_context().meta.get("compose") else ""
     options = LogOptions(follow=True, since=since, project=project, **attach.style)
-    told = [short_name(r["task"], name) for r in rows if project and r["service"] in attach.shown]
-    if told:
-        click.echo(f"Attaching to {', '.join(told)}")
+    reported = [short_name(r["task"], name) for r in rows if project and r["service"] in attach.shown]
+    if reported:
+        click.echo(f"Attaching to {', '.join(reported)}")
     talker = threading.Thread(target=follow_stack, args=(client, name, attach.shown, options), daemon=True)
     if attach.shown:
         talker.start()
@@ -55,7 +55,7 @@ def run_attached(
         while not first and len(codes) < len(rows):
             row, code = ended.get()
             codes[row["task"]] = code
-            _tell_end(short_name(row["task"], name), code, told)
+            _print_end(short_name(row["task"], name), code, reported)
             if attach.ends == "any" or (attach.ends == "failure" and code):
                 click.echo(f"{row['task']} ended with {code}: stopping the rest", err=True)
                 stop()
@@ -77,9 +77,9 @@ def run_attached(
     return next((codes[r["task"]] for r in rows if r["service"] == attach.code_from), 0)
 
 
-def _tell_end(name: str, code: int, told: Sequence[str]) -> None:
-    """Say that a container ended, if it is one of those that are *told* of."""
-    if name in told:
+def _print_end(name: str, code: int, reported: Sequence[str]) -> None:
+    """Say that a container ended, if it is one of those that are *reported*."""
+    if name in reported:
         click.echo(f"{name} exited with code {code}")
 
 

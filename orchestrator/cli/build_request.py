@@ -61,7 +61,7 @@ def _provided(stack: Stack, build_options: Build) -> tuple[dict[str, str], dict[
 
 
 def _dockerfile(service: Service, build_options: Build) -> tuple[str, dict[str, bytes]]:
-    """What the node is told of the Dockerfile, and what is sent for that: one that is not a file of the context goes beside it.
+    """The Dockerfile in the request to the node, and what is sent for it: one that is not a file of the context goes beside it.
 
     Raises PystackError."""
     from agent.contract.container import BUILD_EXTRAS
@@ -121,7 +121,7 @@ def build_one(client: Client, stack: Stack, service: Service, progress: Progress
     with lent(at, agents) as doors:
         query["agents"] = json.dumps(doors)
         for event in at.lines("POST", f"{at.base}/build", query=query, body=body):
-            _heard(at, service, event, progress)
+            _show_event(at, service, event, progress)
     if node and not options.outputs:
         client.json("POST", f"/v1/nodes/{node}/ship", body={"image": service.container.image})
 
@@ -180,7 +180,7 @@ def _caches(client: Client, given: tuple[str, ...]) -> list[str]:
     return found
 
 
-def _heard(client: Client, service: Service, event: dict[str, Any], progress: Progress) -> None:
+def _show_event(client: Client, service: Service, event: dict[str, Any], progress: Progress) -> None:
     """Show a line of the build, and fetch what it has for us."""
     from orchestrator.cli.receiving import fetch
 

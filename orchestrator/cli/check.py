@@ -63,9 +63,9 @@ def _of_stack(file: Path) -> Iterator[Row]:
         found: Any = load(Options(files=(str(file),), project_name="check", profiles=("*",)), os.environ)
     except StackFileError as error:
         found, problems = error, error.problems
-    said = [("refused", p) for p in problems]
-    said += [("no effect", p) for p in found.warnings] + [("differs", p) for p in found.differences]
-    for here, one in sorted(said, key=lambda pair: pair[1].where):
+    findings = [("refused", p) for p in problems]
+    findings += [("no effect", p) for p in found.warnings] + [("differs", p) for p in found.differences]
+    for here, one in sorted(findings, key=lambda pair: pair[1].where):
         why = one.why + (f" → {one.fix}" if one.fix else "")
         yield {"where": str(one.where), "what": one.what, "here": here, "why": why.removeprefix("has no effect: ")}
 
@@ -84,8 +84,8 @@ def _of_kubernetes(file: Path, documents: list[dict[str, Any]]) -> Iterator[Row]
         why = f"Kubernetes would not take it: {type(error).__name__}: {error}"
         yield {"where": str(file), "what": "the manifests", "here": "refused", "why": why}
         return
-    for said in made.warnings:
-        what, _, why = said.partition(": ")
+    for warning in made.warnings:
+        what, _, why = warning.partition(": ")
         yield {"where": str(file), "what": what, "here": "no effect", "why": why or "has no counterpart"}
     if not made.services:
         yield {"where": str(file), "what": "the manifests", "here": "refused", "why": "no workload is among them"}

@@ -28,7 +28,7 @@ def cluster() -> None:
 
 
 def _passphrase(file: str | None, *, confirm: bool) -> str:
-    """From *file*, from the variable, or from whoever sits at the terminal."""
+    """From *file*, from the variable, or from a prompt."""
     if file:
         return Path(file).read_text().strip("\n")
     if given := os.environ.get(PASSPHRASE):

@@ -82,7 +82,7 @@ def names(kind: str, project: str = "") -> list[str]:
     except Exception:
         if os.environ.get("PYSTACK_DEBUG_COMPLETION"):
             raise
-        return []  # a shell's Tab is no place for errors
+        return []  # a shell's Tab must print no errors
     return sorted(set(_named(kind, rows)))
 
 

@@ -31,7 +31,7 @@ class Words:
 
     def __init__(self) -> None:
         self._ends: dict[str, str] = {}
-        self._said: set[tuple[str, str]] = set()
+        self._shown: set[tuple[str, str]] = set()
 
     def event(self, event: Event) -> None:
         """Say it."""
@@ -84,8 +84,8 @@ class Words:
             self._line("Container", name, event.health.capitalize())
 
     def _line(self, kind: str, name: str, word: str) -> None:
-        if (name, word) not in self._said:
-            self._said.add((name, word))
+        if (name, word) not in self._shown:
+            self._shown.add((name, word))
             say(kind, name, word)
 
 

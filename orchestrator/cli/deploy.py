@@ -100,7 +100,7 @@ def claimed(client: Client, stack: str, tree: WorkingTree) -> Iterator[None]:
     try:
         yield
     finally:
-        reply.close()  # the claim lasts as long as the connection: it goes with whoever dies too
+        reply.close()  # the claim lasts as long as the connection: it ends with a client that dies, too
 
 
 def _build(client: Client, stack: Stack, shown: Progress) -> None:

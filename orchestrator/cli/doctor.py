@@ -39,8 +39,8 @@ def doctor(repair: bool, everything: bool, bare: bool, targets: tuple[str, ...],
     wrong = [r for r in rows if not r["ok"]]
     if show_document(rows, shape):
         sys.exit(1 if wrong else 0)
-    told = [r for r in rows if r["ok"] and (r["repaired"] or r["fix"])]
-    for row in [*wrong, *(rows[len(wrong) :] if everything else told)]:
+    repairable = [r for r in rows if r["ok"] and (r["repaired"] or r["fix"])]
+    for row in [*wrong, *(rows[len(wrong) :] if everything else repairable)]:
         click.secho(
             f"{'✓' if row['ok'] else '✗'} {row['check']}: {row['target']}: {row['detail']}", fg="green" if row["ok"] else "red"
         )

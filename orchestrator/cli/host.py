@@ -67,7 +67,7 @@ def _far(target: str) -> list[Finding]:
         return [_unreached(target, f"the program {command[0]} is not here", "install an SSH client")]
     except subprocess.TimeoutExpired:
         return [_unreached(target, f"no answer within {WITHIN_S} s", f"see what `ssh {target} true` waits for")]
-    said = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
     if done.returncode == 127:
         return [_unreached(target, "no python3 there", "apt-get install python3 (dnf install python3)")]
     try:
@@ -77,7 +77,7 @@ def _far(target: str) -> list[Finding]:
         ]
         return [*rows, hostcheck.skew(float(answer["time"]), time.time(), target), *_way(host, str(answer["connection"]))]
     except (ValueError, KeyError, TypeError):
-        why = said[-1] if said else "it gave no reason"
+        why = errors[-1] if errors else "it gave no reason"
         return [
             _unreached(target, why, f"`ssh {target} python3 --version` must work without a password: Python 3.11 is needed")
         ]

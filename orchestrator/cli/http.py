@@ -79,7 +79,7 @@ class Response:
                 self._connection.close()
 
     def close(self) -> None:
-        """Close the connection, whatever of the body is still to come: the server notices."""
+        """Close the connection, even if a part of the body is still to come: the server notices."""
         self._connection.close()
 
     def _remaining(self) -> int | None:

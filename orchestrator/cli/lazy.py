@@ -44,7 +44,7 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Names of commands, of which no module is imported; hidden ones too, of whoever knows them."""
+        """Names of commands, of which no module is imported; hidden ones included."""
         from click.shell_completion import CompletionItem
 
         if incomplete and not incomplete[0].isalnum():

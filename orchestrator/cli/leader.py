@@ -98,7 +98,7 @@ def through_takeover(attempt: Callable[[], T], *, several: bool) -> T:
     """What *attempt* returns; it is made again while no server leads. It raises NoLeaderError, or UnreachableError where
     nothing was done. With *several* servers to ask, one that is away may be the one that led. Raises what the last attempt
     did."""
-    deadline, said = time.monotonic() + TAKEOVER_S, False
+    deadline, announced = time.monotonic() + TAKEOVER_S, False
     while True:
         try:
             return attempt()
@@ -108,7 +108,7 @@ def through_takeover(attempt: Callable[[], T], *, several: bool) -> T:
             waits = several or (isinstance(error, NoLeaderError) and not error.leader)
             if not waits or time.monotonic() > deadline:
                 raise
-            if not said:
+            if not announced:
                 print("no server leads: waiting for one to take over", file=sys.stderr)
-                said = True
+                announced = True
             time.sleep(PAUSE_S)

@@ -22,7 +22,7 @@ def _act(
         if error.status != 404 or verb == "start":
             raise
         stack.check_services(services)
-        click.echo(f"No container to {verb}", err=True)  # which is no error. Source: docker compose
+        click.echo(f"No container to {verb}", err=True)  # which is not an error. Source: docker compose
         return
     consume_events(events, shown)
 

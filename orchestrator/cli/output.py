@@ -142,7 +142,7 @@ class Progress:
             case events.WarningEvent():
                 click.echo(f"warning: {CONTROL.sub('', event.message)}", err=True)
             case events.DoneEvent() | events.ErrorEvent():
-                pass  # for whoever reads the stream to its end
+                pass  # for callers that read the stream to its end
             case _:
                 assert_never(event)
 

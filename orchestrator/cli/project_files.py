@@ -19,8 +19,8 @@ def inline_project_files(client: Client, loaded: Loaded) -> Stack:
 
     if not has_inlinable_mounts(loaded.stack, loaded.directory) or len(nodes(client)) < 2:
         return loaded.stack
-    stack, said = inline_bind_mounts(loaded.stack, loaded.directory)
-    for line in said:
+    stack, notes = inline_bind_mounts(loaded.stack, loaded.directory)
+    for line in notes:
         click.echo(line, err=True)
     return stack
 

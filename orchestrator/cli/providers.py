@@ -126,8 +126,8 @@ def _run(loaded: Loaded, service: Service, verb: str) -> dict[str, str]:
         assert child.stdout
         for line in child.stdout:
             try:
-                said = json.loads(line)
-                kind, message = said["type"], str(said["message"])
+                answer = json.loads(line)
+                kind, message = answer["type"], str(answer["message"])
             except (ValueError, KeyError, TypeError):
                 kind, message = "info", line.rstrip()
             name, _, value = message.partition("=")

@@ -44,16 +44,16 @@ def dial(host: str) -> socket.socket:
         "dial-stdio",
     ]
     mine, theirs = socket.socketpair()
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as errors:
         try:
-            process = _start_between(command, theirs, said) if UNIX else _start_behind_pipes(command, theirs, said)
+            process = _start_between(command, theirs, errors) if UNIX else _start_behind_pipes(command, theirs, errors)
         except FileNotFoundError:
             raise PystackError(f"PYSTACK_HOST=ssh://… needs the program {command[0]}") from None
         if mine.recv(1) == b"\0":  # dial-stdio says a byte when it is connected: what goes wrong before is ssh's to tell
             return mine
         process.wait()
-        said.seek(0)
-        lines = [line for line in said.read().decode(errors="replace").splitlines() if line.strip()]
+        errors.seek(0)
+        lines = [line for line in errors.read().decode(errors="replace").splitlines() if line.strip()]
     raise UnreachableError(f"{host}: {'; '.join(lines[-2:]) or 'ssh ended at once'}")
 
 
@@ -66,15 +66,15 @@ def _shared_connection() -> list[str]:
     return ["-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o", f"ControlPath={folder}/pystack-%C"]
 
 
-def _start_between(command: Sequence[str], end: socket.socket, said: IO[bytes]) -> subprocess.Popen[bytes]:
+def _start_between(command: Sequence[str], end: socket.socket, errors: IO[bytes]) -> subprocess.Popen[bytes]:
     """Start *command* with *end* as its standard input and output. Raises FileNotFoundError."""
     with end:
-        return subprocess.Popen(command, stdin=end.fileno(), stdout=end.fileno(), stderr=said, start_new_session=True)
+        return subprocess.Popen(command, stdin=end.fileno(), stdout=end.fileno(), stderr=errors, start_new_session=True)
 
 
-def _start_behind_pipes(command: Sequence[str], end: socket.socket, said: IO[bytes]) -> subprocess.Popen[bytes]:
+def _start_behind_pipes(command: Sequence[str], end: socket.socket, errors: IO[bytes]) -> subprocess.Popen[bytes]:
     """As `_start_between`, on systems whose sockets are not files (Windows): two threads carry the bytes."""
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, bufsize=0)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, bufsize=0)
 
     def inward() -> None:
         with contextlib.suppress(OSError), process.stdin:  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""`pystack rollout …`: what an `up` does goes on in the cluster, whoever watches."""
+"""`pystack rollout …`: what an `up` does goes on in the cluster without a client."""
 
 from __future__ import annotations
 

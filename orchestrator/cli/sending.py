@@ -28,7 +28,7 @@ def send(client: Client, folder: Path, dockerfile: str) -> str:
     key = f"{socket.gethostname()} {os.getuid() if hasattr(os, 'getuid') else ''} {folder.resolve()} {dockerfile}"
     try:
         offer = msgspec.json.encode(ContextOffer(key=key, files=tuple((one.name, one.mark) for one in listed)))
-    except UnicodeEncodeError:  # a name that is no UTF-8 is none in JSON
+    except UnicodeEncodeError:  # JSON cannot hold a name that is not UTF-8
         return ""
     where = f"{client.base}/pystack/build/contexts"
     try:

@@ -38,10 +38,10 @@ def start_server(path: str) -> None:
         if process.poll() is not None:
             with log.open("rb") as file:
                 file.seek(begin)
-                said = file.read().decode(errors="replace").strip()
+                output = file.read().decode(errors="replace").strip()
             # its own last words, in all their lines; of a fault of ours the last one tells most
-            _, own, words = said.rpartition("pystack server: ")
-            last = words if own else next(reversed(said.splitlines()), "it gave no reason")
+            _, own, words = output.rpartition("pystack server: ")
+            last = words if own else next(reversed(output.splitlines()), "it gave no reason")
             raise UnreachableError(f"the server did not start: {last} (see {log})")
     raise UnreachableError(f"the server does not answer after 30 s: see {log}")
 

@@ -30,8 +30,8 @@ def _each(stack: StackOptions, services: tuple[str, ...], verb: str, states: tup
     if not rows and verb == "kill":
         click.echo("No container to kill", err=True)
     if services and rows and not any(row["state"] in states for row in rows):
-        said = ", ".join(f"{row['task']} is {row['state']}" for row in rows)
-        raise PystackError(f"nothing to {verb}: {said}")
+        states_now = ", ".join(f"{row['task']} is {row['state']}" for row in rows)
+        raise PystackError(f"nothing to {verb}: {states_now}")
     for row in rows:
         if row["state"] in states:
             if in_words:

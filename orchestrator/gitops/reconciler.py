@@ -302,7 +302,7 @@ class Reconciler:
                 continue
             options = self._options(good.commit)
             plan = await self.plane.planner.plan(record.stack, options)
-            steps = [s for s in plan.changes if s.cause != "ended"]  # a task that failed by itself is no drift
+            steps = [s for s in plan.changes if s.cause != "ended"]  # a task that failed by itself is not drift
             moved = name not in self.plane.state.stacks or self.plane.state.stacks[name].stack != record.stack
             if not steps and not moved:
                 continue

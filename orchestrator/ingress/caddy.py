@@ -139,7 +139,7 @@ def _proxy(site: Site, settings: IngressSettings) -> Json:
     transport: Json = {"protocol": "http", "dial_timeout": "2s"}
     if rule.protocol == "h2c":
         transport["versions"] = ["h2c", "2"]
-    elif rule.protocol == "https":  # whom the address belongs to the plan says, and no certificate of the container's
+    elif rule.protocol == "https":  # the plan says which task has the address, not a certificate of the container's
         transport["tls"] = {"insecure_skip_verify": True}
     policy: Json = {"policy": "random"}
     if rule.sticky == "cookie":

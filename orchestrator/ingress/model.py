@@ -15,7 +15,7 @@ Issuer = Literal["acme", "internal"]
 
 
 class IngressSettings(WireStruct, frozen=True, kw_only=True):
-    """What `pystack ingress up` was told. *constraints* choose the nodes, as in `deploy.placement.constraints`; *version* is
+    """The options of `pystack ingress up`. *constraints* choose the nodes, as in `deploy.placement.constraints`; *version* is
     that of the Debian package in *image*. *issuer* certifies where a rule does not say. *directory* is the ACME server's,
     *trusted* the PEM of the roots that it is trusted by ("" for the host's own), *eab_key_id* and the secret *eab_key* bind
     the account to one that exists there (RFC 8555 §7.3.4); *dns_hook* is a program of the servers for DNS-01."""

@@ -34,7 +34,7 @@ class Upstream(NamedTuple):
 
 
 class Site(NamedTuple):
-    """A host and path, how they are answered (*rule*, the first that was claimed), and by whom. *tls* is resolved."""
+    """A host and path, how they are answered (*rule*, the first that was claimed), and by which tasks. *tls* is resolved."""
 
     rule: IngressRule
     tls: str

@@ -24,7 +24,7 @@ def system_stack(settings: IngressSettings) -> Stack:
         security_opt=("no-new-privileges",),
         mounts=(Mount(kind="tmpfs", target="/run/caddy", mode=0o700, size=1 << 20),),
         environment=(("HOME", "/run/caddy"),),
-        sysctls=(("net.ipv4.tcp_migrate_req", "1"),),  # Caddy listens anew at each change of its configuration
+        sysctls=(("net.ipv4.tcp_migrate_req", "1"),),  # Caddy opens its sockets again at each change of its configuration
         restart="always",
         pull_policy="never",
         stop_grace_s=30.0,

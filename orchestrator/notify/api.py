@@ -30,7 +30,7 @@ class DeliveryRow(TypedDict):
 
 
 class Outbox(TypedDict):
-    """Who is told, and what has not arrived there."""
+    """The receivers, and the notices that have not arrived."""
 
     channels: list[str]
     deliveries: list[DeliveryRow]
@@ -50,7 +50,7 @@ class TestRow(TypedDict):
 
 
 async def ls(request: web.Request) -> web.Response:
-    """Who is told what happens, and which notices have not arrived."""
+    """The receivers of notices, and which notices have not arrived."""
     notifier = request.app[NOTIFIER]
     rows = [
         DeliveryRow(

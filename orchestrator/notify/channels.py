@@ -135,14 +135,14 @@ class CommandChannel:
 
     async def send(self, notice: Notice) -> None:
         """See `Channel.send`."""
-        told = {
+        variables = {
             "PYSTACK_NOTICE_KIND": notice.kind,
             "PYSTACK_NOTICE_SUBJECT": notice.subject,
             "PYSTACK_NOTICE_TEXT": notice.text,
             "PYSTACK_NOTICE_ID": notice.id,
         }
         environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C.UTF-8"}
-        environment |= {name: value.replace("\0", "") for name, value in told.items()}
+        environment |= {name: value.replace("\0", "") for name, value in variables.items()}
         child = await asyncio.create_subprocess_exec(
             *self._settings.words,
             stdin=asyncio.subprocess.PIPE,
@@ -154,12 +154,12 @@ class CommandChannel:
         )
         try:
             async with asyncio.timeout(WITHIN_S):
-                _, said = await child.communicate(msgspec.json.encode(notice))
+                _, output = await child.communicate(msgspec.json.encode(notice))
         except (TimeoutError, asyncio.CancelledError):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             await child.wait()
             raise
         if child.returncode:
-            last = (said.decode(errors="replace").strip().splitlines() or [""])[-1]
+            last = (output.decode(errors="replace").strip().splitlines() or [""])[-1]
             raise PystackError(f"it ended with {child.returncode} {last[:200]}".rstrip())

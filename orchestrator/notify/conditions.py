@@ -17,11 +17,11 @@ NAMED = 5
 """Tasks that a text names at most."""
 DAY_S = 86_400.0
 HEALED: dict[Kind, Kind] = {"stack_degraded": "stack_healed", "node_down": "node_up"}
-"""What is told when a condition ends; of the others nothing is."""
+"""The notice when a condition of this kind ends; the others have none."""
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that must not be. One that *waits* is told if it lasts; one that does not has happened."""
+    """Something that must not be. One that *waits* is reported if it lasts; one that does not is an event."""
 
     kind: Kind
     subject: str

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from agent.contract.notify import Kind
 from agent.contract.wire import WireStruct
 
@@ -17,12 +19,12 @@ class Notice(WireStruct, frozen=True, kw_only=True):
 
 
 class Trouble(WireStruct, frozen=True, kw_only=True):
-    """A condition that holds, told once: its key is kind and subject."""
+    """A condition that holds, reported once: its key is kind and subject."""
 
     kind: Kind
     subject: str
     text: str
-    told: float
+    since: float = msgspec.field(name="told")
 
 
 class Delivery(WireStruct, frozen=True, kw_only=True):

@@ -1,6 +1,6 @@
 """Finds what is in trouble, tells it once, and sends each notice until it has arrived or is given up.
 
-What was told and what is on its way is in the store (`troubles/`, `outbox/`): the next leader goes on, and tells nothing twice.
+What was sent and what is on its way is in the store (`troubles/`, `outbox/`): the next leader goes on, and sends nothing twice.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from orchestrator.store.interface import Delete, Put, StoreError
 LOOK_S = 5.0
 """How often what depends on the time alone is looked at."""
 BEFORE_S = 300.0
-"""What failed so long before this server led is told too: its last leader may not have come to it."""
+"""What failed so long before this server led is reported too: its last leader may not have come to it."""
 FIRST_S, LONGEST_S, ATTEMPTS = 5.0, 600.0, 12
 """The pauses between attempts, and their number: an hour and a half in all."""
 KEPT = 500
@@ -125,17 +125,17 @@ class Notifier:
         for key, condition in found.items():
             lasts = not condition.waits or now - self._since[key] >= self._settings.after_s
             if lasts and key not in self._troubles:
-                await self._tell(key, condition)
+                await self._report(key, condition)
         for key, trouble in list(self._troubles.items()):
             if key not in found and not self._still_unknown(trouble):
                 await self._end(key, trouble)
 
     def _still_unknown(self, trouble: Trouble) -> bool:
-        """A server that has just begun to lead has not heard of everything: nothing heals by that."""
+        """A server that has just begun to lead lacks statuses: that a condition is not seen does not end it."""
         return time.time() - self.led < self._settings.after_s and trouble.kind in HEALED
 
-    async def _tell(self, key: str, condition: Condition) -> None:
-        trouble = Trouble(kind=condition.kind, subject=condition.subject, text=condition.text, told=time.time())
+    async def _report(self, key: str, condition: Condition) -> None:
+        trouble = Trouble(kind=condition.kind, subject=condition.subject, text=condition.text, since=time.time())
         made = self.address(condition.kind, condition.subject.partition("/")[0], condition.text)
         await self._plane.store.transact(
             (), [Put(f"troubles/{key}", msgspec.json.encode(trouble)), *(self._put(d) for d in made)]
@@ -146,7 +146,7 @@ class Notifier:
     async def _end(self, key: str, trouble: Trouble) -> None:
         made: list[Delivery] = []
         if kind := HEALED.get(trouble.kind):
-            lasted = max(1, round(time.time() - trouble.told))
+            lasted = max(1, round(time.time() - trouble.since))
             what = f"node {trouble.subject} answers again" if kind == "node_up" else f"stack {trouble.subject} is well again"
             gone = kind == "stack_healed" and trouble.subject not in self._plane.state.stacks
             made = [] if gone else self.address(kind, trouble.subject, f"{what}, {lasted} s after the notice of the failure")
@@ -225,8 +225,8 @@ async def attempt(channel: Channel, notice: Notice) -> str:
     except TimeoutError:
         return "it takes too long"
     except smtplib.SMTPResponseException as error:
-        said = error.smtp_error.decode(errors="replace") if isinstance(error.smtp_error, bytes) else str(error.smtp_error)
-        return f"{error.smtp_code} {said}"
+        answer = error.smtp_error.decode(errors="replace") if isinstance(error.smtp_error, bytes) else str(error.smtp_error)
+        return f"{error.smtp_code} {answer}"
     except (PystackError, OSError, aiohttp.ClientError, smtplib.SMTPException) as error:
         return str(error) or type(error).__name__
     return ""

@@ -108,7 +108,7 @@ def _waits_for(home: str, request: PlacementRequest, context: PlacementContext) 
 
 
 def _is_paused(table: NodeTable, row: int) -> bool:
-    """Whether the node is paused and answers: its tasks stay, whatever it has free."""
+    """Whether the node is paused and answers: its tasks stay, however little it has free."""
     return table.nodes[row].availability == "pause" and bool(table.ready[row])
 
 

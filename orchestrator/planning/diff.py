@@ -236,8 +236,8 @@ def _task_step(task: Task, old: Task | None, status: TaskStatus | None, force: b
             return step("update", "changed", _moves(old.container, task.container), changes), task
         return step("replace", "changed", summarize(changes) or "its name changed", changes), fresh
     if force:
-        # another label is another digest, so that the node makes the container anew
-        labels = dict(task.container.labels) | {MADE_ANEW: str(again.generation)}
+        # another label is another digest, so that the node recreates the container
+        labels = dict(task.container.labels) | {RECREATED: str(again.generation)}
         container = msgspec.structs.replace(task.container, labels=tuple(sorted(labels.items())))
         return step("replace", "forced", "asked for"), msgspec.structs.replace(again, container=container)
     if old.desired == "waiting":
@@ -254,16 +254,16 @@ def _task_step(task: Task, old: Task | None, status: TaskStatus | None, force: b
     return step("none", "unchanged", "unchanged"), task
 
 
-MADE_ANEW = "pystack.recreated"
-"""The label of a container that was made anew because somebody asked for it."""
+RECREATED = "pystack.recreated"
+"""The label of a container that was recreated because a user asked for it."""
 
 
 def _as_made(task: Task, old: Task | None) -> Task:
-    """*task* with the label by which *old* was made anew: that it has none of its own is not a change."""
-    mark = dict(old.container.labels).get(MADE_ANEW) if old else None
+    """*task* with the label by which *old* was recreated: that it has none of its own is not a change."""
+    mark = dict(old.container.labels).get(RECREATED) if old else None
     if mark is None:
         return task
-    labels = dict(task.container.labels) | {MADE_ANEW: mark}
+    labels = dict(task.container.labels) | {RECREATED: mark}
     container = msgspec.structs.replace(task.container, labels=tuple(sorted(labels.items())))
     return msgspec.structs.replace(task, container=container)
 

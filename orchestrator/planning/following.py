@@ -1,5 +1,5 @@
 """Which tasks follow others: those that ask for it in depends_on, and those that have namespaces or mounts of a container that
-is made anew. Pure."""
+is recreated. Pure."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from orchestrator.stackfile.model import Stack
 
 
 class Following:
-    """Is told of each step in the order in which services depend on each other."""
+    """Takes each step in the order in which services depend on each other."""
 
     def __init__(self, stack: Stack) -> None:
         self._services = {s.name: s for s in stack.services}
-        self._anew: set[str] = set()
+        self._recreated: set[str] = set()
         self._restarted: set[str] = set()
 
     def note(self, step: Step, service: str, *, known: bool) -> None:
         """*step* is for a task of *service*, which was *known* before."""
         if step.action in ("replace", "create"):
-            self._anew.add(service)
+            self._recreated.add(service)
         if step.action in ("replace", "update") or (step.action == "create" and known):
             self._restarted.add(service)
 
@@ -39,7 +39,7 @@ class Following:
         if asked:
             reason = f"restarts with {asked[0]}"
         elif status is not None and status.state in ("running", "paused", "restarting", "starting"):
-            shared = {name: what for name, what in graph.owners(one).items() if name in self._anew}
+            shared = {name: what for name, what in graph.owners(one).items() if name in self._recreated}
             reason = next((f"restarts with {name}: it has its {what}" for name, what in shared.items()), "")
             follows = next(iter(shared), "")
         if not reason:

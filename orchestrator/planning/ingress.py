@@ -16,9 +16,9 @@ def ingress_steps(before: Stack | None, stack: Stack) -> list[Step]:
         was = {_place(r): r for r in old.get(service.name, ())}
         now = {_place(r): r for r in service.ingress}
         changes = [
-            FieldChange(path=f"x-ingress {place}", before=_told(was.get(place)), after=_told(now.get(place)))
+            FieldChange(path=f"x-ingress {place}", before=_shown(was.get(place)), after=_shown(now.get(place)))
             for place in dict.fromkeys((*was, *now))
-            if _told(was.get(place)) != _told(now.get(place))
+            if _shown(was.get(place)) != _shown(now.get(place))
         ]
         if changes:
             reason = ", ".join(_reason(change, now) for change in changes)
@@ -30,7 +30,7 @@ def _place(rule: IngressRule) -> str:
     return f"{rule.host}{rule.path}"
 
 
-def _told(rule: IngressRule | None) -> dict[str, object] | None:
+def _shown(rule: IngressRule | None) -> dict[str, object] | None:
     """*rule* without its place in the file."""
     return as_written(msgspec.structs.replace(rule, where="")) if rule else None
 

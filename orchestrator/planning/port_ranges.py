@@ -31,7 +31,7 @@ def with_ports(stack: Stack, tasks: Sequence[Task], known: Mapping[str, Task], c
     for task in (*context.others, *tasks):
         _take(taken, task.node, task.container.ports)
     chosen: dict[str, list[Port]] = {}
-    for task in tasks:  # what is held stays held, whoever else asks
+    for task in tasks:  # a port that is held stays held
         for one in _own(services.get(task.service), context):
             port = _held(one, known.get(task.name))
             if port and _free(taken, task.node, port):

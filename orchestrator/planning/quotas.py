@@ -72,8 +72,8 @@ def _unsaid(quota: Quota, stack: Stack, tasks: Sequence[Task]) -> Iterator[str]:
         if service.name not in used:
             continue
         cpus, memory = demand(service)
-        for name, limited, said in (("cpus", quota.cpus, cpus), ("memory", quota.memory, memory)):
-            if limited is not None and not said:
+        for name, limited, given in (("cpus", quota.cpus, cpus), ("memory", quota.memory, memory)):
+            if limited is not None and not given:
                 yield (
                     f"{service.where}: quota {quota.pattern}: service {service.name} does not say how much {name} it takes: "
                     f"give it deploy.resources.limits.{name}"

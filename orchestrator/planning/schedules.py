@@ -1,8 +1,8 @@
 """Which runs of a schedule are due. Pure: the schedule, what was done so far, and the time go in.
 
 A time is considered once: `last` is the newest one that was, and the server writes it together with the run. So nothing is lost
-or doubled whoever leads, and a clock that is set back repeats nothing. What a leader finds LATE_S after its time at most is
-late and no more; older times were missed, because nobody led or the clock was set on.
+or doubled when the leader changes, and a clock that is set back repeats nothing. What a leader finds LATE_S after its time at
+most is late and no more; older times were missed, because nobody led or the clock was set on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from orchestrator.stackfile.workloads import Schedule
 
 LATE_S = 60.0
 AHEAD_S = 86_400.0
-"""A `last` that lies further ahead was written under a clock that was wrong: the schedule begins anew with the present."""
+"""A `last` that lies further ahead was written under a clock that was wrong: the schedule starts again at the present."""
 HORIZON_S = 2 * 86_400.0
 """Of the times that passed longer ago than this, only the newest is looked at: all of them were missed."""
 
@@ -82,8 +82,8 @@ def _concurrent(schedule: Schedule, due: list[Due], state: ScheduleState, *, act
         return Decision(due=tuple(due), state=state)
     chosen = begin[-1] if schedule.concurrency == "replace" else None if active else begin[0]
     why = "the next run took its place" if schedule.concurrency == "replace" else "the run before it had not ended"
-    told = tuple(d if d is chosen or d.state != "pending" else Due(at=d.at, state="skipped", reason=why) for d in due)
-    return Decision(due=told, state=state, stop=active and chosen is not None)
+    decided = tuple(d if d is chosen or d.state != "pending" else Due(at=d.at, state="skipped", reason=why) for d in due)
+    return Decision(due=decided, state=state, stop=active and chosen is not None)
 
 
 def _from(schedule: Schedule, last: float, now: float) -> float:

@@ -39,7 +39,7 @@ class Usage(msgspec.Struct, kw_only=True):
 
 
 class Autoscaler:
-    """Looks at every service with `x-scale` each *period_s*. What it decided last is kept in the store, so that whoever leads
+    """Looks at every service with `x-scale` each *period_s*. What it decided last is kept in the store, so that any leader
     goes on with its windows and limits."""
 
     def __init__(self, dispatcher: Dispatcher, rollouts: RolloutManager, period_s: float = PERIOD_S) -> None:

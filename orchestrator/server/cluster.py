@@ -189,11 +189,11 @@ class Cluster:
 
     @property
     def away(self) -> set[str]:
-        """The names of the nodes that say nothing, or cannot take what they are told: nothing of them is waited for."""
+        """The names of the nodes that are silent, or cannot take their manifests: nothing of them is waited for."""
         return {n for n, m in self.members.items() if m.refusal or not (m.ready or m.streaming)}
 
     def is_fenced(self, name: str) -> bool:
-        """Whether node *name* surely runs none of its strict tasks any more: it has not been heard for so long that its lease
+        """Whether node *name* surely runs none of its strict tasks any more: it has been silent for so long that its lease
         has ended. Of one that is gone from the cluster, since it is gone, or since this server leads."""
         member = self.members.get(name)
         since = self._gone_since.get(name, self._begun) if member is None else member.silent_since

@@ -1,7 +1,7 @@
 """All that makes a cluster, in one file: stacks with their history, secrets and the key that opens them, certificates,
 schedules, repositories that are followed, users and tokens, and what the nodes were called.
 
-What follows from these is left out: tasks, addresses and networks are planned anew, for the nodes that there are then. The
+What follows from these is left out: tasks, addresses and networks are planned again, for the nodes that there are then. The
 file is encrypted with a passphrase: scrypt (RFC 7914) makes a key of it for ChaCha20-Poly1305 (RFC 8439).
 """
 
@@ -28,7 +28,7 @@ SALT, NONCE = 16, 12
 WORK = 1 << 15
 """scrypt's cost: 32 MiB of memory, a tenth of a second."""
 SHORTEST = 12
-"""Characters of a passphrase: whoever finds the file may try as many as they like."""
+"""Characters of a passphrase: a finder of the file can try any number of them."""
 DERIVED = (
     "tasks/",
     "networks/",
@@ -84,7 +84,7 @@ async def backup(store: Store, contents: Contents, cluster: Cluster, passphrase:
 
 
 async def restore(state: ClusterState, contents: Contents, raw: bytes, passphrase: str) -> Restored:
-    """Fill the store of a cluster without stacks. The server must begin anew then. Raises RefusedError."""
+    """Fill the store of a cluster without stacks. The server must restart then. Raises RefusedError."""
     if state.stacks:
         raise RefusedError(f"this cluster has stacks ({', '.join(sorted(state.stacks))}): a backup is for an empty one", 409)
     kept = msgspec.json.decode(await asyncio.to_thread(_opened, raw, passphrase), type=ClusterKept)
@@ -93,7 +93,7 @@ async def restore(state: ClusterState, contents: Contents, raw: bytes, passphras
     operations = [*entries, *(await contents.replace_key(kept.key) if kept.key else ())]
     for batch in batches(operations):
         await state.store.transact((), batch)
-    return _told(entries, kept.nodes)
+    return _summary(entries, kept.nodes)
 
 
 def _without_node(raw: bytes) -> bytes:
@@ -104,7 +104,7 @@ def _without_node(raw: bytes) -> bytes:
     )
 
 
-def _told(entries: list[Put], nodes: tuple[Node, ...]) -> Restored:
+def _summary(entries: list[Put], nodes: tuple[Node, ...]) -> Restored:
     stacks = [msgspec.json.decode(p.value, type=StackRecord).stack for p in entries if p.key.startswith("stacks/")]
     stacks.sort(key=lambda s: (any(n.external for n in s.networks), s.name))
     return Restored(

@@ -62,9 +62,9 @@ class Dispatcher:
 
     def backends(self) -> Sequence[Set[str]]:
         """The names of the tasks that may take connections: those that surely do, those that run, those that ran when their
-        node was last heard. Of each service the first that has any of its tasks counts."""
+        node last reported. Of each service the first that has any of its tasks counts."""
         tasks, statuses, silent = self.state.tasks, self.statuses.by_task, self.cluster.silent
-        # a server that begins to lead has not heard every node yet: what it has not heard of is as the last one left it
+        # a server that begins to lead lacks statuses of some nodes: their tasks count as its predecessor left them
         unheard = {n for n, member in self.cluster.members.items() if member.unheard}
         assumed = {n for n, t in tasks.items() if t.node in unheard and t.desired == "running" and n not in statuses}
         running = {name for name, status in statuses.items() if may_serve(status) and name in tasks} | assumed

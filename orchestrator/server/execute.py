@@ -81,7 +81,7 @@ class PlanExecutor:
     async def _carry_out(
         self, stack: Stack, options: UpOptions, emit: Emit, control: RolloutControl
     ) -> tuple[Plan, list[Failure]]:
-        """Plan and execute; where hooks run before, the plan is made anew after them. Returns the first plan, and what
+        """Plan and execute; where hooks run before, the plan is made again after them. Returns the first plan, and what
         failed."""
         async with self.allocated(stack.name) as held:
             plan = await self._plan(stack, options)
@@ -130,8 +130,8 @@ class PlanExecutor:
         jobs = {s.name for s in stack.services if s.is_job and (chosen is None or s.name in chosen)}
         if not jobs or not options.wait or options.no_start or options.no_tasks:
             return failures
-        told = {f.task for f in failures}
-        tasks = [t for t in self._state.of_stack(stack.name).tasks if t.service in jobs and t.planned and t.name not in told]
+        failed = {f.task for f in failures}
+        tasks = [t for t in self._state.of_stack(stack.name).tasks if t.service in jobs and t.planned and t.name not in failed]
         with self._reported(tasks, emit):
             found = await self._waiter.wait(tasks, options.timeout_s)
         return failures + [await self._dispatcher.with_log(f) for f in found]

@@ -127,7 +127,7 @@ class Images:
         return wanted
 
     async def pull(self, stack: Stack, wanted_for: Set[str] | None, policy: str, emit: Emit) -> list[Failure]:
-        """Pull the images that no node has, or that *policy* (or their service's own) wants anew: for the services
+        """Pull the images that no node has, or that *policy* (or their service's own) wants refreshed: for the services
         *wanted_for*, None for all. Returns a failure for each image that cannot be pulled."""
         wanted = await self._to_pull(stack, wanted_for, policy)
         failures: list[Failure] = []

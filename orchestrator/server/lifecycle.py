@@ -218,7 +218,7 @@ async def _kill_after(dispatcher: Dispatcher, tasks: Sequence[Task], timeout_s: 
 
 
 async def remove(dispatcher: Dispatcher, name: str, tasks: Sequence[str], emit: Emit) -> None:
-    """Remove *tasks* of stack *name*; the next `up` makes them anew. Raises RefusedError (404) if one is not there."""
+    """Remove *tasks* of stack *name*; the next `up` creates them again. Raises RefusedError (404) if one is not there."""
     async with dispatcher.state.lock(f"stack {name}").hold("rm", emit):
         there = {t.name for t in dispatcher.state.of_stack(name).tasks}
         if unknown := set(tasks) - there:

@@ -54,7 +54,7 @@ class ChangeLock:
 
     @asynccontextmanager
     async def hold(self, verb: str, emit: Emit = ignore, *, instead_of: Collection[str] = ()) -> AsyncIterator[None]:
-        """Hold the lock. Whoever must wait is told for whom; changes of the verbs *instead_of* are given up first.
+        """Hold the lock. A caller that waits gets an event that says why; changes by verbs *instead_of* are given up first.
 
         Raises GivenUpError where another change had this one given up."""
         task = asyncio.current_task()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 OFFER_AGAIN_S = 2.0
 """How long after a node refused its manifest it is offered again."""
 UNHEARD_S = 10.0
-"""How long a server that begins to lead takes a node for well that it has not heard yet."""
+"""How long a server that begins to lead takes a node for well that it has no word of yet."""
 log = logging.getLogger(__name__)
 
 
@@ -67,7 +67,7 @@ class NodeConnection:
         self.on_connected: Callable[[NodeConnection], Awaitable[None]] = _ignore
         """Awaited each time the node is connected and its info is known."""
         self.on_liveness: Callable[[], None] = lambda: None
-        """Called when the node began to answer, when it fell silent, and when it was not heard at all for UNHEARD_S."""
+        """Called when the node began to answer, when it fell silent, and when it was silent from the start for UNHEARD_S."""
         self.connected_at = 0.0
         self.silent_since: float | None = asyncio.get_running_loop().time()
         """Since when the node does not answer, by the loop's clock in seconds; None while it does."""

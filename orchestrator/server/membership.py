@@ -17,7 +17,7 @@ from orchestrator.server.clock_skew import check_clock, clock_skew_s
 from orchestrator.server.cluster import Cluster
 from orchestrator.server.members import NodeConnection
 from orchestrator.server.node_add import NodeAddRequest, install_node, own_host_key
-from orchestrator.server.removed_nodes import RemovedNodes, said, tombstone
+from orchestrator.server.removed_nodes import RemovedNodes, notify, tombstone
 from orchestrator.store.interface import Delete, StoreError
 from orchestrator.transport.manifest_publisher import EtcdManifestPublisher, prefix_of
 
@@ -146,12 +146,12 @@ class Membership:
         removed, put = tombstone(member.node)
         await self._store.transact((), [Delete(f"nodes/{member.node.name}"), put])
         cluster.drop(member.node.name)
-        told = member.ready and await said(member.client, member.node)
+        notified = member.ready and await notify(member.client, member.node)
         await member.close()
-        if told:
+        if notified:
             await self._removed.forget(member.node)
         else:
-            self._removed.tell(removed)
+            self._removed.keep_notifying(removed)
         if member.manifest_publisher:
             await member.manifest_publisher.clear()
             await self._store.revoke_read(member.node.name)

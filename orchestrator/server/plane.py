@@ -91,7 +91,7 @@ class ControlPlane:
         self.restorer = VolumeRestorer(self.dispatcher, self.rollouts, self.backup_sources)
         self.autoscaler = Autoscaler(self.dispatcher, self.rollouts)
         self.rollouts.scaled_by_hand = self._scaled_by_hand
-        self.begin_anew = False
+        self.must_restart = False
         """Whether the server's process is to begin again when it stops: the store is another one."""
         self.loaded = False
         """Whether all of the store was read: only then can a stand-by answer from memory."""
@@ -127,7 +127,7 @@ class ControlPlane:
         self._loops.append(asyncio.create_task(rescheduler.run(), name="reschedule"))
 
     async def _scaled_by_hand(self, stack: str, services: Collection[str]) -> None:
-        """Whoever says how many replicas there are does not want them changed."""
+        """A user who gives the number of replicas does not want it changed."""
         for name in services:
             if any(s.name == name and s.scale for s in self.state.get_stack(stack).stack.services):
                 await self.autoscaler.pause(stack, name, True, "scaled by hand: `pystack autoscale resume` ends that")

@@ -103,7 +103,7 @@ async def _relay_upgrade(request: web.Request, path: str, socket: Path, begun: a
 
 
 async def _hang_up(client: Taken, writer: asyncio.StreamWriter) -> None:
-    """A client that goes away as a whole has more than ended its input: the agent hears of that too."""
+    """A client that goes away as a whole has more than ended its input: the agent gets that too."""
     await client.lost.wait()
     writer.close()
 

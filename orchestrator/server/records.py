@@ -16,7 +16,7 @@ ROLLOUT_VERBS: tuple[RolloutVerb, ...] = get_args(RolloutVerb)
 
 
 class StackRecord(WireStruct, frozen=True, kw_only=True):
-    """A stack as it was applied: when, by whom, and why (*message*). *source* is REPOSITORY@COMMIT if git is its source."""
+    """A stack as it was applied: when, by which user, why (*message*). *source* is REPOSITORY@COMMIT if git is its source."""
 
     stack: Stack
     revision: int

@@ -1,7 +1,7 @@
-"""Nodes that were removed while nobody could tell them: each is told when it is back.
+"""Nodes that were removed while they were silent: each is notified when it is back.
 
 A dead node that boots would start what it ran, with the addresses that others may have by then. The store has such nodes under
-`removed/<id>` until they have heard it, or until they were away for so long that nobody waits for them any more.
+`removed/<id>` until they know it, or until they were away for so long that nobody waits for them any more.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from orchestrator.transport.agent_client import AgentClient
 ASK_S = 2.0
 """How often a removed node is tried: less than a task waits after a boot before it starts unasked."""
 FORGET_S = 30 * 86_400.0
-"""After how long a removed node that was never heard again is forgotten."""
+"""After how long a removed node that never came back is forgotten."""
 log = logging.getLogger(__name__)
 
 
 class RemovedNode(WireStruct, frozen=True, kw_only=True):
-    """A node that is to hear that it was removed; *removed_at* is in seconds since 1970."""
+    """A node that does not know yet that it was removed; *removed_at* is in seconds since 1970."""
 
     node: Node
     removed_at: float
@@ -47,22 +47,22 @@ class RemovedNodes:
     async def start(self) -> None:
         """Go on with those of the store. Raises StoreError."""
         for entry in await self._store.scan(store_keys.REMOVED_NODES):
-            self.tell(msgspec.json.decode(entry.value, type=RemovedNode))
+            self.keep_notifying(msgspec.json.decode(entry.value, type=RemovedNode))
 
-    def tell(self, removed: RemovedNode) -> None:
+    def keep_notifying(self, removed: RemovedNode) -> None:
         """Tell *removed*, whose key is in the store, for as long as it takes."""
-        task = asyncio.create_task(self._tell(removed), name=f"removed node {removed.node.name}")
+        task = asyncio.create_task(self._keep_notifying(removed), name=f"removed node {removed.node.name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _tell(self, removed: RemovedNode) -> None:
+    async def _keep_notifying(self, removed: RemovedNode) -> None:
         node = removed.node
         tunnel = make_tunnel(node, self._run)
         client = AgentClient(node.name, tunnel.local)
         tunnel.start()
         try:
             while time.time() - removed.removed_at < FORGET_S:
-                if await said(client, node):
+                if await notify(client, node):
                     break
                 await asyncio.sleep(ASK_S)
             await self.forget(node)
@@ -71,14 +71,14 @@ class RemovedNodes:
             await tunnel.close()
 
     async def forget(self, node: Node) -> None:
-        """*node* was told, or is waited for no more."""
+        """*node* was notified, or is waited for no more."""
         try:
             await self._store.transact((), [Delete(store_keys.of_removed_node(node.id))])
         except StoreError as error:  # the next server that leads tries again
             log.warning("node %s: %s", node.name, error)
 
     async def close(self) -> None:
-        """Tell nobody any more; the store keeps who is still to be told."""
+        """Stop notifying; the store keeps the nodes that are left."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -90,22 +90,22 @@ def tombstone(node: Node) -> tuple[RemovedNode, Put]:
     return removed, Put(store_keys.of_removed_node(node.id), msgspec.json.encode(removed))
 
 
-async def said(client: AgentClient, node: Node) -> bool:
-    """Tell *node* that it is none any more. Returns whether it needs to be told no more."""
+async def notify(client: AgentClient, node: Node) -> bool:
+    """Notify *node* that it left the cluster. Returns whether that is done."""
     try:
         await client.call("POST", "/pystack/leave", data=msgspec.json.encode(Farewell(member=node.id)))
     except UnreachableError:
         return False
-    except RefusedError as error:  # it heard it already, is another member by now, or is too old to know the word
+    except RefusedError as error:  # it knows already, is another member by now, or is too old for this request
         if error.status == 404:
-            return await _said_to_an_old_one(client)
+            return await _empty_old_agent(client)
         log.info("node %s, which was removed, answers: %s", node.name, error)
     else:
         log.warning("node %s knows that it was removed", node.name)
     return True
 
 
-async def _said_to_an_old_one(client: AgentClient) -> bool:
+async def _empty_old_agent(client: AgentClient) -> bool:
     try:
         await client.deliver(Manifest())
     except (UnreachableError, RefusedError):

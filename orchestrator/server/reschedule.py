@@ -149,7 +149,7 @@ class Rescheduler:
         return any(volumes[s].node == task.node and not volumes[s].shared for s in sources)
 
     def _is_done(self, task: Task, service: Service) -> bool:
-        """Whether *task* had ended with exit code 0 when its node was last heard; one of a job, whether it had ended, or may
+        """Whether *task* had ended with exit code 0 when its node last reported; one of a job, whether it had ended, or may
         have begun where it must not begin twice."""
         status = self._dispatcher.statuses.by_task.get(task.name)
         if task.run or service.is_job:

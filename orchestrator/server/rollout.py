@@ -53,7 +53,7 @@ def verdict(task: Task, status: TaskStatus | None, *, now: float, want: str) -> 
     """None while it is open, "" once *want* holds, or the reason why it never will.
 
     *want* is "up" (runs and stays up, is healthy if it has a healthcheck, or ended with exit code 0), "begun" (was started,
-    whatever came of it), or a condition of depends_on. *now* is in seconds since the epoch."""
+    in success or failure), or a condition of depends_on. *now* is in seconds since the epoch."""
     if status is None:
         return None
     if status.error and (status.state == "failed" or not status.container):
@@ -306,7 +306,7 @@ class Rollout:
     async def _gate(self, dependency: Dependency) -> None:
         bystander = dependency.service in self.bystanders
         if bystander and dependency.condition == "service_started":
-            return  # whoever starts one service alone leaves the others as they are. Source: docker compose restart
+            return  # to start one service alone leaves the others as they are. Source: docker compose restart
         for task in self.tasks[dependency.service]:
             if bystander and task.desired == "waiting":
                 self._fail(task, "was never started")

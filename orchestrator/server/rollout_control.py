@@ -1,4 +1,4 @@
-"""What a rollout asks on its way of whoever keeps its record: whether it may go on, and what was there before it."""
+"""What a rollout asks of the keeper of its record on its way: whether it may go on, and what was there before it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Which nodes have been silent for so long that their tasks go to others. Pure: the time is given.
 
-A server that hears nothing of more than half of its nodes takes itself for the one that is cut off, and one that was stopped
-itself has heard nobody: in both cases every node's time of silence begins anew when that ends.
+A server that gets no answer from more than half of its nodes takes itself for the one that is cut off, and one that was stopped
+itself had no answers: in both cases every node's time of silence starts again when that ends.
 Source: Kubernetes, node lifecycle controller (zone outages); SwarmKit, dispatcher (nodes after a change of leaders).
 """
 

@@ -27,7 +27,7 @@ def of_volume_move(name: str) -> str:
 
 
 REMOVED_NODES = "removed/"
-"""The prefix of nodes that have yet to hear that they were removed."""
+"""The prefix of nodes that do not know yet that they were removed."""
 
 
 def of_removed_node(ident: str) -> str:

@@ -68,15 +68,15 @@ class TrustCheck:
             return []
         used = {name for s in stack.services for name in s.container.images}
         now = {one.name: one for one in await self.at_registry(sorted(e.image for e in stack.lock if e.image in used))}
-        said = []
+        warnings = []
         for entry in stack.lock:
             there = dict(now[entry.image].platforms) if entry.image in now else {}
             for platform, digest in entry.digests:
                 if (found := there.get(platform)) and found != digest:
-                    said.append(
+                    warnings.append(
                         f"image {entry.image}: the tag moved: {found} at its registry, {digest} in stack.lock ({platform})"
                     )
-        return said
+        return warnings
 
     async def at_registry(self, names: list[str]) -> list[RegistryImage]:
         """What the registries of *names* have under each, asked by this host's node. Raises PystackError."""

@@ -130,9 +130,7 @@ class UpdateExecutor:
         """Drain and remove the tasks that `surge` started, and take back the networks that only they needed."""
         names = [t.name for t in tasks]
         async with self._dispatcher.drained(names):
-            with contextlib.suppress(
-                UndeliveredError
-            ):  # the node that cannot hear of it now has none of them, or ends it later
+            with contextlib.suppress(UndeliveredError):  # a node that is silent now has none of them, or ends it later
                 await self._dispatcher.remove_tasks(names)
             await self._dispatcher.wait_removed(names)
         planned = {n.name: n for n in self._plan.desired.networks}

@@ -51,7 +51,7 @@ class VolumeMove(WireStruct, frozen=True, kw_only=True):
 
 
 class VolumeMigrator:
-    """Moves volumes; whatever happens, one whole copy of each is in use."""
+    """Moves volumes; at any moment one whole copy of each is in use."""
 
     def __init__(self, dispatcher: Dispatcher, rollouts: RolloutManager, inputs: Inputs) -> None:
         self._dispatcher, self._state, self._cluster = dispatcher, dispatcher.state, dispatcher.cluster

@@ -117,13 +117,13 @@ def _service(place: ServiceBody) -> dict[str, Any]:
         out["environment"] = environment | missing
     if labels := place.service.container.labels:
         out["labels"] = dict(labels)
-    said = {
+    conditions = {
         d.service: {"condition": d.condition, "required": d.required, **({"restart": True} if d.restart else {})}
         for d in place.service.depends_on
         if place.shape.implied or d.service in (body.get("depends_on") or ())
     }
-    if said:
-        out["depends_on"] = said
+    if conditions:
+        out["depends_on"] = conditions
     mode = body.get("network_mode")
     if place.shape.implied and not mode and "provider" not in body and not out.get("networks"):
         out["networks"] = {"default": None}
@@ -221,7 +221,7 @@ def _named(place: ServiceBody, value: Any) -> Any:
 
 
 def _networks(place: ServiceBody, value: Any) -> Any:
-    """Each network by its name; what its driver is told is text."""
+    """Each network by its name; options of its driver are text."""
     return {k: _driven(v) for k, v in _named(place, value).items()}
 
 

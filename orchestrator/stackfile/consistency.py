@@ -52,7 +52,7 @@ TWICE: tuple[tuple[str, tuple[str, ...], Callable[[Any], float]], ...] = (
 """Keys that `deploy` has too, and how their values are read."""
 
 
-def said_twice(service: Service, body: Mapping[str, Any]) -> Iterator[Conflict]:
+def given_twice(service: Service, body: Mapping[str, Any]) -> Iterator[Conflict]:
     """Keys of the service whose value differs from the one at the same setting below `deploy`."""
     for key, below, read in TWICE:
         there: Any = body.get("deploy")
@@ -63,7 +63,7 @@ def said_twice(service: Service, body: Mapping[str, Any]) -> Iterator[Conflict]:
         try:
             same = read(body[key]) == read(there)
         except (TypeError, ValueError):
-            continue  # told where the value is read
+            continue  # reported where the value is read
         if not same:
             other = f"deploy.{'.'.join(below)}"
             yield Conflict((key,), f"is {scalar(body[key])}, and {other} is {scalar(there)}", "keep one of them")
@@ -105,7 +105,7 @@ def metrics(service: Service, body: Mapping[str, Any]) -> Iterator[Conflict]:
         yield Conflict(("x-metrics",), f"network_mode {mode} has no address of its own", "say it of a service that has one")
 
 
-CHECKS: tuple[Check, ...] = (said_twice, build, ingress, metrics)
+CHECKS: tuple[Check, ...] = (given_twice, build, ingress, metrics)
 
 
 def _build_contexts(reading: LoadContext, service: Service, bodies: Mapping[str, Any]) -> None:

@@ -71,8 +71,10 @@ def strict_fields(body: Mapping[str, Any], fields: Fields) -> Fields:
     smaller seccomp profile, a read-only root with memory for what is written, a user namespace, a limit of processes. What
     the service says itself of one of these counts."""
     options = tuple(fields.get("security_opt", ()))
-    said = {option.replace("=", ":", 1).partition(":")[0] for option in options}
-    more = [w for w, key in (("no-new-privileges:true", "no-new-privileges"), ("seccomp=strict", "seccomp")) if key not in said]
+    given = {option.replace("=", ":", 1).partition(":")[0] for option in options}
+    more = [
+        w for w, key in (("no-new-privileges:true", "no-new-privileges"), ("seccomp=strict", "seccomp")) if key not in given
+    ]
     out = {**fields, "cap_drop": ("ALL",), "security_opt": (*options, *more)}
     out.setdefault("pids", PIDS)
     if "read_only" not in body:

@@ -92,7 +92,7 @@ def _read_entry(
 
 
 def _joined(base: MarkedDocument, included: MarkedDocument, where: Mark) -> MarkedDocument:
-    """*included* over *base*, both of which are included: what both say of one thing is told."""
+    """*included* over *base*, both of which are included: an object that both define differently is a problem."""
     notes = [
         Problem(
             where=where,

@@ -29,7 +29,7 @@ def inline_bind_mounts(stack: Stack, top: Path) -> tuple[Stack, tuple[str, ...]]
     """*stack* with what can be sent along in place of bind mounts below the folder *top*, and the others below it marked as the
     project's own; and a sentence for each that is sent along."""
     contents: dict[str, StackContent] = {}
-    said: list[str] = []
+    notes: list[str] = []
     services = []
     for service in stack.services:
         mounts, files = [], list(service.container.files)
@@ -53,7 +53,7 @@ def inline_bind_mounts(stack: Stack, top: Path) -> tuple[Stack, tuple[str, ...]]
                     )
                 )
             size = sum(path.stat().st_size for _, path in inlined)
-            said.append(
+            notes.append(
                 f"{service.where}: {service.name}: {Path(mount.source).relative_to(top)} is sent along as it is now "
                 f"({size} bytes): when it changes, `up` again"
             )
@@ -61,7 +61,7 @@ def inline_bind_mounts(stack: Stack, top: Path) -> tuple[Stack, tuple[str, ...]]
         own = tuple(mount.source for mount in mounts if _is_in_project(mount, top))
         services.append(msgspec.structs.replace(service, container=container, project_paths=own))
     changed = msgspec.structs.replace(stack, services=tuple(services), contents=(*stack.contents, *contents.values()))
-    return changed, tuple(dict.fromkeys(said))
+    return changed, tuple(dict.fromkeys(notes))
 
 
 def _is_in_project(mount: Mount, top: Path) -> bool:

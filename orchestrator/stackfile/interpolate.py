@@ -19,7 +19,7 @@ class InvalidError(Exception):
 
 
 def substitute(text: str, variables: Mapping[str, str], unset: Callable[[str], None] = lambda _: None) -> str:
-    """*text* with its variables put in. *unset* hears of each plain variable that has no value. Raises InvalidError."""
+    """*text* with its variables put in. *unset* is called with each plain variable that has no value. Raises InvalidError."""
     out, at = _until(text, 0, "", variables, unset)
     assert at == len(text)
     return out

@@ -33,7 +33,7 @@ from orchestrator.stackfile.variables import variables_of
 
 class Loaded(msgspec.Struct, frozen=True):
     """*document* is the merged, interpolated file; *warnings* are keys that have no effect here, *notes* what else its author
-    should hear; *providers* are the services that are not containers; *services* are those of the file as they stand there,
+    should know; *providers* are the services that are not containers; *services* are those of the file as they stand there,
     *environment* has the variables that it was read with."""
 
     stack: Stack

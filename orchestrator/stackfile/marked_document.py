@@ -54,7 +54,7 @@ class MarkedDocument(msgspec.Struct, frozen=True):
 
     *resets* are paths tagged `!reset`, which take away what lies below; *overrides* those tagged `!override`, which
     replace it instead of merging with it. *variables* are those that an included part was read with, by its place; *notes*
-    are what its author should hear although nothing is wrong."""
+    are for its author although nothing is wrong."""
 
     value: Any
     marks: dict[Path_, Mark]

@@ -110,7 +110,7 @@ def _by_name(base: Any, over: Any, path: Path_, plain: Callable[[], Any]) -> Any
     """Mappings, and lists as mappings of their names to what *plain* makes."""
     for side in (base, over):
         if isinstance(side, list) and not all(isinstance(name, str) for name in side):
-            return side  # told as what it is, once all is merged
+            return side  # reported as a problem, once all is merged
     left, right = ({name: plain() for name in v} if isinstance(v, list) else v for v in (base, over))
     return _mappings(left, right, path)
 

@@ -1,4 +1,4 @@
-"""Top-level `models:` and `models:` of services: a program of the client provides each, and who uses it is told where it is.
+"""Top-level `models:` and `models:` of services: a program of the client provides each, and its users get its address.
 
 The program is the one that providers of the type `model` have (docker-model in PATH): it is asked with `--model`,
 `--context-size` and `--runtime-flags`, and answers with the variables URL and MODEL. Source: Compose Specification, models.md

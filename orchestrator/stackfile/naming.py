@@ -1,4 +1,4 @@
-"""Which files a stack is read from, and its name where that can be told without reading them as YAML.
+"""Which files a stack is read from, and its name where that is known without reading them as YAML.
 
 Most verbs need the name alone; a YAML parser and a whole stack's reading would be most of their time.
 """

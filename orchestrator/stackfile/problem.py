@@ -1,4 +1,4 @@
-"""What is wrong with a stack file, and where: collected, and told together."""
+"""What is wrong with a stack file, and where: collected, and raised together."""
 
 from __future__ import annotations
 

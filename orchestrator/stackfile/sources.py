@@ -42,7 +42,7 @@ def combined(opened: Iterable[File], place: SourceContext, problems: list[Proble
         for document in documents:
             one = interpolated(document, place.variables, problems) if place.interpolate else document
             one = extended(one, merged, path, place, problems)
-            one = included(once(one, told=True), path, place, problems, read)
+            one = included(once(one, report=True), path, place, problems, read)
             merged = one.without_tags() if merged is None else merge.merge(merged, one)
     assert merged is not None
     return merged
@@ -59,5 +59,5 @@ def name_of(opened: Sequence[File], variables: Mapping[str, str]) -> tuple[Any, 
         try:
             return substitute(found[0], variables), found[1]
         except InvalidError:
-            pass  # told where the document is read
+            pass  # reported where the document is read
     return found

@@ -107,12 +107,12 @@ SERVICE: Mapping[tuple[str, ...], Key] = {
     ("networks", "*", "link_local_ips"): name,
 }
 """Lists of a service, by what makes two entries the same."""
-TOLD = {("volumes",), ("tmpfs",), ("configs",), ("secrets",), ("devices",)}
+REPORTED = {("volumes",), ("tmpfs",), ("configs",), ("secrets",), ("devices",)}
 """Of these the earlier entry of one and the same document is lost: a slip, which is reported."""
 
 
-def once(tree: MarkedDocument, *, told: bool = False) -> MarkedDocument:
-    """*tree* without the entries whose place a later one takes, each entry with its place in the file. *told*: it is one
+def once(tree: MarkedDocument, *, report: bool = False) -> MarkedDocument:
+    """*tree* without the entries whose place a later one takes, each entry with its place in the file. *report*: it is one
     document, and what is lost of it becomes a note."""
     services = tree.value.get("services") if isinstance(tree.value, dict) else None
     if not isinstance(services, dict):
@@ -123,7 +123,7 @@ def once(tree: MarkedDocument, *, told: bool = False) -> MarkedDocument:
     for service, body in services.items():
         for keys, key in SERVICE.items():
             for path in _places(body, keys):
-                body = _unique(body, path, key, ("services", service), marks, notes if told and keys in TOLD else None)
+                body = _unique(body, path, key, ("services", service), marks, notes if report and keys in REPORTED else None)
         changed[service] = body
     value = {**tree.value, "services": changed}
     return MarkedDocument(value, marks, tree.resets, tree.overrides, tree.variables, (*tree.notes, *notes))

@@ -1,7 +1,7 @@
 """Holds a document against the schema: each value that has another shape than its key's is a problem with its place.
 
 What is checked is the part of JSON Schema that `schema.py` uses. Where a key may have one of several shapes, the one of the
-value's type is meant, and its problems are told.
+value's type is meant, and its problems are reported.
 """
 
 from __future__ import annotations

@@ -217,7 +217,7 @@ def job_restart(draft: ServiceContext, fields: Fields) -> Fields:
     if fields.get("mode") not in JOBS and "schedule" not in fields:
         return {}
     deploy = draft.body.get("deploy")
-    said = "restart" in draft.body or (isinstance(deploy, dict) and "restart_policy" in deploy)
-    if not said:
+    given = "restart" in draft.body or (isinstance(deploy, dict) and "restart_policy" in deploy)
+    if not given:
         return {"restart": "no" if "schedule" in fields else "on-failure"}
     return {"restart": "no" if fields.get("restart", "no") == "no" else "on-failure"}

@@ -176,7 +176,7 @@ def _own(plane: ControlPlane) -> Any:
 
 
 async def passed_on(request: web.Request) -> web.StreamResponse:
-    """Whatever is not Swarm's is asked of the server's own node."""
+    """What is not Swarm's is asked of the server's own node."""
     return await proxy.forward(request, _own(request.app[PLANE]), request.rel_url.raw_path)
 
 

@@ -31,7 +31,7 @@ AVAILABILITY: dict[str, Availability] = {"active": "active", "pause": "pause", "
 
 
 class Warnings:
-    """Hears what a change says, and keeps the warnings."""
+    """Takes the events of a change, and keeps the warnings."""
 
     def __init__(self) -> None:
         self.all: list[str] = []

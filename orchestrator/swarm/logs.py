@@ -30,10 +30,10 @@ async def frames(chunks: AsyncIterator[bytes], *, raw: bool) -> AsyncIterator[tu
             yield found
 
 
-def marked(line: bytes, whose: bytes, *, timestamps: bool) -> bytes:
-    """A line that begins with its time, with the words *whose* before what was said, and the time where it is asked for."""
-    when, _, said = line.partition(b" ")
-    return (when + b" " if timestamps else b"") + whose + b" " + said
+def marked(line: bytes, labels: bytes, *, timestamps: bool) -> bytes:
+    """A line that begins with its time, with the words *labels* before its text, and the time where it is asked for."""
+    when, _, text = line.partition(b" ")
+    return (when + b" " if timestamps else b"") + labels + b" " + text
 
 
 async def lines(plane: ControlPlane, tasks: Sequence[Object], query: dict[str, str]) -> AsyncIterator[bytes]:
@@ -49,11 +49,11 @@ async def lines(plane: ControlPlane, tasks: Sequence[Object], query: dict[str, s
         if container and member:
             raw = bool(task["Spec"]["ContainerSpec"].get("TTY"))
             path = f"/containers/{container}/logs?{urlencode(asked)}"
-            whose = ",".join(
+            labels = ",".join(
                 f"com.docker.swarm.{kind}.id={value}"
                 for kind, value in (("node", task["NodeID"]), ("service", task["ServiceID"]), ("task", task["ID"]))
             ).encode()
-            work.append(_one(member.client.chunks(path), whose, queue, raw=raw, timestamps=timestamps))
+            work.append(_one(member.client.chunks(path), labels, queue, raw=raw, timestamps=timestamps))
     gathered = asyncio.ensure_future(asyncio.gather(*work, return_exceptions=True))
     gathered.add_done_callback(lambda _: asyncio.ensure_future(queue.put(None)))
     try:
@@ -64,9 +64,9 @@ async def lines(plane: ControlPlane, tasks: Sequence[Object], query: dict[str, s
 
 
 async def _one(
-    chunks: AsyncIterator[bytes], whose: bytes, queue: asyncio.Queue[bytes | None], *, raw: bool, timestamps: bool
+    chunks: AsyncIterator[bytes], labels: bytes, queue: asyncio.Queue[bytes | None], *, raw: bool, timestamps: bool
 ) -> None:
     async for stream, payload in frames(chunks, raw=raw):
         for line in payload.splitlines(keepends=True):
-            data = marked(line, whose, timestamps=timestamps)
+            data = marked(line, labels, timestamps=timestamps)
             await queue.put(frame(stream, data))

@@ -303,7 +303,7 @@ def task_of(task: Task, service: Service, status: TaskStatus | None, index: int,
 
 
 def content_of(kind: str, name: str, stack: str, when: str) -> Object:
-    """A secret or a config (*kind*) of *stack*, "" where it was made by hand; what it contains is not told.
+    """A secret or a config (*kind*) of *stack*, "" where it was made by hand; without its content.
 
     It goes with its stack: without Swarm's label for that, `docker stack rm` does not try to remove it once more."""
     return {

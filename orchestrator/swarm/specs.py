@@ -49,8 +49,8 @@ def read(spec: Object, networks: Mapping[str, str]) -> Stack:
         try:
             loaded = load(Options(files=(str(path),), project_name=stack, project_directory=folder), {}).stack
         except StackFileError as error:
-            told = (": ".join(t for t in (p.what, p.why, p.fix) if t) for p in error.problems)
-            raise RefusedError("; ".join(told), 400) from None
+            messages = (": ".join(t for t in (p.what, p.why, p.fix) if t) for p in error.problems)
+            raise RefusedError("; ".join(messages), 400) from None
     services = tuple(msgspec.structs.replace(s, where=WHERE) for s in loaded.services)
     return msgspec.structs.replace(loaded, services=services)
 

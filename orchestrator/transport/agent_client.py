@@ -26,7 +26,7 @@ SILENT_S = 6.0
 """After how long without a word an agent is taken to hang, or to be out of reach."""
 BEAT = b'{"beat":'
 STALL_S = 1.0
-"""What this process, if it was stopped itself, gives the others to be heard in."""
+"""How long this process, if it was stopped itself, gives the others to answer."""
 
 
 class AgentClient:
@@ -37,7 +37,7 @@ class AgentClient:
         self.node = node
         self.socket = socket
         self.silent = ""
-        """Why the agent is taken to be lost, "" while it is heard, or was not asked yet."""
+        """Why the agent is taken to be lost, "" while it answers, or was not asked yet."""
         self._session: aiohttp.ClientSession | None = None
         self._answering: asyncio.Task[None] | None = None
         self._waits: set[asyncio.Timeout] = set()
@@ -81,7 +81,7 @@ class AgentClient:
             raise SilentNodeError(self.node, error) from error
 
     async def _answer(self, beat: int) -> None:
-        """Tell the node that its *beat* was heard. One that does not learn of it stops what must not run twice."""
+        """Acknowledge the node's *beat*. One without an acknowledgement stops what must not run twice."""
         with contextlib.suppress(RefusedError, UnreachableError):
             await self.call("POST", f"/pystack/heard/{beat}")
 
@@ -96,7 +96,7 @@ class AgentClient:
         raise TimeoutError
 
     def give_up(self, why: str) -> None:
-        """The agent is silent: end whatever waits for it."""
+        """The agent is silent: end all requests that wait for it."""
         self.silent = why
         now = asyncio.get_running_loop().time()
         for wait in self._waits:
@@ -135,7 +135,7 @@ class AgentClient:
             raise SilentNodeError(self.node, error) from error
 
     async def _part(self, read: Callable[[], Awaitable[bytes]]) -> bytes:
-        """What *read* gives; whoever takes it may then take its time."""
+        """The result of *read*; the caller may then take its time."""
         async with self.alive():
             return await read()
 

@@ -144,7 +144,7 @@ async def _install(connection: asyncssh.SSHClientConnection, found: HostProbe) -
     if done.exit_status != 0:
         raise RefusedError(f"the agent does not start: {str(done.stdout or '').strip()} {str(done.stderr or '').strip()}", 409)
     root = shlex.quote(found.root)
-    # the one before stays, for whoever goes back; older ones go
+    # the one before stays, for a downgrade; older ones go
     await connection.run(
         f"cd {root}/agent && before=$(cat current 2>/dev/null); echo {_digest()} > current; "
         f'for d in */; do d=${{d%/}}; [ "$d" = {_digest()} ] || [ "$d" = "$before" ] || rm -rf "$d"; done'

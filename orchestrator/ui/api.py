@@ -38,7 +38,7 @@ TYPES = {".mjs": "text/javascript", ".js": "text/javascript", ".css": "text/css"
 
 
 def files() -> Mapping[str, bytes]:
-    """The files of the page by their paths: no other is ever sent, whatever a request asks for."""
+    """The files of the page by their paths: no other is ever sent."""
     found = (p for p in STATIC.rglob("*") if p.suffix in TYPES)
     return {p.relative_to(STATIC).as_posix(): p.read_bytes() for p in found}
 

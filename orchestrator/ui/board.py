@@ -35,7 +35,7 @@ SILENT = ("auditlog/", "contents/", "seals/", "manifests/")
 
 
 class Board:
-    """The rows of *plane*, made anew when something changed while somebody follows."""
+    """The rows of *plane*, built again after a change while a page follows."""
 
     def __init__(self, plane: ControlPlane) -> None:
         self._plane = plane
@@ -88,7 +88,7 @@ class Board:
         self._stale.set()
 
     async def changes(self) -> AsyncIterator[dict[str, Any]]:
-        """Each change of a task as it comes; never ends. Whoever is too slow misses some."""
+        """Each change of a task as it comes; never ends. A reader that is too slow misses some."""
         queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(KEPT_EVENTS)
         self._queues.add(queue)
         try:
@@ -194,7 +194,7 @@ def _volume(one: Volume) -> dict[str, Any]:
 
 
 def difference(before: Rows, after: Rows) -> dict[str, Any]:
-    """What a page that has *before* must hear to have *after*: rows to put, and keys that are gone, by kind."""
+    """What a page that has *before* needs to have *after*: rows to put, and keys that are gone, by kind."""
     put: dict[str, dict[str, Any]] = {}
     gone: dict[str, list[str]] = {}
     for kind in after.keys() | before.keys():

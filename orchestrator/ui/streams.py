@@ -28,7 +28,7 @@ TAIL_MAX = 5000
 BATCH = 200
 """Lines of one event."""
 ALIVE_S = 15.0
-"""How often a stream says something at least, so that whoever is between does not end it."""
+"""How often a stream sends something at least, so that no proxy between ends it."""
 CHUNK = 1 << 16
 SHELL = ["/bin/sh", "-c", "command -v bash >/dev/null && exec bash; exec sh"]
 
@@ -219,7 +219,7 @@ async def _started(client: AgentClient, ident: str) -> tuple[asyncio.StreamReade
         writer.close()
         raise RefusedError("the node's agent went away", 502) from error
     if answer not in (b"101", b"200"):
-        said = await reader.read(CHUNK)
+        output = await reader.read(CHUNK)
         writer.close()
-        raise RefusedError(f"the shell does not start: {said.decode(errors='replace')[:500]}", 409)
+        raise RefusedError(f"the shell does not start: {output.decode(errors='replace')[:500]}", 409)
     return reader, writer

@@ -39,7 +39,7 @@ async def test_what_is_still_the_nodes_goes_on_once_the_control_plane_was_heard(
     waiting = {name: asyncio.create_task(fence.wait(name)) for name in ("stays", "moved", "new", "")}
     await asyncio.sleep(0)
     assert not waiting["stays"].done()
-    fence.heard([task("stays"), task("new")])
+    fence.confirm([task("stays"), task("new")])
     assert not fence.holds("stays")
     assert {name: await one for name, one in waiting.items()} == {"stays": True, "moved": False, "new": True, "": True}
 
@@ -55,14 +55,14 @@ async def test_without_a_word_a_task_goes_on_after_its_time_and_a_strict_one_doe
     strict = asyncio.create_task(fence.wait("db"))
     await asyncio.sleep(0)
     assert not strict.done()
-    fence.heard([task("db", None)])
+    fence.confirm([task("db", None)])
     assert await strict
 
 
 def test_an_agent_that_starts_again_holds_nothing_back(fence: BootFence, tmp_path: Path) -> None:
     manifest = Manifest(nodes=NODES, tasks=(task("web"),))
     fence.close_after_boot(manifest)
-    fence.heard(manifest.tasks)
+    fence.confirm(manifest.tasks)
     again = BootFence(tmp_path / "boot", Clock())
     again.close_after_boot(manifest)
     assert not again.holds("web")

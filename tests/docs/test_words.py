@@ -1,9 +1,12 @@
-"""Help texts and messages are in plain technical English: the words of docs/style.md that it leaves out are not in them."""
+"""Help texts, messages, docstrings, comments and names are in plain technical English, without the words that docs/style.md
+leaves out."""
 
 from __future__ import annotations
 
 import ast
+import io
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +14,13 @@ import click
 import pytest
 
 from orchestrator.cli import cli
+from tests.docs.test_glossary import names_of, words_of
 
+ROUTES = {"/pystack/heard/{number:[0-9]{1,18}}", "/pystack/heard/"}
+"""What servers and nodes of other versions call."""
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("orchestrator", "agent", "netplugins")
+PACKAGES = ("orchestrator", "agent", "netplugins", "bench", "tools", "packaging")
+NAMES = re.compile(r"told|says|said|hears?|heard|whom|whoever|whose|anew|shall")
 WORDS = re.compile(
     r"\b(told|hears?|heard|whom|whoever|whatever|whosoever|anew|shall|thereof|therein|whence|hither|thither|nought|lest|unto"
     r"|said nothing|(?:if|where nothing is|not) said|(?<!there )(?:is|are) no (?!longer|more|further|newer|good\b)[a-z]+)\b",
@@ -21,12 +28,14 @@ WORDS = re.compile(
 )
 
 
-def texts(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """The strings of a module but for documentation: those that are statements by themselves."""
-    loose = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Expr)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in loose and " " in node.value:
-            yield node.lineno, node.value
+def texts(source: str) -> Iterator[tuple[int, str]]:
+    """The strings of a module that are sentences, docstrings included, and its comments."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
+            yield node.lineno, " ".join(node.value.split())
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string
 
 
 def helps(command: click.Command, name: str) -> Iterator[tuple[str, str]]:
@@ -48,8 +57,19 @@ def test_messages(package: str) -> None:
     found = {
         f"{path.relative_to(ROOT)}:{line}: {match[0]}"
         for path in (ROOT / package).rglob("*.py")
-        for line, text in texts(ast.parse(path.read_text()))
+        for line, text in texts(path.read_text())
         if (match := WORDS.search(text))
+    }
+    assert found == set(), "say it in the words of docs/style.md"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_names(package: str) -> None:
+    found = {
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for path in (ROOT / package).rglob("*.py")
+        for name, line in names_of(path)
+        if any(NAMES.fullmatch(word) for word in words_of(name)) and name not in ROUTES
     }
     assert found == set(), "say it in the words of docs/style.md"
 

@@ -304,6 +304,6 @@ def _unpack(top: Tree, index: int, rng: random.Random) -> confine.Reply:
         members.table(io.BytesIO(data), io.BytesIO(), BOUNDS)
         return {"devices": {}, "opaque": []}
     except BaseException as error:
-        return confine.told(error)
+        return confine.as_reply(error)
     finally:
         tree.close()

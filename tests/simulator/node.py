@@ -101,7 +101,7 @@ class SimNode:
             raise RefusedError(str(error), 409) from None
         self._manifest = manifest
         before, self.tasks = self.tasks, {t.name: t for t in manifest.tasks}
-        self.boot_fence.heard(manifest.tasks)
+        self.boot_fence.confirm(manifest.tasks)
         self.lease.taken_over()
         for name in {*before, *self.tasks, *self.containers}:
             self._wake(name)

@@ -99,7 +99,7 @@ class KernelApplier:
         return not await self.run(self._kernel.detect_drift)
 
     async def invalidate(self, items: Iterable[str]) -> None:
-        """Have the next `apply` make the kernel objects called *items* anew, and all rules."""
+        """Have the next `apply` recreate the kernel objects called *items*, and all rules."""
         if self._kernel:
             await self.run(self._kernel.invalidate, list(items))
         self.rules.invalidate()

@@ -89,7 +89,7 @@ class DataplaneProcess:
     async def _first_answer(self) -> None:
         """Have the process answer. One that was killed may still be connected to for a moment: that is not the new one. Raises
         AgentError, OSError, TimeoutError."""
-        reader, writer = await self._connect(anew=True)
+        reader, writer = await self._connect(fresh=True)
         try:
             writer.write(b"reload\n")
             async with asyncio.timeout(WATCH_S):
@@ -128,15 +128,15 @@ class DataplaneProcess:
         finally:
             writer.close()
 
-    async def _connect(self, *, anew: bool = False) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """The connection to the process, or, *anew*, one of the caller's own."""
-        if self._connection and not anew:
+    async def _connect(self, *, fresh: bool = False) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """The connection to the process, or, if *fresh*, one of the caller's own."""
+        if self._connection and not fresh:
             return self._connection
         path = self.run / "dataplane.sock"
         for attempt in range(200):
             try:
                 connection = await asyncio.open_unix_connection(path)
-                if not anew:
+                if not fresh:
                     self._connection = connection
                 return connection
             except (FileNotFoundError, ConnectionRefusedError):

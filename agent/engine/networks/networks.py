@@ -246,7 +246,7 @@ class Networks:
         return self._applier.forwards
 
     async def rebuild(self, items: Iterable[str]) -> None:
-        """Make the kernel objects called *items* anew, and write entries, rules, names and ports once more."""
+        """Recreate the kernel objects called *items*, and write entries, rules, names and ports once more."""
         allow_forwarding(self.table.link(n) for n in self.table.all)
         await self._applier.invalidate(items)
         self.dataplane.invalidate()

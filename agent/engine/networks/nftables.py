@@ -58,7 +58,7 @@ class NftablesApplier:
         return True
 
     def enforce(self, wanted: firewall.Ruleset, targets: conntrack.Targets, alive: Set[str]) -> None:
-        """Make the table *wanted*; connections that it sends elsewhere than the last one begin anew, but to those *alive*.
+        """Make the table *wanted*; connections that it sends elsewhere than the last one start again, except to those *alive*.
         Raises NetworkError."""
         if wanted != self.made:
             self._change(wanted)

@@ -1,6 +1,6 @@
 """`pystack compose --dry-run VERB`: the lines of progress that the verb would show, and nothing done.
 
-`up` and `create` show a plan's steps (`show_plan`); the others are told from what there is. Source: Docker Compose's reference,
+`up` and `create` show a plan's steps (`show_plan`); the others follow from the present state. Source: Docker Compose,
 "Use Dry Run mode to test your command".
 """
 

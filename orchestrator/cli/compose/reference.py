@@ -233,10 +233,10 @@ def table() -> str:
     """All of it as Markdown, below the table of keys in docs/compose.md."""
     lines = [HEAD, "| verb | option | here |", "|---|---|---|"]
     for verb, options in {"": GLOBAL, **VERBS}.items():
-        said = {", ".join(f"`{name}`" for name in words(o)[0]): why or "done" for o, why in options.items()}
-        done = [option for option, why in said.items() if why == "done"]
+        support = {", ".join(f"`{name}`" for name in words(o)[0]): why or "done" for o, why in options.items()}
+        done = [option for option, why in support.items() if why == "done"]
         shown = f"`{verb}`" if verb else "before the verb"
         lines.append(f"| {shown} | {', '.join(done) or '(none)'} | done |")
-        lines += [f"| {shown} | {option} | {why} |" for option, why in said.items() if why != "done"]
+        lines += [f"| {shown} | {option} | {why} |" for option, why in support.items() if why != "done"]
     lines += [f"| `{verb}` | | {why} |" for verb, why in REFUSED.items()]
     return "\n".join(lines) + "\n"

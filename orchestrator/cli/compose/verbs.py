@@ -360,8 +360,8 @@ def events(stack: StackOptions, as_json: bool, since: str, until: str, services:
         if as_json:
             click.echo(json.dumps(row))
         else:
-            said = ", ".join(f"{k}={v}" for k, v in sorted(row["attributes"].items()))
-            click.echo(f"{row['time'].replace('T', ' ')} container {row['action']} {row['id']} ({said})")
+            shown = ", ".join(f"{k}={v}" for k, v in sorted(row["attributes"].items()))
+            click.echo(f"{row['time'].replace('T', ' ')} container {row['action']} {row['id']} ({shown})")
 
 
 def _of_all_nodes(client: Client, query: dict[str, str]) -> Iterator[Row]:

@@ -17,7 +17,7 @@ from orchestrator.server.access.model import ALL, Role, Token, User, check_grant
 from orchestrator.store.interface import Delete, Op, Put, Store
 
 PREFIX = "pystack_"
-"""What a token's secret begins with, so that whoever finds one knows what it is."""
+"""The beginning of a token's secret, by which one that is found is recognized."""
 AT_ONCE = 2
 """Passwords that are hashed at the same time: each takes 32 MiB and a core."""
 

@@ -1,4 +1,4 @@
-"""What a stack may not ask for if whoever brings it up is limited to some stacks: it would reach the nodes, or others' stacks.
+"""What a stack may not ask for if its user is limited to some stacks: it would reach the nodes, or others' stacks.
 
 Pure. An operator of all stacks is root on the nodes by way of a stack file; one of `shop-*` must not be.
 """
@@ -20,7 +20,7 @@ CAPABILITIES = frozenset(
 OPTIONS = ("no-new-privileges", "no-new-privileges:true", "no-new-privileges=true")
 DRIVERS = ("", "bridge", "overlay")
 REPOSITORIES = ("s3:", "b2:", "azure:", "gs:", "swift:", "rest:")
-"""Those of restic's repositories that are no folder and no program of the node."""
+"""Those of restic's repositories that are neither a folder nor a program of the node."""
 OWN_MODES = ("", "private", "none", "bridge", "default", "shareable")
 
 

@@ -1,4 +1,4 @@
-"""Users, tokens, and whoever asks for something."""
+"""Users, tokens, and the senders of requests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RIGHTS_OF: dict[Role, frozenset[Right]] = {
     "admin": frozenset({"look", "operate", "administer"}),
 }
 ALL = ("*",)
-"""The patterns of whoever is limited to no stack."""
+"""The patterns of a user without limits."""
 NAME = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,63}")
 PATTERN = re.compile(r"[a-z0-9_*?-]{1,128}")
 
@@ -56,7 +56,7 @@ class Token(WireStruct, frozen=True, kw_only=True):
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Whoever sent a request: *way* is how it was told who that is, *source* from where it came: an address, or `local`."""
+    """The sender of a request: *way* is how it was authenticated, *source* from where it came: an address, or `local`."""
 
     name: str
     role: Role

@@ -231,7 +231,7 @@ async def sign_out(request: web.Request) -> web.Response:
 
 
 async def make_link(request: web.Request) -> web.Response:
-    """A code with which a browser signs in once, within two minutes, as whoever asks for it."""
+    """A code with which a browser signs in once, within two minutes, as the user who asks for it."""
     caller = caller_of(request)
     plane = request.app[PLANE]
     owner: Owner = "token" if caller.way == "token" else "socket"

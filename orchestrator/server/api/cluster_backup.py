@@ -32,11 +32,11 @@ async def back_up_cluster(request: web.Request) -> web.Response:
 
 
 async def restore_cluster(request: web.Request) -> web.Response:
-    """Fill an empty cluster with what such a file has; the server then begins anew. Its stacks are brought up by whoever asked,
+    """Fill an empty cluster with what such a file has; the server then restarts. Its stacks are brought up by the client,
     once the nodes are there."""
     plane = request.app[PLANE]
     body = msgspec.json.decode(await request.read(), type=ClusterRestoreRequest)
     found = await cluster_backup.restore(plane.state, plane.contents, body.data, body.passphrase)
-    plane.begin_anew = True
+    plane.must_restart = True
     request.app[STOP].set()
     return json_response(msgspec.to_builtins(found))

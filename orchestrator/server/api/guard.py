@@ -66,7 +66,7 @@ class StackBody(msgspec.Struct, frozen=True):
 
 
 def caller_of(request: web.Request) -> Caller:
-    """Whoever sent *request*; the guard has let it pass."""
+    """The sender of *request*; the guard has let it pass."""
     found: Caller = request[CALLER]
     return found
 
@@ -306,7 +306,7 @@ async def _recorded(
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    """For `on_response_prepare`: what browsers shall not do with an answer. Source: OWASP HTTP Headers Cheat Sheet."""
+    """For `on_response_prepare`: what browsers must not do with an answer. Source: OWASP HTTP Headers Cheat Sheet."""
     headers: Any = response.headers
     headers.setdefault("X-Content-Type-Options", "nosniff")
     if request.path.startswith("/v1/"):

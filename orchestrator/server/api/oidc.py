@@ -48,7 +48,7 @@ async def to_provider(request: web.Request) -> web.Response:
 
 
 async def from_provider(request: web.Request) -> web.Response:
-    """Begin the session of somebody whom the provider knows, and a user is called."""
+    """Begin the session of a person that the provider knows by a user's name."""
     plane, source = request.app[PLANE], source_of(request)
     plane.throttle.check(f"source {source}")
     try:

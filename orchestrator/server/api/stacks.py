@@ -276,7 +276,7 @@ async def down(request: web.Request) -> web.StreamResponse:
 
 
 async def remove(request: web.Request) -> web.StreamResponse:
-    """Remove tasks; the next `up` makes them anew. A stream of events."""
+    """Remove tasks; the next `up` creates them again. A stream of events."""
     plane, name = request.app[PLANE], request.match_info["stack"]
     body = msgspec.json.decode(await request.read(), type=RemoveRequest)
     plane.state.get_stack(name)

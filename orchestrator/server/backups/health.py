@@ -26,12 +26,12 @@ def backup_health(state: ClusterState, sources: BackupSources, book: RunBook) ->
             if not ended:
                 continue
             last = ended[-1]
-            said = last.reason or "; ".join(line for t in last.tasks for line in t.output)
+            message = last.reason or "; ".join(line for t in last.tasks for line in t.output)
             out.append(
                 BackupHealth(
                     target=f"{volume.name}: {kind}",
                     ok=last.state == "succeeded",
-                    detail=f"the last one {last.state}: {said}" if last.state != "succeeded" else said,
+                    detail=f"the last one {last.state}: {message}" if last.state != "succeeded" else message,
                     fix="" if last.state == "succeeded" else f"mend that, then `pystack volume {kind} {volume.name}`",
                 )
             )

@@ -60,7 +60,7 @@ class VolumeRestorer:
             users = [t for t in self._sources.users(volume) if t.stack in self._state.stacks]
             self._check(volume, users, stop=request.stop)
             report = await self._sources.ask(node, "restore", volume, snapshot=request.snapshot)
-            # whoever asked may go away: who was stopped is started all the same
+            # the client may go away: what was stopped is started all the same
             return await asyncio.shield(self._replace(volume, node, users, report, emit))
 
     async def _replace(self, volume: Volume, node: str, users: list[Task], report: BackupReport, emit: Emit) -> list[Failure]:
@@ -80,17 +80,17 @@ class VolumeRestorer:
         await self._commit(
             node, msgspec.structs.replace(volume, name=request.into, stack="", key="", driver="local", options=())
         )
-        emit(_told(request.into, volume, node, report))
+        emit(_event(request.into, volume, node, report))
         return []
 
     def _check(self, volume: Volume, users: list[Task], *, stop: bool) -> None:
         """Raises RefusedError (409) where somebody uses *volume* who is not to be stopped."""
         active = [t for t in users if t.desired in ("running", "waiting", "oneoff") and self._is_active(t)]
         if active and not stop:
-            said = "\n".join(
+            lines = "\n".join(
                 f"{t.where}: {t.name} uses volume {volume.name}, which cannot be replaced under it" for t in active
             )
-            raise RefusedError(f"{said}\n--stop stops who uses it for that; --as NAME brings it back beside", 409)
+            raise RefusedError(f"{lines}\n--stop stops who uses it for that; --as NAME brings it back beside", 409)
 
     def _is_active(self, task: Task) -> bool:
         return bool(self._sources.container(task)) and task.node in self._cluster.ready
@@ -110,7 +110,7 @@ class VolumeRestorer:
         await self._commit(node, moved)
         await self._state.transact([Put(store_keys.of_volume(volume.name), msgspec.json.encode(moved))])
         self._state.volumes[volume.name] = moved
-        emit(_told(volume.name, volume, node, report))
+        emit(_event(volume.name, volume, node, report))
 
     async def _commit(self, node: str, volume: Volume) -> None:
         record = {
@@ -124,7 +124,7 @@ class VolumeRestorer:
         await self._cluster.get(node).client.call("POST", path, params={"replace": "1"}, json=record)
 
 
-def _told(name: str, source: Volume, node: str, report: BackupReport) -> VolumeEvent:
+def _event(name: str, source: Volume, node: str, report: BackupReport) -> VolumeEvent:
     taken = report.snapshots[0]
     message = f"snapshot {taken.id} of {taken.time[:19]}: {report.files} files, {show_bytes(report.bytes)}, each compared"
     return VolumeEvent(volume=name, source=f"the backups of {source.name}", target=node, message=message)

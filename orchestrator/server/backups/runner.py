@@ -1,7 +1,7 @@
 """Carries out the runs of backups: those that schedules make, and those that are ordered by hand.
 
 A run belongs to a volume (`data@backup`, `data@verify`) as others do to a service, and is kept in the same book; when it is due
-is decided by the same loop. A server that begins to lead does anew what was going on: a backup that is made twice is none more.
+is decided by the same loop. A server that begins to lead repeats what was going on: a backup that is made twice does no harm.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class BackupRunner:
             task.add_done_callback(lambda _: self._active.pop(key, None))
 
     async def close(self) -> None:
-        """Give up what is going on: the next server that leads does it anew."""
+        """Give up what is going on: the next server that leads repeats it."""
         for task in list(self._active.values()):
             task.cancel()
         await asyncio.gather(*self._active.values(), return_exceptions=True)
@@ -86,7 +86,7 @@ class BackupRunner:
         await self._jobs.book.put(ended, keep=keep)
         if bad:
             log.warning("run %s of %s/%s failed: %s", run.id, run.stack, run.service, ended.reason)
-            self._jobs.tell(ended)
+            self._jobs.announce(ended)
 
     def history(self, run: JobRun) -> int:
         """How many runs are remembered of whose *run* is."""
@@ -101,17 +101,17 @@ class BackupRunner:
             async with self._repositories.setdefault(backup.place, asyncio.Lock()):
                 if kind == "verify":
                     done = await self._sources.ask(node, "verify", volume)
-                    said = (
+                    output = (
                         f"snapshot {done.snapshot} was brought back and is whole: {done.files} files, {show_bytes(done.bytes)}"
                     )
                 else:
                     done = await self._backup(volume, backup, node)
-                    said = (
+                    output = (
                         f"snapshot {done.snapshot}: {done.files} files, {show_bytes(done.bytes)}, new {show_bytes(done.added)}"
                     )
         except PystackError as error:
             return RunTask(name=volume.name, node=node, exit_code=1, reason=str(error))
-        return RunTask(name=volume.name, node=node, exit_code=0, output=(said,))
+        return RunTask(name=volume.name, node=node, exit_code=0, output=(output,))
 
     async def _backup(self, volume: Volume, backup: Backup, node: str) -> BackupReport:
         paused = [c for t in self._sources.users(volume) if t.node == node and (c := self._sources.container(t))]
@@ -122,7 +122,7 @@ class BackupRunner:
 
     @asynccontextmanager
     async def _around(self, volume: Volume, backup: Backup) -> AsyncIterator[None]:
-        """Run the command before, and after, whatever came of it, the one after. Raises RefusedError with what one said."""
+        """Run the command before, and at the end, also of a failure, the one after. Raises RefusedError with its output."""
         try:
             await self._command(volume, backup.before, "before")
             yield
@@ -133,5 +133,5 @@ class BackupRunner:
         if command:
             code, lines = await self._sources.execute(volume, command)
             if code:
-                said = "; ".join(lines[-3:])
-                raise RefusedError(f"the command {which} it exited with {code}{': ' + said if said else ''}", 409)
+                output = "; ".join(lines[-3:])
+                raise RefusedError(f"the command {which} it exited with {code}{': ' + output if output else ''}", 409)

@@ -1,5 +1,5 @@
 """The loop that carries runs out: it begins what is due, lets tasks go when it is their turn, ends what takes too long, and
-writes down how each run ended. It asks the store and the statuses alone, so that whoever leads goes on where the last one
+writes down how each run ended. It asks the store and the statuses alone, so that a new leader goes on where the last one
 was."""
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class JobController:
 
     async def run(self) -> None:
         """Never returns."""
-        self._statuses.listeners.add(self._heard)
+        self._statuses.listeners.add(self._on_status)
         try:
             while True:
                 self.book.changed.clear()
@@ -94,9 +94,9 @@ class JobController:
                 except TimeoutError:
                     pass
         finally:
-            self._statuses.listeners.discard(self._heard)
+            self._statuses.listeners.discard(self._on_status)
 
-    def _heard(self, status: TaskStatus) -> None:
+    def _on_status(self, status: TaskStatus) -> None:
         if status.state in ("exited", "failed"):
             self.book.changed.set()
 
@@ -173,7 +173,7 @@ class JobController:
         for run in runs:
             if run.state == "missed":
                 log.warning("%s/%s: %s: %s", stack, name, run.state, run.reason)
-                self.tell(run)
+                self.announce(run)
         for run in active if found.stop else ():
             await self.end(run, "superseded", "the next run took its place")
 
@@ -274,18 +274,18 @@ class JobController:
         """Write down how *run* ended; what still runs of it is stopped. The containers of its own go, their output is kept."""
         tasks = self._tasks(run)
         alive = [t for t in tasks if t.desired != "stopped" and end_of(t, self._statuses.by_task.get(t.name)) is None]
-        told = tuple([await self._told(t) for t in tasks])
-        ended = msgspec.structs.replace(run, state=state, reason=reason, ended=self._clock(), tasks=told)
+        ended_tasks = tuple([await self._ended_task(t) for t in tasks])
+        ended = msgspec.structs.replace(run, state=state, reason=reason, ended=self._clock(), tasks=ended_tasks)
         await self.book.put(ended, keep=max(kept(self._service(run)), 1))
         if run.trigger == "up" and state == "failed" and alive:  # those that wait for the job read first why
             await self._dispatcher.write_tasks([msgspec.structs.replace(t, desired="stopped") for t in alive])
         if state == "failed":
             log.warning("run %s of %s/%s failed: %s", run.id, run.stack, run.service, reason)
-            self.tell(ended)
+            self.announce(ended)
         if run.trigger != "up" and tasks:
             await self._dispatcher.remove_tasks([t.name for t in tasks])
 
-    async def _told(self, task: Task) -> RunTask:
+    async def _ended_task(self, task: Task) -> RunTask:
         """How *task* ended, with the end of its output."""
         status = self._statuses.by_task.get(task.name)
         output: list[str] = []
@@ -300,10 +300,10 @@ class JobController:
             output=_last(output, OUTPUT_BYTES),
         )
 
-    def tell(self, run: JobRun) -> None:
+    def announce(self, run: JobRun) -> None:
         """Tell those who follow events that *run* failed."""
         status = TaskStatus(task=f"{run.stack}-{run.service}-{run.id}", state="failed", error=f"run {run.state}: {run.reason}")
-        for listen in list(self._statuses.listeners - {self._heard}):
+        for listen in list(self._statuses.listeners - {self._on_status}):
             listen(status)
 
     async def _sweep(self) -> None:

@@ -106,8 +106,8 @@ class DeployHooks:
 
 def hooked(stack: Stack, plan: Plan, when: When) -> list[Service]:
     """The services of *stack* that have a hook for *when* and whose tasks *plan* gives a new definition."""
-    anew = {s.name for s in plan.steps if s.kind == "task" and s.action in ("create", "replace")}
-    services = {t.service for t in plan.desired.tasks if t.name in anew}
+    replaced = {s.name for s in plan.steps if s.kind == "task" and s.action in ("create", "replace")}
+    services = {t.service for t in plan.desired.tasks if t.name in replaced}
     changed = {s.name for s in stack.services if s.schedule}  # no task says whether they changed: their hooks do not run
     return [s for s in stack.services if s.name in services - changed and getattr(s.hooks, when)]
 

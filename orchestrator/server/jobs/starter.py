@@ -75,7 +75,7 @@ class RunStarter:
         return failed
 
     async def _bring(self, stack: Stack, services: set[str]) -> None:
-        """Pull what no node has any more; what then is missing is said by whoever needs it."""
+        """Pull what no node has any more; an image that is still missing is an error of the task that needs it."""
         have = await self._images.ids(stack)
         if any(i not in have for s in stack.services if s.name in services for i in s.container.images):
             await self._images.pull(stack, services, "", ignore)

@@ -1,6 +1,6 @@
-"""Carries rollouts out, whoever watches: a client that goes away leaves its rollout running, and another leader resumes it.
+"""Carries rollouts out without a client: one that goes away leaves its rollout running, and another leader resumes it.
 
-A rollout is what is wanted, not a list of steps: whoever goes on with it plans from what is there now. So it can be cut off
+A rollout is what is wanted, not a list of steps: the next leader plans from what is there now. So it can be cut off
 anywhere. A newer `up` of the whole stack takes the place of one that is going on.
 """
 
@@ -29,8 +29,8 @@ from orchestrator.server.state import ClusterState
 from orchestrator.stackfile.model import Stack
 from orchestrator.store.interface import Put, StoreError
 
-HEAR_S = 10.0
-"""How long a server that begins to lead waits for nodes that it has not heard before it goes on with rollouts."""
+NODES_S = 10.0
+"""How long a server that begins to lead waits for silent nodes before it goes on with rollouts."""
 log = logging.getLogger(__name__)
 
 
@@ -85,7 +85,7 @@ class RolloutManager:
         self.records: dict[str, RolloutRecord] = {}
         self._live: dict[str, list[LiveRollout]] = {}
         self.scaled_by_hand: Callable[[str, Collection[str]], Awaitable[None]] | None = None
-        """Told of services of a stack whose number of replicas somebody gave."""
+        """Called with the services of a stack whose number of replicas a user gave."""
 
     async def load(self) -> None:
         """Read everything from the store. Raises StoreError."""
@@ -94,12 +94,12 @@ class RolloutManager:
             self.records[record.stack.name] = record
 
     async def resume_all(self) -> None:
-        """Go on with what another leader left, once the nodes were heard."""
+        """Go on with what another leader left, once the nodes have reported."""
         left = [r for r in self.records.values() if r.state == "running"]
         cluster = self._executor.cluster
         with contextlib.suppress(TimeoutError):
             await self._executor.statuses.until(
-                lambda: None if left and any(m.unheard for m in cluster.members.values()) else True, within_s=HEAR_S
+                lambda: None if left and any(m.unheard for m in cluster.members.values()) else True, within_s=NODES_S
             )
         for record in left:
             if self.records.get(record.stack.name) is record:
@@ -139,7 +139,7 @@ class RolloutManager:
 
     async def redeploy(self, stack: str, emit: Emit, moves: Mapping[str, str] = {}) -> list[Failure]:
         """Bring *stack* up as it is, with as many replicas as it has, on the nodes that are best for it now. *moves* maps names
-        of tasks to the nodes that they shall go to. Returns the tasks that failed. Raises RefusedError (404)."""
+        of tasks to their new nodes. Returns the tasks that failed. Raises RefusedError (404)."""
         scale: dict[str, int] = {}
         for task in self._state.of_stack(stack).tasks:
             scale[task.service] = scale.get(task.service, 0) + task.planned

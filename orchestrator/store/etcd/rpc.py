@@ -194,7 +194,7 @@ def lease_time_to_live_request(lease: int) -> Message:
 
 
 def lease_keep_alive_request(lease: int) -> Message:
-    """Begin the time of *lease* anew."""
+    """Restart the time to live of *lease*."""
     return _message("LeaseKeepAliveRequest", ID=lease)
 
 
