@@ -152,16 +152,19 @@ def drive(area: Area, seed: int, inputs: range, say: Callable[[Fault], None]) ->
             say(fault)
 
     total, refused, peak, rest = 0, 0, 0, inputs
+    unfinished: set[int] = set()
     while rest and len(faults) <= MOST:
         one = _once(area, seed, rest, lambda fault: (late.append if fault.late else tell)(fault))
         total, refused, peak = total + one.done, refused + one.refused, max(peak, one.peak)
         if one.code in (0, BROKEN):
             break
+        unfinished.add(one.index)
         rest = range(one.index + 1, inputs.stop)
     for fault in late:
         again: list[Fault] = []
         if fault.index >= 0:
-            _once(area, seed, range(fault.index, fault.index + 1), again.append)
+            one = _once(area, seed, range(fault.index, fault.index + 1), again.append)
+            total += one.done if fault.index in unfinished else 0
         if again or fault.index < 0:
             tell(fault)
     return Outcome(total, refused, len(late), time.monotonic() - started, peak, tuple(faults))
