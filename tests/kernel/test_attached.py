@@ -8,8 +8,15 @@ from tests.conftest import Stack
 
 FILE = """
 services:
-  job: {image: busybox, volumes: [seen:/seen], command: [sh, -c, "echo working; until rm /seen/web; do sleep 0.1; done; echo done; exit %d"]}
-  web: {image: busybox, command: [sh, -c, "echo serving; touch /seen/web; exec sleep 1000"], stop_signal: SIGKILL, volumes: ["seen:/seen", /data]}
+  job:
+    image: busybox
+    command: [sh, -c, "echo working; until rm /seen/web; do sleep 0.1; done; echo done; exit %d"]
+    volumes: [seen:/seen]
+  web:
+    image: busybox
+    command: [sh, -c, "echo serving; touch /seen/web; exec sleep 1000"]
+    stop_signal: SIGKILL
+    volumes: [seen:/seen, /data]
   quiet: {image: busybox, command: [sh, -c, "echo noise; exec sleep 1000"], stop_signal: SIGKILL, attach: false}
 volumes: {seen: {}}
 """
