@@ -3,6 +3,7 @@ PACKAGES = runc crun conmon nftables iptables iproute2 buildah docker-registry c
 PROGRAMS = runc crun conmon nft ip buildah docker-registry curl busybox mmdebstrap nsenter ps tar sshd ssh-keygen sshfs etcd etcdctl openssl tini age wireguard-go iptables gpg newuidmap slirp4netns caddy pebble promtool chromium chromedriver mandoc zsh fish restic
 PYTEST = .venv/bin/python -m pytest
 # in an order of chance: a test that needs another is none
+SIDE_BY_SIDE = -n 4 --dist loadfile --no-loadscope-reorder --ignore tests/packaging
 UNIT = -p randomly -m "not kernel and not etcd and not slow"
 
 
@@ -10,7 +11,7 @@ UNIT = -p randomly -m "not kernel and not etcd and not slow"
 RELEASE_PACKAGES = debhelper lintian dpkg-dev fakeroot python3-venv mmdebstrap shellcheck
 RELEASE_PROGRAMS = dh lintian dpkg-buildpackage fakeroot mmdebstrap shellcheck
 
-.PHONY: setup check coverage test test-vm test-vagrant test-packages lint bench fuzz simulate faults stacks quickstart man docs picture deb dist release
+.PHONY: setup check coverage test test-long test-vm test-vagrant test-packages lint bench fuzz simulate faults stacks quickstart man docs picture deb dist release
 setup:
 	@bash tools/setup "$(PACKAGES)" "$(PROGRAMS)"
 
@@ -29,7 +30,11 @@ coverage:
 	$(PYTEST) -q -n 2 --timeout 120 $(UNIT) --cov --cov-report=term:skip-covered --cov-report=html:build/coverage tests
 
 test: setup
-	$(PYTEST) -n 4 --dist loadfile --no-loadscope-reorder --ignore tests/packaging tests
+	$(PYTEST) $(SIDE_BY_SIDE) -m "not long" tests
+
+# what goes through every case of a kind: CI runs it after `make test`
+test-long: setup
+	$(PYTEST) $(SIDE_BY_SIDE) -m long tests
 
 test-vm: setup
 	.venv/bin/python tests/vm/cluster.py

@@ -22,6 +22,7 @@ def test_each_file_is_a_benchmark_or_part_of_one() -> None:
     assert {p.stem for p in (ROOT / "bench").glob("*.py")} - PARTS_OF_OTHERS == {*IN_ONE_LAB, *ALONE}
 
 
+@pytest.mark.long
 @pytest.mark.kernel
 @pytest.mark.parametrize("names", [IN_ONE_LAB, *((name,) for name in ALONE)], ids=" ".join)
 def test_it_runs(names: tuple[str, ...], tmp_path: Path) -> None:

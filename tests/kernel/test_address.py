@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import Pystack, Stack, cluster_of, eventually
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.long, pytest.mark.kernel]
 FILE = """
 services:
   web:

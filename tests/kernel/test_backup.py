@@ -12,6 +12,8 @@ import pytest
 
 from tests.conftest import Pystack, Stack, cluster_of
 
+pytestmark = pytest.mark.long
+
 STACK = """
 services:
   db:

@@ -13,7 +13,11 @@ import pytest
 from tests import postgres
 from tests.conftest import Pystack, Stack, cluster_of, eventually
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(postgres.home() is None, reason="postgresql is not installed")]
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.slow,
+    pytest.mark.skipif(postgres.home() is None, reason="postgresql is not installed"),
+]
 
 SERVER = """
 services:

@@ -15,7 +15,7 @@ from tests.conftest import Pystack
 from tests.images import tar_of
 from tests.kernel.test_crash import AGENT, arm, fired, leftovers, until
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.long, pytest.mark.kernel]
 POINTS = sorted(
     {name for path in (AGENT / "build").rglob("*.py") for name in re.findall(r'failpoint\("([a-z.]+)"\)', path.read_text())}
 )

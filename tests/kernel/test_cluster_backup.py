@@ -5,7 +5,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Stack, cluster_of
+
+pytestmark = pytest.mark.long
 
 SHOP = """
 services:

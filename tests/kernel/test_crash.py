@@ -15,7 +15,7 @@ from tests.images import archive, tar_of
 from tests.kernel.test_registry import registry
 
 __all__ = ("registry",)  # a fixture
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.long, pytest.mark.kernel]
 AGENT = Path(__file__).resolve().parents[2] / "agent"
 POINTS = sorted({name for path in AGENT.rglob("*.py") for name in re.findall(r'failpoint\("([a-z.]+)"\)', path.read_text())})
 IMAGE = [n for n in POINTS if n.startswith(("image.", "layer."))]

@@ -12,6 +12,8 @@ import pytest
 
 from tests.conftest import Pystack, Stack, cluster_of, eventually
 
+pytestmark = pytest.mark.long
+
 CRON = """
 services:
   tick:

@@ -12,7 +12,7 @@ from orchestrator.store.sqlite import SqliteStore
 from tests.conftest import Pystack, Stack, eventually
 from tests.images import archive, busybox_rootfs, tar_of
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.long, pytest.mark.kernel]
 PAIR = """
 services:
   a: {image: busybox, command: sleep 1000, stop_signal: SIGKILL}

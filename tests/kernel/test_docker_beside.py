@@ -11,6 +11,7 @@ from tests.conftest import cluster_of
 
 # the client library leaves sockets and files to the garbage collector
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.kernel,
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"),
 ]

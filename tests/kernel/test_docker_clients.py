@@ -15,6 +15,7 @@ from tests.conftest import PATIENCE, Pystack, Stack, eventually
 
 # the client library leaves sockets and files to the garbage collector
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.kernel,
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"),
 ]

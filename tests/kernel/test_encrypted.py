@@ -12,7 +12,10 @@ import pytest
 from netplugins.kernel import features
 from tests.conftest import Pystack, Stack, cluster_of, eventually
 
-pytestmark = pytest.mark.skipif("wireguard" not in features(), reason="no WireGuard, neither in the kernel nor wireguard-go")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif("wireguard" not in features(), reason="no WireGuard, neither in the kernel nor wireguard-go"),
+]
 
 FILE = """
 services:

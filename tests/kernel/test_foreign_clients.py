@@ -19,7 +19,7 @@ from tests.docker_clients import modules_of_npm, python_with
 from tests.foreign import reaper_image
 from tests.images import archive
 
-pytestmark = [pytest.mark.kernel, pytest.mark.timeout(400 * PATIENCE)]
+pytestmark = [pytest.mark.long, pytest.mark.kernel, pytest.mark.timeout(400 * PATIENCE)]
 PROGRAMS = Path(__file__).parents[1] / "foreign"
 REAPER = "testcontainers/ryuk:0.8.1"
 OF_PYTHON = {

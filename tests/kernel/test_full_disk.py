@@ -14,7 +14,7 @@ from tests.conftest import Pystack, Stack, cluster_of, eventually
 from tests.images import archive, tar_of
 from tests.kernel.test_crash import STACK, leftovers
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.long, pytest.mark.kernel]
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ webdriver = pytest.importorskip("selenium.webdriver")
 By = pytest.importorskip("selenium.webdriver.common.by").By
 Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
 # its sockets are closed when they are collected
-pytestmark = [pytest.mark.kernel, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+pytestmark = [pytest.mark.long, pytest.mark.kernel, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
 PASSWORD = "green tea at four"
 EVIL = "<img src=x onerror=window.pwned=1>"

@@ -13,6 +13,8 @@ from orchestrator.gitops.previews import slug
 from tests.conftest import Pystack, eventually
 from tests.kernel.test_gitops import Repository
 
+pytestmark = pytest.mark.long
+
 BRANCHES, STEPS = 30, 60
 STACK = """
 services:

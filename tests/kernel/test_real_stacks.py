@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import Pystack, Stack, cluster_of, eventually
 from tests.stacks.corpus import CORPORA, IMPOSSIBLE, files, furnished, image, lives, name_of, stand_in
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.long, pytest.mark.kernel]
 WHOLE_LIVES = ("awesome-compose/flask", "awesome-compose/nextcloud-postgres", "compose-e2e/fixtures/network-test")
 """Stacks whose whole life is tried with every `make test`; `python -m tests.stacks` tries all of them."""
 CGI = {

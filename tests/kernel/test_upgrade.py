@@ -20,7 +20,7 @@ import pytest
 from tests.conftest import PATIENCE, Pystack, eventually
 from tests.images import archive, busybox_rootfs
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.long, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 BEFORE_TAGS = "3dd4997"
 STACK = """
