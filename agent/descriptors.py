@@ -28,6 +28,17 @@ async def wait_readable(fd: int) -> None:
         loop.remove_reader(fd)
 
 
+async def wait_writable(fd: int) -> None:
+    """Return when something can be written to *fd*."""
+    loop = asyncio.get_running_loop()
+    room: asyncio.Future[None] = loop.create_future()
+    loop.add_writer(fd, _wake, room)
+    try:
+        await room
+    finally:
+        loop.remove_writer(fd)
+
+
 async def read(fd: int, limit: int) -> bytes:
     """At most *limit* bytes of a pipe or terminal, b"" at its end; a terminal's EIO is its end too."""
     os.set_blocking(fd, False)
@@ -59,14 +70,9 @@ async def read_all(fd: int) -> bytes:
 async def write(fd: int, data: bytes) -> None:
     """Write all of *data* to a pipe. Raises BrokenPipeError when its readers are gone."""
     os.set_blocking(fd, False)
-    loop, view = asyncio.get_running_loop(), memoryview(data)
+    view = memoryview(data)
     while view:
         try:
             view = view[os.write(fd, view) :]
         except BlockingIOError:
-            room: asyncio.Future[None] = loop.create_future()
-            loop.add_writer(fd, _wake, room)
-            try:
-                await room
-            finally:
-                loop.remove_writer(fd)
+            await wait_writable(fd)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import re
 import struct
@@ -64,11 +65,17 @@ def most_layers() -> int:
 def takes_layers_singly() -> bool:
     """This kernel takes layers one by one: `lowerdir+`, Linux 6.8. Source: overlayfs.rst, "Multiple lower layers"."""
     try:
-        with _opened("overlay") as context:
-            _set(context, FSCONFIG_SET_STRING, "lowerdir+", "/")
+        _name_one()
     except AgentError:
         return False
     return True
+
+
+@functools.cache
+def _name_one() -> None:
+    """Once it has been done: a kernel that can goes on to. Raises AgentError."""
+    with _opened("overlay") as context:
+        _set(context, FSCONFIG_SET_STRING, "lowerdir+", "/")
 
 
 def overlay(target: Path, lower: Sequence[Path], own: Path, *, singly: bool | None = None) -> None:

@@ -13,7 +13,7 @@ import tarfile
 import time
 from pathlib import Path
 
-from agent.trees import process
+from agent.trees import workers
 from agent.trees.removal import remove_tree
 from bench.environment import Environment
 from bench.rows import Row, row, size
@@ -41,7 +41,7 @@ def _took(command: list[str], path: Path, target: Path) -> tuple[float, float]:
     target.mkdir()
     before, began = _processor_time(), time.perf_counter()
     with path.open("rb") as file:
-        subprocess.run(command, stdin=file, check=True, capture_output=True, cwd=process.PROGRAMS)
+        subprocess.run(command, stdin=file, check=True, capture_output=True, cwd=workers.PROGRAMS)
     took = time.perf_counter() - began, _processor_time() - before
     remove_tree(target)
     return took
@@ -59,7 +59,7 @@ def measure(environment: Environment) -> dict[str, Row]:
     for name, files, bytes_each in (("large", LARGE, 1 << 20), ("small", COUNT, 1000)):
         path, target = environment.root / f"{name}.tar.gz", environment.root / f"unpack-{name}"
         path.write_bytes(layer(files, bytes_each))
-        ours = process.command("layer", (str(target), "", "", str(environment.root / "kept"), "trusted.overlay.opaque", ""))
+        ours = workers.command("layer", (str(target), "", "", str(environment.root / "kept"), "trusted.overlay.opaque", ""))
         tar = ["tar", "--extract", "--gzip", "--same-permissions", f"--directory={target}"]
         took: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
         for _ in range(ROUNDS):  # in turns: the machine's mood is the same for both

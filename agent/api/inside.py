@@ -30,6 +30,7 @@ from agent.engine.engine import Engine
 from agent.engine.records import Record
 from agent.errors import AgentError, BadRequestError, ConflictError, of_worker
 from agent.trees import process
+from agent.trees.workers import Worker, started
 
 NEVER = "0001-01-01T00:00:00Z"
 SETTLED_S = 10.0
@@ -140,7 +141,7 @@ async def _copier(
     verb: str,
     stdin: int = asyncio.subprocess.DEVNULL,
     event: str = "",
-) -> AsyncIterator[asyncio.subprocess.Process]:
+) -> AsyncIterator[Worker]:
     """`agent.trees.copying` at work on the request's container and path; it does not outlive the request."""
     engine = request.app[ENGINE]
     record = engine.containers.find(request.match_info["name"])
@@ -153,7 +154,7 @@ async def _copier(
             words.append(json.dumps(_putting(request, record, root)))
         if event:
             engine.containers.tell(record, event)
-        async with process.started("copying", words, stdin=stdin, stderr=asyncio.subprocess.DEVNULL) as child:
+        async with started("copying", words, stdin=stdin, stderr=asyncio.subprocess.DEVNULL) as child:
             yield child
 
 
@@ -167,10 +168,9 @@ def _putting(request: web.Request, record: Record, root: str) -> dict[str, Any]:
     return payload
 
 
-async def _answer(child: asyncio.subprocess.Process) -> dict[str, str]:
+async def _answer(child: Worker) -> dict[str, str]:
     """The worker's description of the path, as the header that Docker's clients read."""
-    assert child.stdout
-    reply = process.parsed(await child.stdout.readline())
+    reply = process.parsed(await child.line())
     if "error" in reply:
         raise of_worker(reply)
     return {"X-Docker-Container-Path-Stat": base64.b64encode(json.dumps(reply).encode()).decode()}
@@ -186,9 +186,8 @@ async def get(request: web.Request) -> web.StreamResponse:
     """Stream a path of a container as a tar archive (ContainerArchive)."""
     async with _copier(request, "get", event="archive-path") as child:
         response = web.StreamResponse(headers={"Content-Type": "application/x-tar", **await _answer(child)})
-        assert child.stdout
         await response.prepare(request)
-        while data := await child.stdout.read(1 << 18):
+        while data := await child.read():
             await response.write(data)
         if await child.wait():  # an archive that breaks off must not look whole
             raise AgentError(f"{request.query.get('path')} could not be read to its end")
@@ -198,12 +197,10 @@ async def get(request: web.Request) -> web.StreamResponse:
 async def put(request: web.Request) -> web.Response:
     """Unpack a tar archive into a directory of a container (PutContainerArchive)."""
     async with _copier(request, "put", asyncio.subprocess.PIPE, "extract-to-dir") as child:
-        assert child.stdin
         with contextlib.suppress(ConnectionError):
             async for data in request.content.iter_chunked(1 << 18):
-                child.stdin.write(data)
-                await child.stdin.drain()
-            child.stdin.close()
+                await child.write(data)
+            child.close_input()
         await _answer(child)
     return web.Response(status=200)
 

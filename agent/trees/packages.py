@@ -149,7 +149,7 @@ def search(layers: Iterable[Tree], bounds: Bounds, opaque: str) -> confine.Reply
     return {"packages": sorted(found.packages), "unread": sorted(found.unread)}
 
 
-def main(opaque: str, limits: str, layers: list[str]) -> int:
+def main(opaque: str, limits: str, *layers: str) -> int:
     """The process. Returns its exit status."""
     bounds = Bounds.of(limits)
     try:
@@ -171,4 +171,4 @@ def main(opaque: str, limits: str, layers: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2], sys.argv[3:]))
+    sys.exit(main(*sys.argv[1:]))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import os
 import resource
 import select
@@ -285,6 +286,7 @@ def restrict_files(trees: Sequence[int]) -> None:
         os.close(rules)
 
 
+@functools.cache
 def load_seccomp() -> ctypes.CDLL | None:
     """libseccomp, which runc and crun need too; None if it is not installed. Call it while files can be opened."""
     try:

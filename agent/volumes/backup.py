@@ -26,7 +26,7 @@ from agent.contract.backup import VARIABLES, BackupOrder, BackupReport, Reposito
 from agent.contract.failpoints import failpoint
 from agent.contract.printable import quoted, shown
 from agent.errors import AgentError, BadRequestError, ConflictError, NotFoundError
-from agent.trees import process
+from agent.trees import workers
 from agent.volumes.migration import VolumeMigration
 
 SECRET, PAUSED = "secret", "paused.json"
@@ -179,12 +179,12 @@ class VolumeBackups:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         order = _order(repository, restic, words, state, volume, read_only=read_only)
         child = await asyncio.create_subprocess_exec(
-            *process.command("restic", ()),
+            *workers.command("restic", ()),
             stdin=PIPE,
             stdout=PIPE,
             stderr=PIPE,
-            cwd=process.PROGRAMS,
-            env=process.environment(),
+            cwd=workers.PROGRAMS,
+            env=workers.environment(),
         )
         try:
             out, err = await child.communicate(msgspec.json.encode(order))

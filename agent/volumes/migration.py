@@ -22,7 +22,7 @@ from agent import files
 from agent.contract.failpoints import failpoint
 from agent.contract.volume import TreeChecksum
 from agent.errors import AgentError, ConflictError, NotFoundError
-from agent.trees import pack, process
+from agent.trees import pack, workers
 from agent.trees.tree import Tree
 from agent.volumes.volumes import VolumeRecord, Volumes
 
@@ -149,13 +149,13 @@ async def _tar(data: Path, state: Path | None, *arguments: str, stdin: int, stdo
     """GNU tar where all that it can name is the volume's *data*, as its working directory, and *state*, at /state."""
     program = shutil.which("tar") or "/bin/tar"
     return await asyncio.create_subprocess_exec(
-        *process.command("view", (str(data), str(state or ""), program, *arguments)),
+        *workers.command("view", (str(data), str(state or ""), program, *arguments)),
         stdin=stdin,
         stdout=stdout,
         stderr=asyncio.subprocess.PIPE,
         limit=CHUNK,
-        cwd=process.PROGRAMS,
-        env=process.environment(),
+        cwd=workers.PROGRAMS,
+        env=workers.environment(),
     )
 
 

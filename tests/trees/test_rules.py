@@ -32,8 +32,8 @@ EXCEPTIONS = {
 }
 IN_WORKERS = ("pwd", "grp", "locale", "traceback", "socket", "subprocess", "inspect", "linecache", "warnings")
 """What would ask for names or source lines, or start something."""
-PARENTS = {"process.py"}
-"""Runs in the agent, not in a worker."""
+PARENTS = {"process.py", "workers.py", "fork_server.py"}
+"""They run in the agent, and in the process that forks the workers, not in a worker."""
 
 
 def sources() -> Iterator[tuple[str, ast.Module]]:
