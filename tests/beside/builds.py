@@ -2,20 +2,27 @@
 
 Both have the same base, busybox. Each result is compared by its files (kinds, modes, owners, links, contents; of the parts that
 the base has not) and by its configuration. What BuildKit alone knows is built through BuildKit's protocol on both sides.
+Those that stacks of the shared corpora have in them (`dockerfile_inline`) are built too, with busybox for their bases.
 Needs root, dockerd and Debian's client (`apt-get install docker.io`).
 """
 
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from tests.builds import Built, Node
+from tests.stacks.corpus import CORPORA
 
 DOCKER = "/usr/bin/docker"
 """Debian's, of the daemon's age."""
@@ -175,6 +182,36 @@ def context(folder: Path) -> None:
     subprocess.run(["tar", "--owner=11", "--group=12", "-czf", "archive.tar.gz", "d"], cwd=folder, check=True)
 
 
+def inline() -> dict[str, tuple[str, Path]]:
+    """The Dockerfiles in stacks of the corpora, and the folders of these stacks."""
+    found = {}
+    for file in sorted(CORPORA.rglob("*.y*ml")):
+        for number, text in enumerate(_inline(yaml.compose(file.read_text(errors="replace"))), 1):
+            found[f"inline {file.relative_to(CORPORA)} {number}"] = (_on_busybox(text.replace("$$", "$")), file.parent)
+    return found
+
+
+def _inline(node: yaml.Node | None) -> Iterator[str]:
+    if isinstance(node, yaml.SequenceNode):
+        for one in node.value:
+            yield from _inline(one)
+    if isinstance(node, yaml.MappingNode):
+        for key, one in node.value:
+            if key.value == "dockerfile_inline" and isinstance(one, yaml.ScalarNode):
+                yield one.value
+            else:
+                yield from _inline(one)
+
+
+def _on_busybox(text: str) -> str:
+    stages = {name.lower() for name in re.findall(r"(?im)^from\s.*\sas\s+(\S+)", text)} | {"scratch"}
+
+    def base(found: re.Match[str]) -> str:
+        return found[0] if found[2].lower() in stages else f"{found[1]}busybox"
+
+    return re.sub(r"(?im)^(from\s+(?:--\S+\s+)*)(\S+)", base, text)
+
+
 def built(socket: str, folder: Path, text: str) -> Built:
     """The Dockerfile *text* as the daemon at *socket* builds it in *folder*. Raises RuntimeError with its words."""
     (folder / "Dockerfile").write_text(text)
@@ -213,17 +250,21 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     return found
 
 
-def compared(name: str, docker: str, pystack: str) -> list[str]:
-    """The differences of the case *name* between the daemons at the two sockets; their words where one alone builds it."""
+def compared(text: str, beside: Path | None, docker: str, pystack: str) -> list[str]:
+    """The differences of what the daemons at the two sockets build of the Dockerfile *text*, with the folder *beside*
+    as the context if there is one; their words where only one builds it."""
     with tempfile.TemporaryDirectory() as path:
         folder = Path(path)
-        context(folder)
+        if beside:
+            shutil.copytree(beside, folder, symlinks=True, dirs_exist_ok=True)
+        else:
+            context(folder)
         try:
-            there = seen(built(docker, folder, CASES[name]))
+            there = seen(built(docker, folder, text))
         except RuntimeError as error:
             return [f"dockerd does not build it: {error}"]
         try:
-            here = seen(built(pystack, folder, CASES[name]))
+            here = seen(built(pystack, folder, text))
         except RuntimeError as error:
             return [f"pystack does not build it: {error}"]
     return differences(there, here)
@@ -234,13 +275,14 @@ def main() -> int:
     from bench.environment import docker, environment
 
     os.chdir(Path(__file__).parents[2])
-    names = [name for name in CASES if not sys.argv[1:] or name in sys.argv[1:]]
+    cases: dict[str, tuple[str, Path | None]] = {**{name: (text, None) for name, text in CASES.items()}, **inline()}
+    names = [name for name in cases if not sys.argv[1:] or name in sys.argv[1:]]
     worse = 0
     with environment() as made, docker(made) as there:
         if not there:
             return 2
         for name in names:
-            found = compared(name, str(made.docker_socket), f"{made.root}/run/docker.sock")
+            found = compared(*cases[name], str(made.docker_socket), f"{made.root}/run/docker.sock")
             meant = f"{MEANT[name]}: " if found and name in MEANT else ""
             print(f"| {name} | {meant}{'the same' if not found else '; '.join(found)} |", flush=True)
             worse += bool(found) and name not in MEANT
