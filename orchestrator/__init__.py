@@ -1,7 +1,8 @@
 """The control plane: knows stacks and nodes, touches no kernel object."""
 
-from agent.contract.version import VERSION as __version__
+from agent.contract import version
 
+__version__ = version.VERSION
 __all__ = ["STALE", "__version__"]
 
 STALE = "X-Pystack-Stale"

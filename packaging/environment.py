@@ -20,9 +20,11 @@ def main(wheels: Path, target: Path, extra: str) -> None:
     site = target / f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
     (own,) = wheels.glob("pystack_orchestrator-*.whl")
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", "--no-compile"]
-        + ["--no-warn-script-location", "--root-user-action", "ignore", "--find-links", str(wheels), "--target", str(site)]
-        + [f"{own}[{extra}]"],
+        [
+            *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", "--no-compile"),
+            *("--no-warn-script-location", "--root-user-action", "ignore", "--find-links", wheels, "--target", site),
+            f"{own}[{extra}]",
+        ],
         check=True,
     )
     (target / "pyvenv.cfg").write_text("home = /usr/bin\ninclude-system-site-packages = false\n")

@@ -31,8 +31,8 @@ def main() -> None:
                 "--disable-pip-version-check",
                 "--dry-run",
                 "--ignore-installed",
-            ]
-            + ["--report", report.name, "--constraint", versions.name, f"{ROOT}[server]"],
+                *("--report", report.name, "--constraint", versions.name, f"{ROOT}[server]"),
+            ],
             check=True,
         )
         found = json.loads(Path(report.name).read_text())["install"]

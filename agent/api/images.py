@@ -259,9 +259,11 @@ async def search(request: web.Request) -> web.Response:
         raise BadRequestError(f"limit={limit}: from 1 to 100 results")
     timeout = aiohttp.ClientTimeout(total=SEARCH_S)
     try:
-        async with aiohttp.ClientSession(timeout=timeout, trust_env=True) as session:
-            async with session.get(SEARCH, params={"q": term, "n": limit}) as reply:
-                found = (await reply.json(content_type=None)).get("results") or []
+        async with (
+            aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
+            session.get(SEARCH, params={"q": term, "n": limit}) as reply,
+        ):
+            found = (await reply.json(content_type=None)).get("results") or []
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
         raise ImageError(f"Docker Hub cannot be searched: {error or type(error).__name__}") from error
     return answer(

@@ -37,7 +37,7 @@ class Work:
     """One step of the drawing."""
 
     def __init__(self, emit: Emit, name: str) -> None:
-        self._emit, self._name, self._ident = emit, name, _identity()
+        self._emit, self._name, self.ident = emit, name, _identity()
         self._began = now()
         self._cached = False
         self._reported: dict[str, float] = {}
@@ -45,12 +45,12 @@ class Work:
 
     def _vertex(self, completed: Timestamp | None = None, error: str = "") -> Vertex:
         return Vertex(
-            digest=self._ident, name=self._name, started=self._began, completed=completed, cached=self._cached, error=error
+            digest=self.ident, name=self._name, started=self._began, completed=completed, cached=self._cached, error=error
         )
 
     def log(self, text: str) -> None:
         """A command wrote *text*."""
-        log = VertexLog(vertex=self._ident, timestamp=now(), stream=1, msg=text.encode("utf-8", "surrogateescape"))
+        log = VertexLog(vertex=self.ident, timestamp=now(), stream=1, msg=text.encode("utf-8", "surrogateescape"))
         self._emit(Status(logs=(log,)))
 
     def progress(self, what: str, done: int, total: int) -> None:
@@ -59,7 +59,7 @@ class Work:
         if done and when - self._reported.get(what, 0.0) < EVERY_S and done != total:
             return
         self._reported[what] = when
-        status = VertexStatus(id=what, vertex=self._ident, name=what, current=done, total=total, timestamp=now())
+        status = VertexStatus(id=what, vertex=self.ident, name=what, current=done, total=total, timestamp=now())
         status.started = self._began
         status.completed = now() if total and done >= total else None
         self._emit(Status(statuses=(status,)))
@@ -139,7 +139,7 @@ class VertexReport(Report):
     def warn(self, text: str) -> None:
         """As a step's warning, which clients count at the end."""
         work = Work(self._emit, "[internal] check the build's arguments")
-        self._emit(Status(warnings=(VertexWarning(vertex=work._ident, level=1, short=text.encode()),)))
+        self._emit(Status(warnings=(VertexWarning(vertex=work.ident, level=1, short=text.encode()),)))
         work.end()
 
     @contextlib.contextmanager

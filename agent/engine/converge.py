@@ -167,11 +167,11 @@ class Converger:
         found = False
         for record in list(self.engine.containers.records.values()):
             task = self.tasks.get(record.task)
-            if task and task.desired == "running" and record.running and record.id in self.engine.networks.endpoints.attached:
-                if moved(record.container, task.container):
-                    with contextlib.suppress(AgentError, OSError):  # else it is recreated
-                        changing.readdress(self.engine.context, record, task.container, digest(task.container))
-                        found = True
+            attached = record.running and record.id in self.engine.networks.endpoints.attached
+            if task and task.desired == "running" and attached and moved(record.container, task.container):
+                with contextlib.suppress(AgentError, OSError):  # else it is recreated
+                    changing.readdress(self.engine.context, record, task.container, digest(task.container))
+                    found = True
         return found
 
     def _remove_orphans(self) -> None:

@@ -45,10 +45,8 @@ def arguments(record: Record, image: RunConfig) -> list[str]:
     """entrypoint + command; an entrypoint of one's own drops the image's command."""
     c = record.container
     entrypoint = list(c.entrypoint if c.entrypoint is not None else image.entrypoint or ())
-    if c.command is not None:
-        command = list(c.command)
-    else:
-        command = list(image.cmd or ()) if c.entrypoint is None else []
+    of_image = image.cmd if c.entrypoint is None else ()
+    command = list(c.command if c.command is not None else of_image or ())
     if not entrypoint + command:
         raise BadRequestError(f"image {c.image} names no command to run: give one (command: …)")
     return entrypoint + command

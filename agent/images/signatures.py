@@ -137,7 +137,7 @@ def repository(name: str) -> str:
     """HOST/REPOSITORY of an image's name, without tag and digest; "" if it is not a name."""
     try:
         found = parse(name)
-    except Exception:  # a name in a payload may be anything
+    except BadRequestError:  # a name in a payload may be anything
         return ""
     return f"{found.host}/{found.repository}"
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "Run a stack": ("up", "deploy", "down", "plan", "apply", "watch", "scale", "create", "start", "stop", "restart", "kill")
-    + ("pause", "unpause", "wait", "rm", "history", "rollback", "job", "cron"),
+    "Run a stack": (
+        *("up", "deploy", "down", "plan", "apply", "watch", "scale", "create", "start", "stop", "restart", "kill"),
+        *("pause", "unpause", "wait", "rm", "history", "rollback", "job", "cron"),
+    ),
     "Look": ("ps", "ls", "logs", "events", "top", "stats", "images", "volumes", "port", "why", "why-not"),
     "Go inside": ("exec", "run", "attach", "cp", "port-forward", "export", "commit"),
     "Files": ("config", "graph", "check", "convert", "schema", "compose"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import random
 from collections.abc import AsyncIterator, Iterator
@@ -307,10 +308,8 @@ class SimAgentClient:
             await asyncio.sleep(0.25)
 
     async def _answer(self, beat: int) -> None:
-        try:
+        with contextlib.suppress(UnreachableError):
             await self.call("POST", f"/pystack/heard/{beat}")
-        except UnreachableError:
-            pass
 
     def give_up(self, why: str) -> None:
         self.silent = why
