@@ -16,6 +16,7 @@ from aiohttp import web
 
 from agent import activation, memory, programs, rootless, settings
 from agent.api import app, doors
+from agent.build.builder import Builder
 from agent.contract.tunnel import Listener
 from agent.engine.converge import Converger
 from agent.engine.engine import Engine
@@ -41,6 +42,7 @@ class Agent:
         self._lock = _only_one(paths.root)
         self.engine = Engine(paths, settings.load(paths))
         self.converger = Converger(self.engine)
+        self.builder = Builder(self.engine.context)
         self.manifest_watcher = EtcdManifestWatcher(paths.root, self.converger.apply)
         self._chores: list[asyncio.Task[None]] = []
         self._runners: list[web.AppRunner] = []
@@ -50,7 +52,10 @@ class Agent:
     async def start(self) -> None:
         """Recover what was there, then listen on the Docker socket."""
         logging.getLogger("aiohttp.server").addFilter(app.OneLine())
+        await self.builder.recover()
         await self.converger.recover()
+        if self.builder.torn:
+            await asyncio.to_thread(self.engine.images.collect)
         await self._listen()
         self.manifest_watcher.start()
         rule = self.engine.settings.image_gc
@@ -64,8 +69,11 @@ class Agent:
         """Serve the Docker socket and the configured doors. Raises BadRequestError if one cannot be opened."""
         payload = self.engine.settings.docker
         applications = [
-            (app.make(self.converger, self.manifest_watcher), Door(path=str(self.paths.docker_socket), group=payload.group)),
-            *((app.make_door(self.converger, door), door) for door in payload.doors),
+            (
+                app.make(self.converger, self.builder, self.manifest_watcher),
+                Door(path=str(self.paths.docker_socket), group=payload.group),
+            ),
+            *((app.make_door(self.converger, self.builder, door), door) for door in payload.doors),
         ]
         for application, door in applications:
             runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=SHUTDOWN_S)
@@ -85,7 +93,7 @@ class Agent:
 
     def mount_into(self, application: web.Application, prefix: str) -> None:
         """Have another application of this process answer for the node too, below *prefix*."""
-        app.mount_into(application, prefix, self.converger, self.manifest_watcher)
+        app.mount_into(application, prefix, self.converger, self.builder, self.manifest_watcher)
 
     async def stop(self) -> None:
         """Stop serving. Containers run on, unless the host itself goes down: then each is asked to end, and given its time."""

@@ -1,4 +1,4 @@
-"""Files that survive a crash, and paths that cannot leave a container's root."""
+"""Paths that cannot leave a container's root, and what trees take on disk."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import errno
 import os
 from pathlib import Path
 
+from agent.contract.atomic import write_atomically
 from agent.errors import BadRequestError
 from agent.trees.removal import remove_tree
 from agent.trees.tree import Tree
@@ -14,30 +15,6 @@ from netplugins.linux.syscalls import check, libc
 from netplugins.linux.uapi import AT_FDCWD, RENAME_EXCHANGE
 
 __all__ = ["make_in_root", "read_in_root", "remove_tree", "resolve_in_root", "used", "write_atomically"]
-
-
-def write_atomically(path: Path, data: bytes, mode: int = 0o644, *, sync: bool = False) -> None:
-    """Replace *path* by *data* in one step, or, where that raises OSError, not at all. *sync* makes it survive a power cut too,
-    at the cost of an fsync."""
-    temporary = f"{path.parent}/.{path.name}.{os.getpid()}.tmp"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
-    try:
-        _write_all(fd, data)
-        if sync:
-            os.fsync(fd)
-        os.replace(temporary, path)
-    except OSError:
-        os.unlink(temporary)
-        raise
-    finally:
-        os.close(fd)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    """Write all of *data*: a write to a disk that becomes full is short, and only the next one fails with ENOSPC."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 def read_in_root(root: Path, path: str, limit: int = 8 << 20) -> str:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from agent import rootless
-from agent.containers import cgroups
+from agent import cgroups, rootless
 
 DEFAULT_ROOT = Path("/var/lib/pystack")
 NAMESPACE_DIGITS = 16

@@ -31,8 +31,9 @@ from agent.api import (
     versions,
     volume_migration,
 )
-from agent.api.app_keys import CONVERGER, ENGINE, MANIFEST_WATCHER, VERSION, answer
+from agent.api.app_keys import BUILDER, CONVERGER, ENGINE, MANIFEST_WATCHER, VERSION, answer
 from agent.api.table import Handler
+from agent.build.builder import Builder
 from agent.contract.printable import quoted, shown
 from agent.contract.takeover import Written
 from agent.engine.converge import Converger
@@ -142,27 +143,27 @@ def _rows() -> Iterator[tuple[str, str, Handler]]:
             yield own.method, own.path, own.handler
 
 
-def make(converger: Converger, box: EtcdManifestWatcher) -> web.Application:
+def make(converger: Converger, builder: Builder, box: EtcdManifestWatcher) -> web.Application:
     """The agent's application: each route of the Docker Engine API without and with a version prefix."""
     app = web.Application(middlewares=[web.middleware(errors)], client_max_size=LARGEST)
     app.on_response_prepare.extend((abort_if_response_started, versions.stamp))
     for prefix in ("", versions.PREFIX):
-        _add(app, prefix, converger, box, lambda handler: handler)
+        _add(app, prefix, converger, builder, box, lambda handler: handler)
     return app
 
 
-def make_door(converger: Converger, door: Door) -> web.Application:
+def make_door(converger: Converger, builder: Builder, door: Door) -> web.Application:
     """The application of the listener *door*: only Docker's paths."""
     app = web.Application(middlewares=[web.middleware(errors)], client_max_size=LARGEST)
     app.on_response_prepare.extend((abort_if_response_started, versions.stamp))
-    app[CONVERGER], app[ENGINE] = converger, converger.engine
+    app[CONVERGER], app[ENGINE], app[BUILDER] = converger, converger.engine, builder
     for prefix in ("", versions.PREFIX):
         for method, path, handler in _dockers():
             app.router.add_route(method, prefix + path, doors.guard(door, handler))
     return app
 
 
-def mount_into(app: web.Application, prefix: str, converger: Converger, box: EtcdManifestWatcher) -> None:
+def mount_into(app: web.Application, prefix: str, converger: Converger, builder: Builder, box: EtcdManifestWatcher) -> None:
     """Have another application answer for the node below *prefix*, with the node's own words for errors."""
 
     def guarded(handler: Handler) -> Handler:
@@ -171,14 +172,19 @@ def mount_into(app: web.Application, prefix: str, converger: Converger, box: Etc
 
         return answered
 
-    _add(app, prefix, converger, box, guarded)
+    _add(app, prefix, converger, builder, box, guarded)
 
 
 def _add(
-    app: web.Application, prefix: str, converger: Converger, box: EtcdManifestWatcher, wrap: Callable[[Any], Handler]
+    app: web.Application,
+    prefix: str,
+    converger: Converger,
+    builder: Builder,
+    box: EtcdManifestWatcher,
+    wrap: Callable[[Any], Handler],
 ) -> None:
     app[CONVERGER] = converger
-    app[ENGINE] = converger.engine
+    app[ENGINE], app[BUILDER] = converger.engine, builder
     app[MANIFEST_WATCHER] = box
     for method, path, handler in _rows():
         app.router.add_route(method, prefix + path, wrap(handler))

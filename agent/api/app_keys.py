@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 
+from agent.build.builder import Builder
 from agent.contract.printable import quoted
 from agent.engine.converge import Converger
 from agent.engine.engine import Engine
@@ -17,6 +18,7 @@ from agent.manifest_watcher import EtcdManifestWatcher
 T = TypeVar("T")
 
 ENGINE = web.AppKey("engine", Engine)
+BUILDER = web.AppKey("builder", Builder)
 CONVERGER = web.AppKey("converger", Converger)
 MANIFEST_WATCHER = web.AppKey("manifest_watcher", EtcdManifestWatcher)
 BODY = "body"

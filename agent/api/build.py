@@ -12,17 +12,18 @@ from typing import Any
 from aiohttp import web
 
 from agent.api import login, shapes
-from agent.api.app_keys import ENGINE, answer, flag, number
+from agent.api.app_keys import BUILDER, ENGINE, answer, flag, number
 from agent.api.context import plain
 from agent.api.images import ProgressStream, displaced, event
 from agent.build import attestations, cache_option, instructions, outputs
 from agent.build.agent_doors import AgentDoors
 from agent.build.build_options import BuildOptions
 from agent.build.cache_option import CacheOption
-from agent.build.client import Client
+from agent.build.inputs import Client
+from agent.build.job import run_build
 from agent.build.outputs import Output, Outputs
 from agent.build.report import Report
-from agent.build.spool import SpoolReceiver
+from agent.build.spool_receiver import SpoolReceiver
 from agent.contract.container import Ulimit
 from agent.contract.printable import quoted
 from agent.errors import BadRequestError
@@ -166,7 +167,7 @@ async def build(request: web.Request) -> web.StreamResponse:
         if request.query.get("buildid", "").startswith(f"{buildkit.UPLOAD}:"):
             return await buildkit.upload(request)
         return await buildkit.build(request, _build_options(request))
-    engine, quiet = request.app[ENGINE], flag(request, "q")
+    engine, builder, quiet = request.app[ENGINE], request.app[BUILDER], flag(request, "q")
     options, credentials = _build_options(request), _credentials(request)
     names = [parse(tag) for tag in options.tags]
     stream = ProgressStream(request)
@@ -182,11 +183,11 @@ async def build(request: web.Request) -> web.StreamResponse:
     async def work() -> None:
         before = {engine.images.names.get(name.name, "") for name in names}
         context: AsyncIterator[bytes] = plain(request.content.iter_any())
-        report, client = Report(say, pulled), RequestClient(credentials, options.agents, engine.builder.doors)
+        report, client = Report(say, pulled), RequestClient(credentials, options.agents, builder.doors)
         wanted = outputs.asked(request.query.get("outputs", "")) or [Output("image", {})]
         options.push = outputs.pushed(wanted)
-        receiver = SpoolReceiver(engine.builder.spool, client, lambda output: stream.tell({"aux": {"Output": output}}))
-        made = await engine.builder.build(options, context, report, client, Outputs(wanted, receiver))
+        receiver = SpoolReceiver(builder.spool, client, lambda output: stream.tell({"aux": {"Output": output}}))
+        made = await run_build(builder, options, context, report, client, Outputs(wanted, receiver))
         for digest in before:
             displaced(engine, digest)
         image = made.image
@@ -229,7 +230,7 @@ async def prune(request: web.Request) -> web.Response:
         except ValueError as error:
             raise BadRequestError(f"filters: {error}") from None
     keep = max(number(request, name) for name in ("keep-storage", "reserved-space"))
-    gone, freed = await request.app[ENGINE].builder.prune(older_s=older_s, keep_bytes=max(0, keep))
+    gone, freed = await request.app[BUILDER].prune(older_s=older_s, keep_bytes=max(0, keep))
     return answer({"CachesDeleted": gone, "SpaceReclaimed": freed})
 
 
@@ -237,7 +238,7 @@ def usage(request: web.Request) -> list[dict[str, Any]]:
     """The build cache as `docker system df` lists it."""
     from agent.build.stamps import stamp
 
-    builder = request.app[ENGINE].builder
+    builder = request.app[BUILDER]
     shared = {name for image in builder.engine.images.everything() for name in (d[7:27] for d in image.layers)}
     return [
         {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
-from agent.api.app_keys import ENGINE, given
+from agent.api.app_keys import BUILDER, ENGINE, given
 from agent.api.context import plain
 from agent.api.hijack import Hijacked
 from agent.contract.contexts import ContextOffer
@@ -17,19 +17,19 @@ routes = web.RouteTableDef()
 async def offer(request: web.Request) -> web.Response:
     """A ContextOffer → a ContextAnswer: what is to be sent."""
     wanted = await given(request, ContextOffer)
-    found = request.app[ENGINE].builder.sent.offer(wanted)
+    found = request.app[BUILDER].sent.offer(wanted)
     return web.Response(body=msgspec.json.encode(found), content_type="application/json")
 
 
 @routes.put("/pystack/build/contexts/{id}")
 async def fill(request: web.Request) -> web.Response:
     """The missing files, as a tar; without a body: nothing is missing after all."""
-    engine, ident = request.app[ENGINE], request.match_info["id"]
+    engine, builder, ident = request.app[ENGINE], request.app[BUILDER], request.match_info["id"]
     if request.can_read_body:
         body = plain(request.content.iter_any())
-        await engine.builder.sent.fill(ident, body, engine.settings.limits, engine.images.bounds)
+        await builder.sent.fill(ident, body, engine.settings.limits, engine.images.bounds)
     else:
-        engine.builder.sent.confirm(ident)
+        builder.sent.confirm(ident)
     return web.Response(status=204)
 
 
@@ -37,7 +37,7 @@ async def fill(request: web.Request) -> web.Response:
 async def output(request: web.Request) -> web.StreamResponse:
     """What a build has for its client, once."""
     stream = web.StreamResponse()
-    async for data in request.app[ENGINE].builder.spool.take(request.match_info["id"]):
+    async for data in request.app[BUILDER].spool.take(request.match_info["id"]):
         if not stream.prepared:
             await stream.prepare(request)
         await stream.write(data)
@@ -49,5 +49,5 @@ async def lend_agent(request: web.Request) -> web.StreamResponse:
     """Bytes both ways between one program of a build and an SSH agent of the client's."""
     await request.read()
     line = Hijacked(request, "application/octet-stream")
-    await request.app[ENGINE].builder.doors.offer(request.match_info["id"], line)
+    await request.app[BUILDER].doors.offer(request.match_info["id"], line)
     return line

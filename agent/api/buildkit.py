@@ -14,11 +14,13 @@ from weakref import WeakKeyDictionary
 import msgspec
 from aiohttp import web
 
-from agent.api.app_keys import ENGINE, flag
+from agent.api.app_keys import BUILDER, ENGINE, flag
 from agent.api.context import plain
 from agent.api.images import ProgressStream, displaced, event
 from agent.build import outputs
 from agent.build.build_options import BuildOptions
+from agent.build.builder import Builder
+from agent.build.job import run_build
 from agent.build.outputs import Output, Outputs
 from agent.buildkit import wire
 from agent.buildkit.client import UploadClient
@@ -52,9 +54,9 @@ class Upload(NamedTuple):
 class Services:
     """What a node's BuildKit has: sessions, builds, contexts on their way."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, builder: Builder) -> None:
         self.sessions = Sessions()
-        self.control = Control(engine, self.sessions)
+        self.control = Control(engine, builder, self.sessions)
         self._uploads: dict[str, asyncio.Future[Upload]] = {}
 
     def upload(self, ident: str) -> asyncio.Future[Upload]:
@@ -89,7 +91,7 @@ def services(request: web.Request) -> Services:
     """Those of the node."""
     engine = request.app[ENGINE]
     if engine not in _SERVICES:
-        _SERVICES[engine] = Services(engine)
+        _SERVICES[engine] = Services(engine, request.app[BUILDER])
     return _SERVICES[engine]
 
 
@@ -140,7 +142,7 @@ async def upload(request: web.Request) -> web.StreamResponse:
 
 async def build(request: web.Request, options: BuildOptions) -> web.StreamResponse:
     """`POST /build?version=2`: what it says is BuildKit's statuses, one a line."""
-    node, engine = services(request), request.app[ENGINE]
+    node, engine, builder = services(request), request.app[ENGINE], request.app[BUILDER]
     ident = request.query.get("buildid", "")
     wanted = outputs.asked(request.query.get("outputs", "")) or [Output("image", {"name": ",".join(options.tags)})]
     stream = ProgressStream(request, always=True)
@@ -154,12 +156,12 @@ async def build(request: web.Request, options: BuildOptions) -> web.StreamRespon
         lent = await node.sessions.get(request.query.get("session", ""))
         making = Outputs(wanted, SessionReceiver(lent))
         if options.remote == UPLOAD:
-            plan = msgspec.structs.replace(options, remote="")
-            made = await engine.builder.build(plan, node.uploaded(ident), VertexReport(report), UploadClient(lent), making)
+            plan, files = msgspec.structs.replace(options, remote=""), node.uploaded(ident)
+            made = await run_build(builder, plan, files, VertexReport(report), UploadClient(lent), making)
         else:
             plan = msgspec.structs.replace(options, remote="" if options.remote == SESSION else options.remote)
             client, body = await node.control.context(lent, plan)
-            made = await engine.builder.build(plan, body, VertexReport(report), client, making)
+            made = await run_build(builder, plan, body, VertexReport(report), client, making)
         for digest in before:
             displaced(engine, digest)
         if made.image:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
+from agent.build.job import Job
 from agent.build.stamps import stamp
 from agent.contract.printable import quoted
 from agent.contract.version import VERSION
@@ -20,9 +21,6 @@ from agent.errors import BadRequestError
 from agent.images import sbom, types
 from agent.images.reference import parse
 from agent.images.store import Image
-
-if TYPE_CHECKING:
-    from agent.build.job import Job
 
 PROVENANCE, SBOM = "provenance", "sbom"
 STATEMENT, SLSA, SPDX = "https://in-toto.io/Statement/v0.1", "https://slsa.dev/provenance/v1", "https://spdx.dev/Document"

@@ -18,29 +18,23 @@ import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from agent import files, mounts
 from agent.build.agent_doors import AgentDoors
-from agent.build.build_options import BuildOptions
 from agent.build.cache import Cache, Entry
-from agent.build.client import Client
-from agent.build.job import Job
 from agent.build.kept import KeptContexts
 from agent.build.layers import Layers
-from agent.build.report import Report
 from agent.build.running import kill_group
 from agent.build.sent import SentContexts
 from agent.build.spool import Spool
-from agent.build.states import State
 from agent.errors import AgentError
 
 if TYPE_CHECKING:
     from agent.engine.context import EngineContext
 
-R = TypeVar("R")
 MOUNT_NAME = 40
 UNUSED_S = 60 * 86_400.0
 """Results unused for so long are forgotten, by the same rule as dockerd's; the next prune of images frees their layers."""
@@ -77,7 +71,7 @@ class CacheMounts:
 
 
 class Builder:
-    """Runs the builds of the node."""
+    """What the builds of the node share."""
 
     def __init__(self, engine: EngineContext) -> None:
         self.engine = engine
@@ -122,39 +116,23 @@ class Builder:
                 mounts.unmount(point)
             await asyncio.to_thread(files.remove_tree, job)
 
-    async def build(
-        self,
-        options: BuildOptions,
-        context: AsyncIterator[bytes],
-        report: Report,
-        client: Client,
-        finish: Callable[[Job, State], Awaitable[R]],
-    ) -> R:
-        """Build with *options*, and return the result of *finish*. *report* gets each step. Raises AgentError."""
+    def begin(self) -> Path:
+        """The folder of a build that begins; `end` takes it away."""
         folder = self.jobs / secrets.token_hex(8)
         folder.mkdir(mode=0o700)
         self._active += 1
-        job = Job(self, options, folder, report, client)
-        try:
-            return await finish(job, await job.run(context))
-        finally:
-            self._active -= 1
-            await asyncio.shield(self._after(job, folder))
+        return folder
 
-    async def _after(self, job: Job, folder: Path) -> None:
-        try:
-            await job.close()
-        finally:
-            for point in mounts.below(folder):
-                mounts.unmount(point)
-            await job.inputs.keep()
-            await asyncio.to_thread(files.remove_tree, folder)
-            self.cache.settle()
-            if not self._active:
-                self.transient.clear()
-                for entry in self.cache.doomed(older_s=UNUSED_S):
-                    self.cache.drop(entry.key)
-                self.contexts.drop(UNUSED_S, time.time())
+    async def end(self, folder: Path) -> None:
+        """Remove the *folder* of a build that has ended, and, if no other goes on, results that nobody has used for long."""
+        self._active -= 1
+        await asyncio.to_thread(files.remove_tree, folder)
+        self.cache.settle()
+        if not self._active:
+            self.transient.clear()
+            for entry in self.cache.doomed(older_s=UNUSED_S):
+                self.cache.drop(entry.key)
+            self.contexts.drop(UNUSED_S, time.time())
 
     async def result(
         self,

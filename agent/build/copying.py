@@ -10,12 +10,13 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from agent import files, mounts
 from agent.build import config, contexts, instructions, plan
+from agent.build.build_context import BuildContext
 from agent.build.cache import key_of
 from agent.build.contexts import Origin
 from agent.build.dockerfile import Heredoc
@@ -27,9 +28,6 @@ from agent.containers import users
 from agent.contract.printable import quoted
 from agent.errors import AgentError, BadRequestError, of_worker
 from agent.trees import modes, process
-
-if TYPE_CHECKING:
-    from agent.build.job import Job
 
 _CHECKSUM = re.compile(r"sha256:([0-9a-f]{64})\Z")
 _NUMERIC = re.compile(r"[0-9]{1,10}(?::[0-9]{1,10})?\Z")
@@ -46,7 +44,7 @@ class Part(msgspec.Struct, kw_only=True):
 class Copying:
     """The COPY, ADD and WORKDIR steps of *job*."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: BuildContext) -> None:
         self.job = job
         self._fetched: dict[tuple[str, str, bool], asyncio.Task[Origin]] = {}
 

@@ -1,4 +1,5 @@
-"""The inputs of a build: context, Dockerfile, named contexts, images, and the layers of its stages that it reads."""
+"""The inputs of a build: context, Dockerfile, named contexts, images, layers of its stages that it reads; and its client, which
+provides some of them while it runs."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import posixpath
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -16,8 +17,8 @@ from agent import files, mounts
 from agent.build import contexts, dockerfile
 from agent.build import sent as sent_contexts
 from agent.build.build_options import BuildOptions
+from agent.build.builder import Builder
 from agent.build.cache import key_of
-from agent.build.client import Client
 from agent.build.contexts import Origin
 from agent.build.errors import DockerfileError
 from agent.build.instructions import Copy, Run
@@ -29,11 +30,47 @@ from agent.build.states import State
 from agent.contract.container import BUILD_EXTRAS
 from agent.contract.printable import quoted
 from agent.errors import BadRequestError, ImageNotFoundError
+from agent.images.auth import Credentials
 from agent.images.reference import parse
 from agent.images.store import Image
 
-if TYPE_CHECKING:
-    from agent.build.builder import Builder
+
+class Client:
+    """A client that sends everything with its request. A subclass fetches files and secrets as the build needs them."""
+
+    lends = False
+    """Whether the context is fetched on demand."""
+
+    async def definition(self, inputs: Inputs) -> None:
+        """Fetch the Dockerfile and the ignore rules of the context."""
+
+    async def context(self, inputs: Inputs, wanted: Sequence[str]) -> None:
+        """Fetch the context; if *wanted* is not empty, only these paths of it."""
+
+    async def named(self, inputs: Inputs, name: str, folder: str) -> Origin:
+        """Fetch the named context *name*, a folder of the client. Raises BadRequestError if there is none."""
+        raise BadRequestError(f"context {quoted(name)}: the client lends no folder {quoted(folder)}")
+
+    async def keep(self, inputs: Inputs) -> None:
+        """The build has ended: keep what can be useful for the next one."""
+
+    async def secret(self, ident: str) -> bytes | None:
+        """The content of the secret *ident*, None if there is none."""
+        del ident
+        return None
+
+    async def credentials(self, host: str) -> Credentials | None:
+        """How to log in at the registry *host*."""
+        del host
+        return None
+
+    async def has_agent(self, ident: str) -> bool:
+        """Whether there is an SSH agent *ident*."""
+        del ident
+        return False
+
+    async def forward(self, ident: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry bytes between a program in the build and the SSH agent *ident*."""
 
 
 class Inputs:

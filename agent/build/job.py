@@ -8,48 +8,44 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import msgspec
 
+from agent import mounts
 from agent.build import config, contexts, dockerfile, plan, writing
 from agent.build import instructions as steps
+from agent.build.build_context import BuildContext
 from agent.build.build_options import BuildOptions
-from agent.build.cache import Entry, key_of
-from agent.build.client import Client
+from agent.build.builder import Builder
+from agent.build.cache import key_of
 from agent.build.contexts import Origin
 from agent.build.copying import Copying
 from agent.build.errors import DockerfileError, RunError
-from agent.build.inputs import Inputs
+from agent.build.inputs import Client
 from agent.build.layers import Layer, image_layers
 from agent.build.remote_cache import Imports
 from agent.build.report import Channel, Report, shown
-from agent.build.running import Running
 from agent.build.runsteps import RunSteps
 from agent.build.selection import MissingError, choose
 from agent.build.states import State
 from agent.build.words import Expansion, WordError
-from agent.contract.container import Attachment, Container
 from agent.contract.printable import quoted
 from agent.errors import AgentError, BadRequestError, user_message
 from agent.images import pull
 from agent.images.platforms import platform_of
-from agent.images.pull import architecture
 from agent.images.reference import parse
 from agent.images.store import Image
 
-if TYPE_CHECKING:
-    from agent.build.builder import Builder
-
+R = TypeVar("R")
 TRIGGERS = 200
 """The most ONBUILD instructions of one image."""
 
 
-class Job:
-    """One build with *options*, in the temporary *folder*; *report* gets its progress, *client* provides its files."""
+class Job(BuildContext):
+    """Runs the stages of one build."""
 
     def __init__(
         self,
@@ -59,22 +55,13 @@ class Job:
         report: Report,
         client: Client,
     ) -> None:
-        self.builder, self.options, self.folder, self.report = builder, options, folder, report
-        self.engine = builder.engine
-        self.limits = self.engine.settings.limits
-        self.inputs = Inputs(builder, options, folder, client, report)
-        self.running = Running(self.engine, builder.layers, folder / "slots", _limits(options), max(2, os.cpu_count() or 1))
+        super().__init__(builder, options, folder, report, client)
         self.copying = Copying(self)
-        self.runsteps = RunSteps(self)
+        self.runsteps = RunSteps(self, self.copying)
         self.imports = Imports(self)
-        self.used: dict[str, Entry] = {}
-        """The results of its steps, by their keys."""
-        self.epoch = self.running.epoch = options.epoch
-        self.architecture = architecture()
         self._stages: dict[int, asyncio.Task[State]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._first: BaseException | None = None
-        self.plan: plan.Plan
 
     # --- the whole ---------------------------------------------------------------------------------------------
 
@@ -247,17 +234,6 @@ class Job:
 
     # --- steps -------------------------------------------------------------------------------------------------
 
-    def expansion(self, state: State) -> Expansion:
-        """Expands variables by the arguments and the environment of *state*."""
-        values = {**state.arguments, **config.environment(state.document)}
-        return Expansion(values, self.plan.file.escape)
-
-    def cached(self, number: int) -> bool:
-        """Whether stage *number* may use results of the cache."""
-        return not self.options.no_cache and self.plan.stages[number].name not in (
-            n.lower() for n in self.options.no_cache_filter or ()
-        )
-
     async def step(self, number: int, state: State, step: steps.Step, say: Channel) -> State:
         """The state after *step*. Raises AgentError, WordError."""
         expand = self.expansion(state)
@@ -346,6 +322,32 @@ class Job:
         return self.of_image(await self.inputs.image(name))
 
 
+async def run_build(
+    builder: Builder,
+    options: BuildOptions,
+    context: AsyncIterator[bytes],
+    report: Report,
+    client: Client,
+    finish: Callable[[Job, State], Awaitable[R]],
+) -> R:
+    """Build with *options*, and return the result of *finish*. *report* gets each step. Raises AgentError."""
+    job = Job(builder, options, builder.begin(), report, client)
+    try:
+        return await finish(job, await job.run(context))
+    finally:
+        await asyncio.shield(_end(job))
+
+
+async def _end(job: Job) -> None:
+    try:
+        await job.close()
+    finally:
+        for point in mounts.below(job.folder):
+            mounts.unmount(point)
+        await job.inputs.keep()
+        await job.builder.end(job.folder)
+
+
 async def _shared(job: Job, layer: Layer) -> None:
     """Pack *layer*, which the image of *job* is to have, and send it where the image goes, while the next steps run."""
     await job.builder.layers.pack(layer)
@@ -354,31 +356,6 @@ async def _shared(job: Job, layer: Layer) -> None:
         with contextlib.suppress(AgentError, OSError):  # the image's own push says what is wrong
             credentials = await job.inputs.client.credentials(reference.host)
             await pull.push_layer(job.engine.images, layer.blob, reference, job.engine.settings, credentials)
-
-
-def _limits(options: BuildOptions) -> Container:
-    """The template of all containers of the build."""
-    modes = ("", "default", "bridge", "host", "none")
-    named = options.network not in modes and ":" not in options.network
-    return Container(
-        image="",
-        network_mode="" if named or options.network in ("default", "bridge") else options.network,
-        attachments=(Attachment(network=options.network),) if named else (),
-        extra_hosts=tuple(
-            (name, address.strip("[]"))
-            for name, _, address in (h.replace("=", ":", 1).partition(":") for h in options.extra_hosts)
-        ),
-        ulimits=options.ulimits,
-        shm_size=options.shm_size or 64 << 20,
-        memory=options.memory,
-        memory_swap=options.memory_swap,
-        cpu_shares=options.cpu_shares,
-        cpu_period=options.cpu_period,
-        cpu_quota=options.cpu_quota,
-        cpuset=options.cpuset,
-        cgroup_parent=options.cgroup_parent,
-        privileged=options.privileged,
-    )
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -6,7 +6,6 @@ session/filesync (FileSend).
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -190,10 +189,3 @@ class Outputs:
         if self._receiver is None:
             raise BadRequestError("this output goes to the client, which takes no files")
         return self._receiver
-
-
-async def written(chunks: AsyncIterator[bytes], path: Path) -> None:
-    """*chunks* as the file *path*. Raises OSError."""
-    with path.open("wb") as file:
-        async for chunk in chunks:
-            await asyncio.to_thread(file.write, chunk)

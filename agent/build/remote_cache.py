@@ -16,11 +16,11 @@ import tarfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from agent import files
+from agent.build.build_context import BuildContext
 from agent.build.cache import Entry
 from agent.build.cache_option import HERE, CacheOption
 from agent.build.layers import Layer
@@ -33,9 +33,6 @@ from agent.images.reference import parse
 from agent.images.registry import Registry
 from agent.images.store import ImageStore
 from agent.trees.tree import Tree
-
-if TYPE_CHECKING:
-    from agent.build.job import Job
 
 log = logging.getLogger(__name__)
 CONFIG = "application/vnd.pystack.build-cache.v1+json"
@@ -86,7 +83,7 @@ def inline(layers: Iterable[Layer]) -> dict[str, object]:
 class Imports:
     """The caches that a build may take steps from; they are looked at when the first step is not known here."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: BuildContext) -> None:
         self._job = job
         self._store: ImageStore = job.engine.images
         self._opening: asyncio.Task[None] | None = None
@@ -234,7 +231,7 @@ def _bytes(root: Path, path: str, most: int) -> bytes:
         return tree.read(path, most)
 
 
-async def packed(job: Job, layers: Iterable[Layer], *, whole: bool) -> Document:
+async def packed(job: BuildContext, layers: Iterable[Layer], *, whole: bool) -> Document:
     """What *job* leaves to the next: the steps of *layers*, or all that it took or made. Raises AgentError, OSError."""
     entries = list(job.used.values()) if whole else [layer.entry for layer in layers if layer.entry]
     held = [Layer(entry=entry) for entry in entries if entry.layer]
@@ -251,7 +248,7 @@ def manifest_of(document: Document, store: ImageStore) -> tuple[bytes, types.Ima
     return msgspec.json.encode(manifest), manifest
 
 
-async def push(job: Job, document: Document, name: str, credentials: Credentials | None) -> None:
+async def push(job: BuildContext, document: Document, name: str, credentials: Credentials | None) -> None:
     """Send a cache to its registry. Raises ImageError, OSError."""
     store, reference = job.engine.images, parse(name)
     data, manifest = manifest_of(document, store)

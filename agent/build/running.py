@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from agent import descriptors, files, mounts
+from agent import cgroups, descriptors, files, mounts
 from agent.build.errors import RunError
 from agent.build.layers import Layer, Layers, dress_like, fresh
-from agent.containers import cgroups, runtime
+from agent.containers import runtime
 from agent.contract.container import Container, Mount
 from agent.contract.failpoints import failpoint
 from agent.contract.printable import shown

@@ -10,17 +10,20 @@ import re
 import secrets
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from agent import files, mounts
 from agent.build import config
+from agent.build.build_context import BuildContext
 from agent.build.cache import key_of
 from agent.build.contexts import Origin
+from agent.build.copying import Copying
 from agent.build.instructions import Run, RunMount
 from agent.build.layers import fresh
 from agent.build.plan import PREDEFINED
+from agent.build.report import Channel
 from agent.build.running import Command
 from agent.build.selection import Pick, digest
 from agent.build.states import State
@@ -30,10 +33,6 @@ from agent.contract.printable import quoted
 from agent.errors import BadRequestError, NotFoundError
 from netplugins.linux.uapi import MS_BIND
 
-if TYPE_CHECKING:
-    from agent.build.job import Job
-    from agent.build.report import Channel
-
 SCRIPTS = "/run/pipes"
 """The path of a heredoc that names its own interpreter."""
 UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -42,8 +41,8 @@ UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 class RunSteps:
     """The RUN steps of *job*."""
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
+    def __init__(self, job: BuildContext, copying: Copying) -> None:
+        self.job, self._copying = job, copying
 
     def check(self, step: Run) -> None:
         """Check what can be checked before the step runs. Raises DockerfileError."""
@@ -223,7 +222,7 @@ class RunSteps:
         held.callback(caches.used.subtract, {place.parent: 1})
         if new:
             if origin is not None:
-                await self.job.copying.filled(place, origin, mount.source)
+                await self._copying.filled(place, origin, mount.source)
             await asyncio.to_thread(os.chown, place, _number(mount.uid, 0), _number(mount.gid, 0))
             place.chmod(int(mount.mode or "755", 8))
         source = place

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from agent import files
-from agent.build.client import Client
-from agent.build.outputs import Output, written
 from agent.contract.printable import quoted
 from agent.errors import NotFoundError
-from agent.images.auth import Credentials
 
 WAIT_S = 120.0
 """Seconds for which an output waits to be fetched."""
@@ -52,21 +49,8 @@ class Spool:
                 yield data
 
 
-class SpoolReceiver:
-    """Our own client: *tell* is called with each output, where it goes and the ID by which it is fetched."""
-
-    def __init__(self, spool: Spool, client: Client, tell: Callable[[dict[str, object]], None]) -> None:
-        self._spool, self._client, self._tell = spool, client, tell
-
-    async def archive(self, output: Output, chunks: AsyncIterator[bytes]) -> None:
-        """Takes one file. Raises AgentError."""
-        self._tell({"id": await self._spool.put(chunks), "kind": output.kind, "to": output.attributes.get("dest", "")})
-
-    async def tree(self, output: Output, chunks: AsyncIterator[bytes], folder: Path) -> None:
-        """Takes the files of a tar. Raises AgentError."""
-        del folder
-        await self.archive(output, chunks)
-
-    async def credentials(self, host: str) -> Credentials | None:
-        """How to log in at the registry *host*."""
-        return await self._client.credentials(host)
+async def written(chunks: AsyncIterator[bytes], path: Path) -> None:
+    """*chunks* as the file *path*. Raises OSError."""
+    with path.open("wb") as file:
+        async for chunk in chunks:
+            await asyncio.to_thread(file.write, chunk)

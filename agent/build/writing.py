@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import UNSET
 
 from agent.build import config
 from agent.build.build_options import BuildOptions
+from agent.build.builder import Builder
 from agent.build.cache import key_of
 from agent.build.layers import kinds
 from agent.build.remote_cache import INLINE, inline
@@ -24,9 +24,6 @@ from agent.errors import BadRequestError
 from agent.images import types
 from agent.images.reference import parse
 from agent.images.store import Image
-
-if TYPE_CHECKING:
-    from agent.build.builder import Builder
 
 
 async def image(builder: Builder, state: State, options: BuildOptions) -> Image:

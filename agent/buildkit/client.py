@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from agent.build import contexts, dockerfile
-from agent.build.client import Client
 from agent.build.contexts import Origin
 from agent.build.ignore import Rules
-from agent.build.inputs import Inputs
+from agent.build.inputs import Client, Inputs
 from agent.build.kept import Kept
 from agent.build.selection import Listing
 from agent.buildkit.filesync import Receiver

@@ -12,8 +12,9 @@ from typing import TypeVar
 
 from agent.build import outputs
 from agent.build.build_options import BuildOptions
-from agent.build.client import Client
-from agent.build.job import Job
+from agent.build.builder import Builder
+from agent.build.inputs import Client
+from agent.build.job import Job, run_build
 from agent.build.outputs import Outputs
 from agent.build.states import State
 from agent.buildkit import attributes, messages
@@ -104,8 +105,8 @@ class Solve:
 class Control:
     """The services of one node."""
 
-    def __init__(self, engine: Engine, sessions: Sessions) -> None:
-        self.engine, self.sessions = engine, sessions
+    def __init__(self, engine: Engine, builder: Builder, sessions: Sessions) -> None:
+        self.engine, self.builder, self.sessions = engine, builder, sessions
         self._solves: dict[str, Solve] = {}
 
     def handlers(self) -> dict[str, Handler]:
@@ -168,7 +169,7 @@ class Control:
                 await solve.returned
             return await making(job, state)
 
-        return await self.engine.builder.build(options, body, VertexReport(solve.statuses.add), client, finish)
+        return await run_build(self.builder, options, body, VertexReport(solve.statuses.add), client, finish)
 
     @staticmethod
     async def context(
@@ -244,7 +245,7 @@ class Control:
 
     async def _usage(self, stream: Stream) -> None:
         await _one(stream, Empty)
-        builder = self.engine.builder
+        builder = self.builder
         rows = (
             messages.UsageRecord(
                 id=entry.key[:25],
@@ -262,7 +263,7 @@ class Control:
 
     async def _prune(self, stream: Stream) -> None:
         request = await _one(stream, messages.PruneRequest)
-        builder = self.engine.builder
+        builder = self.builder
         before = dict(builder.cache.entries)
         gone, _ = await builder.prune(
             older_s=max(0, request.keep_ns) / 1e9, keep_bytes=max(0, request.keep_bytes), everything=request.all

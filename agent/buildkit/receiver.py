@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from agent.build.outputs import Output, written
+from agent.build.outputs import Output
+from agent.build.spool import written
 from agent.buildkit import filesync
 from agent.buildkit.grpc import Stream
 from agent.buildkit.messages import Bytes

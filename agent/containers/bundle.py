@@ -16,7 +16,8 @@ from typing import Any
 
 import msgspec
 
-from agent.containers import cdi, cgroups, hardware
+from agent import cgroups
+from agent.containers import cdi, hardware
 from agent.containers.users import Identity
 from agent.contract.container import Container, Mount
 from agent.errors import BadRequestError

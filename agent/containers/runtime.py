@@ -24,8 +24,8 @@ from typing import Any
 
 import msgspec
 
-from agent import descriptors, files, mounts
-from agent.containers import cgroups, runtimes, users
+from agent import cgroups, descriptors, files, mounts
+from agent.containers import runtimes, users
 from agent.contract.failpoints import failpoint
 from agent.contract.processes import start_time
 from agent.errors import NoProgramError, RuntimeFailureError

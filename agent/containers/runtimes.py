@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from agent.containers import cgroups
+from agent import cgroups
 from agent.errors import BadRequestError, RuntimeFailureError
 
 SHIM = "io.containerd.runc.v2"

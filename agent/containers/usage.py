@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from agent.containers import cgroups
+from agent import cgroups
 
 BYTES = {"rbytes": "read", "wbytes": "write"}, "blkio.throttle.io_service_bytes"
 NUMBERS = {"rios": "read", "wios": "write"}, "blkio.throttle.io_serviced"

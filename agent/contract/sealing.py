@@ -38,7 +38,7 @@ def make_key(folder: Path, purpose: str) -> str:
     # not at the top: a node without secrets is spared the import, 36 ms and 9 MB
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-    from agent.files import write_atomically
+    from agent.contract.atomic import write_atomically
 
     path = private_key(folder, purpose)
     if not path.exists():

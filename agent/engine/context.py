@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from agent import mounts
-from agent.containers import cgroups, runtime
+from agent import cgroups, mounts
+from agent.containers import runtime
 from agent.containers.runtime import Runtime
 from agent.contract.container import Healthcheck
 from agent.contract.failpoints import failpoint

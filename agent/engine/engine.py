@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent import files
-from agent.build.builder import Builder
 from agent.containers import runtime
 from agent.contract.failpoints import failpoint
 from agent.disk_watch import DiskWatch
@@ -60,7 +59,6 @@ class Engine:
             lambda name: stopping.pause(context, context.containers.find(name)),
             lambda name: stopping.resume(context, context.containers.find(name)),
         )
-        self.builder = Builder(context)
         self.committed: dict[str, Record] = {}
         """Images that were made of containers since this agent runs, by ID, with the container."""
         self.supervisor = Supervisor(context, self._ended)

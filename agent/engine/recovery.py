@@ -19,7 +19,6 @@ log = logging.getLogger(__name__)
 
 async def recover(engine: Engine) -> None:
     """Take over running containers, record which have ended, and remove state that belongs to no container."""
-    await engine.builder.recover()
     engine.images.sweep()
     await _load_records(engine)
     await _sweep_bundles(engine)
@@ -35,8 +34,6 @@ async def recover(engine: Engine) -> None:
         if record not in alive:
             await _note_end(engine, record)
     _sweep(engine)
-    if engine.builder.torn:
-        await asyncio.to_thread(engine.images.collect)
     try:
         await engine.networks.sync()
     except AgentError as error:  # running containers go on; the next start or change reports it

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 import msgspec
 
 from agent.contract.trust import ImageProof
-from agent.errors import ImageNotFoundError
+from agent.errors import BadRequestError, ImageNotFoundError
 from agent.images import documents, types
 from agent.images.reference import DIGEST, parse
 from agent.images.registry import Registry

@@ -22,9 +22,9 @@ from pathlib import Path
 import msgspec
 
 from agent import programs
+from agent.contract.atomic import write_atomically
 from agent.contract.processes import start_time
 from agent.errors import AgentError
-from agent.files import write_atomically
 from agent.rootless import MARK
 
 WITHIN_S = 10.0

@@ -174,8 +174,7 @@ def completion(shell: str) -> None:
     ~/.config/fish/completions/pystack.fish. The Debian package has all three."""
     from click.shell_completion import get_completion_class
 
-    from orchestrator.cli import cli
-
+    cli = click.get_current_context().find_root().command
     found = get_completion_class(shell)
     assert found
     text = found(cli, {}, "pystack", COMPLETING).source()

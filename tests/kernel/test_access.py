@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from agent.containers import cgroups
+from agent import cgroups
 from agent.paths import locate
 from tests.conftest import Pystack, eventually
 from tests.images import archive, busybox_rootfs

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from agent.containers import cgroups
+from agent import cgroups
 from agent.paths import locate
 from orchestrator import tls
 from tests.conftest import Pystack, eventually
