@@ -67,7 +67,7 @@ def test_a_full_disk_and_one_for_reading_alone_are_told(monkeypatch: pytest.Monk
 def test_ufw_without_the_port_of_overlays_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     files = {"/etc/ufw/ufw.conf": "ENABLED=yes\n", "/etc/ufw/user.rules": ""}
     monkeypatch.setattr(hostcheck, "_read", lambda path: files.get(path, ""))
-    monkeypatch.setattr(hostcheck, "_said", lambda *words: (127, ""))
+    monkeypatch.setattr(hostcheck, "_output_of", lambda *words: (127, ""))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     (row,) = hostcheck._firewalls()
     assert "accepts no 4789/udp" in row["detail"]
