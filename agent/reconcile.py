@@ -68,7 +68,9 @@ def next_action(task: Task | None, seen: ObservedContainer | None, *, image_pres
         return Remove(seen.id, replaced=False) if seen else None
     same = seen is not None and seen.digest == digest(task.container)
     if task.desired == "waiting":
-        return None if image_present else Prepare(task.container.image)
+        if not image_present:
+            return Prepare(task.container.image)
+        return Create(task.name) if seen is None else None
     if task.desired == "stopped":
         up = seen is not None and seen.state in ("running", "paused", "restarting", "starting")
         return Stop(seen.id) if seen and up else None

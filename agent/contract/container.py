@@ -285,10 +285,18 @@ class Container(WireStruct, frozen=True, kw_only=True):
         return {self.image: self.image_id} | {m.source: m.image_id for m in self.mounts if m.kind == "image"}
 
 
+PROJECT_LABELS = "com.docker.compose."
+"""What the names of labels begin with that say where a container comes from; like Docker's, they are as they were when it was
+made."""
+
+
 def digest(container: Container) -> str:
     """The identity of a container's spec: equal exactly when nothing that decides how it runs differs. 16 hex digits."""
     import hashlib
 
+    own = tuple(label for label in container.labels if not label[0].startswith(PROJECT_LABELS))
+    if len(own) < len(container.labels):
+        container = msgspec.structs.replace(container, labels=own)
     return hashlib.sha256(msgspec.json.encode(container, order="deterministic")).hexdigest()[:16]
 
 

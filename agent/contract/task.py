@@ -22,14 +22,14 @@ BOOT_WAIT_S = 15.0
 class Task(WireStruct, frozen=True, kw_only=True):
     """One replica of a service, placed on this node.
 
-    *desired* "waiting" means: be ready (image pulled), do not start yet; "oneoff" is a container that a user runs (`pystack
-    run`) on the stack's networks: it has addresses, and no node restarts it. *generation* counts ordered restarts: a node
-    restarts a task whose generation it has not seen. One that is to *renew* leaves its predecessor's anonymous volumes behind.
-    *where* is the service's place in the stack file. *run* is set where it belongs to one run of its service (of a schedule, of
-    a hook), which no plan makes or removes. After a boot of its node it waits *boot_wait_s* seconds for the control plane to
-    say that it is still that node's, and then starts without a word; None: it waits for ever. *definition* tells tasks of one
-    definition of their service from those of another. Tasks with a *share* get that percentage of their service's new
-    connections together; without, the rest, all alike."""
+    *desired* "waiting" means: be ready (image pulled, container created), do not start yet; "oneoff" is a container that a
+    user runs (`pystack run`) on the stack's networks: it has addresses, and no node restarts it. *generation* counts
+    ordered restarts: a node restarts a task whose generation it has not seen. One that is to *renew* leaves its
+    predecessor's anonymous volumes behind. *where* is the service's place in the stack file. *run* is set where it belongs
+    to one run of its service (of a schedule, of a hook), which no plan makes or removes. After a boot of its node it waits
+    *boot_wait_s* seconds for the control plane to say that it is still that node's, and then starts without a word; None:
+    it waits for ever. *definition* tells tasks of one definition of their service from those of another. Tasks with a
+    *share* get that percentage of their service's new connections together; without, the rest, all alike."""
 
     name: str
     stack: str

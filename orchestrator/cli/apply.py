@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cli.options import global_option, user_name
+from orchestrator.cli.options import global_option, implied_options, user_name
 from orchestrator.cli.project_files import inline_project_files
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ def apply(
                     "/volumes/create",
                     body={"Name": volume.name, "Driver": volume.driver, "Labels": labels, "DriverOpts": dict(volume.options)},
                 )
-    body = msgspec.json.encode({"stack": inline_project_files(client, loaded), "options": {"user": user_name(), **options}})
+    options = {"user": user_name(), **implied_options(loaded), **options}
+    body = msgspec.json.encode({"stack": inline_project_files(client, loaded), "options": options})
     last: TaskEvent | None = None
 
     def events() -> Iterator[Event]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 import click
 
 from orchestrator.cli.logs import LogOptions, follow_stack, short_name
+from orchestrator.cli.options import is_compose
 from orchestrator.cli.selection import of_stack
 from orchestrator.errors import PystackError
 
@@ -35,57 +37,63 @@ def run_attached(
 
     *since* is an RFC 3339 time. *first* is the status of a container that ended before all had begun."""
     rows = of_stack(client, name, services)
-    project = name if click.get_current_context().meta.get("compose") else ""
+    project = name if is_compose() else ""
     options = LogOptions(follow=True, since=since, project=project, **attach.style)
-    reported = [short_name(r["task"], name) for r in rows if project and r["service"] in attach.shown]
+    reported = {r["task"]: short_name(r, name) for r in rows if project and r["service"] in attach.shown}
     if reported:
-        click.echo(f"Attaching to {', '.join(reported)}")
-    talker = threading.Thread(target=follow_stack, args=(client, name, attach.shown, options), daemon=True)
+        click.echo(f"Attaching to {', '.join(reported.values())}")
+    ended: queue.Queue[tuple[TaskRow, int]] = queue.Queue()
+    ends: dict[str, Future[int]] = {row["task"]: Future() for row in rows}
+    for row in rows:
+        threading.Thread(target=_await, args=(client, row, ended, ends[row["task"]]), daemon=True).start()
+
+    def tell_end(task: str) -> None:
+        """Say that a container ended, after its last line."""
+        if task in reported:
+            click.echo(f"{reported[task]} exited with code {ends[task].result()}")
+
+    talker = threading.Thread(target=follow_stack, args=(client, name, attach.shown, options, tell_end), daemon=True)
     if attach.shown:
         talker.start()
-    ended: queue.Queue[tuple[TaskRow, int]] = queue.Queue()
-    for row in rows:
-        threading.Thread(target=_await, args=(client, row, ended), daemon=True).start()
-    codes: dict[str, int] = {}
     code = (first.exit_code or 0) if first else 0
     try:
         if first:
-            click.echo(f"{first.task} ended with {code}: stopping the rest", err=True)
+            _say_stopping(first.task, code)
             stop()
-        while not first and len(codes) < len(rows):
+        for _ in () if first else rows:
             row, code = ended.get()
-            codes[row["task"]] = code
-            _print_end(short_name(row["task"], name), code, reported)
             if attach.ends == "any" or (attach.ends == "failure" and code):
-                click.echo(f"{row['task']} ended with {code}: stopping the rest", err=True)
+                _say_stopping(row["task"], code)
                 stop()
                 break
     except KeyboardInterrupt:
-        click.echo("stopping", err=True)
+        click.echo("Gracefully stopping" if is_compose() else "stopping", err=True)
         stop()
         raise
     if attach.shown:
         talker.join()  # it ends with the last line of the last container
     if attach.ends == "all":
         return 0
-    if not attach.code_from:
-        return code
-    while missing := [r for r in rows if r["service"] == attach.code_from and r["task"] not in codes]:
-        row, code = ended.get()
-        codes[row["task"]] = code
-        del missing
-    return next((codes[r["task"]] for r in rows if r["service"] == attach.code_from), 0)
+    return _code_of(attach.code_from, rows, ends) if attach.code_from else code
 
 
-def _print_end(name: str, code: int, reported: Sequence[str]) -> None:
-    """Say that a container ended, if it is one of those that are *reported*."""
-    if name in reported:
-        click.echo(f"{name} exited with code {code}")
+def _code_of(service: str, rows: Sequence[TaskRow], ends: Mapping[str, Future[int]]) -> int:
+    """The exit status of the first container of *service*, when all of its containers have ended."""
+    return next(iter([ends[row["task"]].result() for row in rows if row["service"] == service]), 0)
 
 
-def _await(client: Client, row: TaskRow, ended: queue.Queue[tuple[TaskRow, int]]) -> None:
+def _say_stopping(task: str, code: int) -> None:
+    """Why the rest is stopped, in Docker Compose's words where they are asked for."""
+    if is_compose():
+        click.echo(f"Aborting on container {'failure' if code else 'exit'}...", err=True)
+    else:
+        click.echo(f"{task} ended with {code}: stopping the rest", err=True)
+
+
+def _await(client: Client, row: TaskRow, ended: queue.Queue[tuple[TaskRow, int]], end: Future[int]) -> None:
     try:
         code = int(client.at(row["node"]).engine("POST", f"/containers/{row['id']}/wait")["StatusCode"])
     except PystackError:
         code = 1  # it went away with its node, or was removed
+    end.set_result(code)
     ended.put((row, code))

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from orchestrator.cli.compose_progress import say
+from orchestrator.cli.options import is_compose
+
 if TYPE_CHECKING:
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress
@@ -115,13 +118,17 @@ def build_one(client: Client, stack: Stack, service: Service, progress: Progress
         "cachefrom": json.dumps(_caches(at, (*options.cache_from, *build_options.cache_from))),
     }
     body = pack(None if sent else context, dockerfile, files, folders)
-    if progress.mode == "plain":
+    if progress.mode == "plain" and not is_compose():
         click.echo(f"build {service.container.image}", err=True)
+    elif is_compose() and progress.mode != "quiet":
+        say("Image", service.container.image, "Building")
     agents = {**dict(build_options.ssh), **dict(text.partition("=")[::2] for text in options.ssh)}
     with lent(at, agents) as doors:
         query["agents"] = json.dumps(doors)
         for event in at.lines("POST", f"{at.base}/build", query=query, body=body):
             _show_event(at, service, event, progress)
+    if is_compose() and progress.mode != "quiet":
+        say("Image", service.container.image, "Built")
     if node and not options.outputs:
         client.json("POST", f"/v1/nodes/{node}/ship", body={"image": service.container.image})
 
@@ -190,4 +197,6 @@ def _show_event(client: Client, service: Service, event: dict[str, Any], progres
     elif progress.mode == "json":
         click.echo(json.dumps({"event": "build", "service": service.name, **event}))
     elif progress.mode != "quiet" and event.get("stream"):
-        click.echo(f"{service.name}: {event['stream']}", nl=False, err=True)
+        # Docker Compose's goes to the standard output, but for that of `run`, where the command's own output is
+        out = is_compose() and click.get_current_context().info_name != "run"
+        click.echo(f"{service.name}: {event['stream']}", nl=False, err=not out)

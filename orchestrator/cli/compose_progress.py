@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from orchestrator.server.events import Event
+from orchestrator.cli.options import global_option
 
+if TYPE_CHECKING:
+    from orchestrator.server.events import Event, Failure
+
+COMPOSE = "2.40.0"
+"""The version of Docker Compose whose words these are: scripts ask for it."""
 KINDS = {"network": "Network", "volume": "Volume", "task": "Container"}
 BEGUN = {"create": "Creating", "replace": "Recreate", "remove": "Removing"}
 VERBS = {"kill": ("Killing", "Killed"), "pause": ("Pausing", "Paused"), "unpause": ("Unpausing", "Unpaused")}
@@ -18,19 +24,42 @@ ORDERS = {"stop": ("Stopping", "Stopped"), "start": ("Starting", "Started"), "re
 
 
 def say(kind: str, name: str, word: str) -> None:
-    """One line of progress, on the standard output where COMPOSE_STATUS_STDOUT asks for that."""
+    """One line of progress, on the standard output where COMPOSE_STATUS_STDOUT asks for that; JSON, or nothing, where
+    --progress says so."""
     import os
 
     context = click.get_current_context(silent=True)
-    dry = "DRY-RUN MODE -  " if context and context.meta.get("dry_run") else ""
-    click.echo(f" {dry}{kind} {name}  {word}", err=os.environ.get("COMPOSE_STATUS_STDOUT", "") not in ("1", "true"))
+    dry = bool(context and context.meta.get("dry_run"))
+    mode = (global_option("progress") if context else "") or os.environ.get("COMPOSE_PROGRESS", "")
+    if mode == "quiet":
+        return
+    if mode == "json":
+        line = json.dumps({**({"dry-run": True} if dry else {}), "id": f"{kind} {name}", "status": word}, separators=(",", ":"))
+    else:
+        line = f" {'DRY-RUN MODE -  ' if dry else ''}{kind} {name}  {word}"
+    click.echo(line, err=os.environ.get("COMPOSE_STATUS_STDOUT", "") not in ("1", "true"))
+
+
+def say_failures(found: Sequence[Failure]) -> None:
+    """What went wrong, once more in Docker Compose's words, on the standard error."""
+    waited = {f.waits_for: f.condition for f in found if f.waits_for}
+    for one in found:
+        ended = f"exited ({one.exit_code})" if one.exit_code else one.reason
+        if one.waits_for:
+            continue
+        if waited.get(one.service) == "service_completed_successfully" and one.exit_code:
+            line = f"service {json.dumps(one.service)} didn't complete successfully: exit {one.exit_code}"
+        else:
+            line = f"{'dependency failed to start: ' if one.service in waited else ''}container {one.task} {ended}"
+        click.echo(line, err=True)
 
 
 class Words:
-    """What was said of each container so far, and what is to be said when it is as far as it was going to be."""
+    """What was line of each container so far, and what is to be line when it is as far as it was going to be."""
 
     def __init__(self) -> None:
         self._ends: dict[str, str] = {}
+        self._names: dict[str, str] = {}
         self._shown: set[tuple[str, str]] = set()
 
     def event(self, event: Event) -> None:
@@ -51,6 +80,8 @@ class Words:
         kind = KINDS.get(event.kind, "")
         if not kind or event.action == "none":
             return
+        if event.container_name:
+            self._names[event.name] = event.container_name
         if event.kind != "task":
             self._finish("Removed")  # nothing of what is left can go before the containers
             self._line(kind, event.name, BEGUN.get(event.action, "Creating"))
@@ -66,7 +97,8 @@ class Words:
         """Say of those that were to be *word*, or of all, that they are."""
         done = {name: end for name, end in self._ends.items() if word in ("", end)}
         for name, end in done.items():
-            self._line("Container", name, end)
+            for one in ("Stopped", "Removing", "Removed") if end == "Removed" else (end,):
+                self._line("Container", name, one)
             del self._ends[name]
 
     def _task(self, event: events.TaskEvent) -> None:
@@ -75,6 +107,8 @@ class Words:
             self._line("Container", name, self._ends.pop(name))
         if state == "starting":
             self._line("Container", name, "Starting")
+        if state == "exited" and self._ends.get(name) == "Recreated":
+            return  # the one before
         if state == "running" or state == "exited":
             self._ends.pop(name, None)
             self._line("Container", name, "Started" if state == "running" else "Exited")
@@ -86,7 +120,7 @@ class Words:
     def _line(self, kind: str, name: str, word: str) -> None:
         if (name, word) not in self._shown:
             self._shown.add((name, word))
-            say(kind, name, word)
+            say(kind, self._names.get(name, name), word)
 
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from orchestrator.cli.options import StackOptions, stack_options
 from orchestrator.errors import require_services
 
 if TYPE_CHECKING:
+    from orchestrator.stackfile.interpolate import NamedVariable
     from orchestrator.stackfile.load import Loaded
 
 
@@ -195,17 +196,30 @@ def _part(document: dict[str, Any], only: tuple[str, ...]) -> dict[str, Any]:
 def _variables(stack: StackOptions, shape: str, only: tuple[str, ...], *, values: bool) -> None:
     """What the file can name, with values; or what it does name, with defaults, for *only* some services."""
     from orchestrator.stackfile import naming
-    from orchestrator.stackfile.interpolate import NamedVariable, named
     from orchestrator.stackfile.variables import variables_of
 
     options = stack.options()
     start = Path(options.project_directory or ".").resolve()
     if values:
         near = variables_of(start, options.env_files, os.environ)
-        directory = naming.stack_files(options.files, near, start)[0].parent
+        directory = naming.stack_files(options.files, near, start, options.names)[0].parent
         for key, value in sorted(variables_of(directory, options.env_files, os.environ, start).items()):
             click.echo(f"{key}={value}")
         return
+    found = variables_named(stack, only)
+    rows = [{"name": n.name, "required": n.required, "default": n.default, "alternate": n.alternate} for n in found]
+    if shape == "json":
+        click.echo(json.dumps({row["name"]: row for row in rows}))
+    else:
+        from orchestrator.cli.output import show
+
+        show(rows, ("name", "required", "default", "alternate"), "table")
+
+
+def variables_named(stack: StackOptions, only: tuple[str, ...]) -> list[NamedVariable]:
+    """The variables that the file names, or its services *only*, each as it is first named."""
+    from orchestrator.stackfile.interpolate import named
+
     document = stack.load(interpolate=False, consistency=False, quiet=True).document
     if only:
         document = _part(document, only)
@@ -213,13 +227,7 @@ def _variables(stack: StackOptions, shape: str, only: tuple[str, ...], *, values
     for text in _texts(document):
         for one in named(text):
             found.setdefault(one.name, one)
-    rows = [{"name": n.name, "required": n.required, "default": n.default, "alternate": n.alternate} for n in found.values()]
-    if shape == "json":
-        click.echo(json.dumps({row["name"]: row for row in rows}))
-    else:
-        from orchestrator.cli.output import show
-
-        show(rows, ("name", "required", "default", "alternate"), "table")
+    return list(found.values())
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -30,7 +30,7 @@ from orchestrator.errors import PystackError
 @click.option("-d", "--detach", is_flag=True)
 @click.option("-t", "--tty", is_flag=True, hidden=True)  # there is one where there is a terminal
 @click.option("--privileged", is_flag=True)
-@click.option("--index", default=1, help="Which replica.")
+@click.option("--index", default=0, help="Which replica; the first that runs, if not given.")
 @click.argument("service")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_(
@@ -48,12 +48,12 @@ def exec_(
     command: tuple[str, ...],
 ) -> None:
     """Run a command inside a task; its exit status is this one's."""
-    from orchestrator.cli.selection import only
+    from orchestrator.cli.selection import not_running, only
 
     client = Client()
     row = only(client, stack, service, index)
     if row["state"] != "running":
-        raise PystackError(f"task {row['task']} is {row['state']}: there is nothing to run a command in")
+        raise not_running(service, index, row)
     tty = not no_tty and sys.stdin.isatty() and sys.stdout.isatty()
     wanted = {"Cmd": list(command), "User": user, "WorkingDir": workdir, "Env": list(env), "Privileged": privileged}
     raise SystemExit(run(client.at(row["node"]), row["id"], wanted, tty=tty, stdin=interactive, detach=detach))

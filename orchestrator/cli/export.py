@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command()
 @stack_options
 @click.option("-o", "--output", type=click.Path(dir_okay=False), default="-", help="The file; - for standard output.")
-@click.option("--index", default=1, help="Which replica.")
+@click.option("--index", default=0, help="Which replica; the first that runs, if not given.")
 @click.argument("service")
 def export(stack: StackOptions, output: str, index: int, service: str) -> None:
     """Write a task's file system as a tar: its image and what it wrote, without volumes."""
@@ -41,7 +41,7 @@ def export(stack: StackOptions, output: str, index: int, service: str) -> None:
 @click.option("-m", "--message", default="", help="Why, for the image's history.")
 @click.option("-c", "--change", multiple=True, metavar="INSTRUCTION", help="CMD, ENTRYPOINT, ENV, USER, WORKDIR, LABEL.")
 @click.option("--pause/--no-pause", default=True, help="Freeze it meanwhile.")
-@click.option("--index", default=1, help="Which replica.")
+@click.option("--index", default=0, help="Which replica; the first that runs, if not given.")
 @click.argument("service")
 @click.argument("name", required=False, default="")
 def commit(

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.cli.options import StackOptions, progress_option, stack_options
+from orchestrator.cli.options import StackOptions, is_compose, progress_option, stack_options
 
 
 def _act(
-    stack: StackOptions, verb: str, services: tuple[str, ...], progress: str, timeout: float | None = None, *, deps: bool = True
+    stack: StackOptions,
+    verb: str,
+    services: tuple[str, ...],
+    progress: str,
+    timeout: float | None = None,
+    *,
+    deps: bool = True,
+    wait: bool = False,
 ) -> None:
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress, consume_events
     from orchestrator.errors import RefusedError
 
     client, name = Client(start=True), stack.name()
-    shown, body = Progress(progress), {"services": services, "timeout_s": timeout, "deps": deps}
+    shown = Progress(progress)
+    body = {"services": services, "timeout_s": timeout, "deps": deps, "begun": is_compose() and not wait}
     try:
         events = client.events(f"/v1/stacks/{name}/{verb}", body=body)
     except RefusedError as error:
@@ -45,13 +53,12 @@ def stop(stack: StackOptions, services: tuple[str, ...], progress: str, timeout:
 @click.command()
 @stack_options
 @click.argument("services", nargs=-1)
-@click.option("--wait", is_flag=True, hidden=True)  # it waits anyhow
+@click.option("--wait", is_flag=True, hidden=True)  # without, those of Docker Compose alone do not wait
 @click.option("--wait-timeout", type=float, default=None, help="Seconds to wait for a task to be up.")
 @progress_option
 def start(stack: StackOptions, services: tuple[str, ...], progress: str, wait: bool, wait_timeout: float | None) -> None:
     """Start stopped tasks, each when what it depends on is as far as depends_on says."""
-    del wait
-    _act(stack, "start", services, progress, wait_timeout)
+    _act(stack, "start", services, progress, wait_timeout, wait=wait)
 
 
 @click.command()

@@ -9,7 +9,7 @@ import queue
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -17,6 +17,9 @@ from agent.contract.frames import FrameDecoder, FrameError
 from orchestrator.cli.client import Client
 from orchestrator.cli.options import StackOptions, Timestamp, long_stack_options, stream_format_option
 from orchestrator.errors import PystackError, UnreachableError
+
+if TYPE_CHECKING:
+    from orchestrator.server.api.stacks import TaskRow
 
 COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_yellow", "bright_green")
 
@@ -104,8 +107,14 @@ class _LogLine(NamedTuple):
     text: bytes
 
 
-_Arrivals = queue.SimpleQueue[_LogLine | dict[str, Any] | None]
-"""Lines, events of new containers, and a None for each source that ended."""
+class _End(NamedTuple):
+    """The source of this task's container ended."""
+
+    task: str
+
+
+_Arrivals = queue.SimpleQueue[_LogLine | dict[str, Any] | _End]
+"""Lines, events of new containers, and the end of each source."""
 
 
 class _Source:
@@ -136,9 +145,16 @@ class _Source:
         return _LogLine(self._latest, self.task, when, stream, rest)
 
 
-def follow_stack(client: Client, name: str, services: tuple[str, ...], options: LogOptions) -> None:
+def follow_stack(
+    client: Client,
+    name: str,
+    services: tuple[str, ...],
+    options: LogOptions,
+    ended: Callable[[str], None] = lambda _: None,
+) -> None:
     """Output of a stack's tasks: what there is, in the order of time; and, to follow, what comes until all have ended, of
-    tasks that begin meanwhile too. As lines, or, in the shape json, as objects with task, time, stream and line."""
+    tasks that begin meanwhile too. As lines, or, in the shape json, as objects with task, time, stream and line. *ended* is
+    called with each task that is followed, after its last line."""
     from orchestrator.cli.selection import of_stack
 
     printer = (
@@ -156,6 +172,7 @@ def follow_stack(client: Client, name: str, services: tuple[str, ...], options: 
         return _Source(task, read(client.at(node), container, **query))
 
     rows = of_stack(client, name, services, options.replica)
+    printer.names = {row["task"]: short_name(row, options.project) for row in rows} if options.project else {}
     for row in rows:
         printer.expect(row["task"])
     sources = [source(row["task"], row["node"], row["id"]) for row in rows]
@@ -163,12 +180,16 @@ def follow_stack(client: Client, name: str, services: tuple[str, ...], options: 
         printer.line(line.task, line.stamp, line.text, line.stream)
     if options.follow:
         printer.flush()
+        for one in sources:
+            if one.ended:
+                ended(one.task)
         _print_arrivals(
             printer,
             arrived,
             [one for one in sources if not one.ended],
             known={row["id"] for row in rows},
             begun=lambda event: source(event["task"], event["node"], event["container"]),
+            ended=ended,
         )
     printer.finish()
 
@@ -180,15 +201,16 @@ def _print_arrivals(
     *,
     known: set[str],
     begun: Callable[[dict[str, Any]], _Source],
+    ended: Callable[[str], None],
 ) -> None:
     """Print what *sources* put out from now on until all have ended; containers that are not *known* yet join them, by the
-    source that *begun* makes of their event."""
+    source that *begun* makes of their event. *ended* is called with a task when all that its container put out is printed."""
 
     def pump(one: _Source) -> None:
         with contextlib.suppress(PystackError):  # its node or the server went: the others are followed on
             for line in one.future():
                 arrived.put(line)
-        arrived.put(None)
+        arrived.put(_End(one.task))
 
     def start(one: _Source) -> None:
         threading.Thread(target=pump, args=(one,), daemon=True).start()
@@ -198,8 +220,10 @@ def _print_arrivals(
         start(one)
     while left:
         item = arrived.get()
-        if item is None:
+        if isinstance(item, _End):
             left -= 1
+            printer.flush()
+            ended(item.task)
         elif isinstance(item, dict):
             if item["container"] not in known:
                 known.add(item["container"])
@@ -222,9 +246,9 @@ def _watch_new_containers(client: Client, name: str, services: tuple[str, ...], 
         pass  # the server went: what is followed goes on as long as it can
 
 
-def short_name(task: str, project: str) -> str:
-    """The name of a task within its project."""
-    return task.removeprefix(f"{project}-")
+def short_name(row: TaskRow, project: str) -> str:
+    """The name of a task's container, within its project unless the file names it."""
+    return row["container_name"].removeprefix(f"{project}-")
 
 
 class _LinePrinter:
@@ -233,6 +257,8 @@ class _LinePrinter:
     def __init__(self, *, prefix: bool, timestamps: bool, colour: bool = True, project: str = "") -> None:
         self._prefix, self._timestamps, self._colour = prefix, timestamps, colour
         self._project = project
+        self.names: dict[str, str] = {}
+        """What the tasks are called, where that is neither their own name nor that within the project."""
         self._colours: dict[str, str] = {}
         self._width = 0
         self._pending: list[tuple[int, bytes]] = []
@@ -247,7 +273,7 @@ class _LinePrinter:
 
     def _label(self, task: str) -> str:
         """What stands before the task's lines."""
-        return f"{short_name(task, self._project)} " if self._project else task
+        return f"{self.names.get(task) or task.removeprefix(f'{self._project}-')} " if self._project else task
 
     def line(self, task: str, stamp: str, text: bytes, stream: int) -> None:
         """A line, or a part of one: a long line, or one that was on its way when the log was read, comes in pieces."""

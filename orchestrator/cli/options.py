@@ -41,6 +41,7 @@ class StackOptions:
         return Options(
             files=self.files,
             fetch=_fetch,
+            names=_file_names(),
             project_name=self.given["project_name"] or "",
             project_directory=self.given["project_directory"] or "",
             env_files=self.given["env_file"] or listed,
@@ -95,11 +96,35 @@ class StackOptions:
         if not self.files and ((start / ".env").is_file() or self.given["env_file"]):
             from orchestrator.stackfile.variables import variables_of
 
-            paths = naming.stack_files((), variables_of(start, self.given["env_file"], os.environ), start)
+            paths = naming.stack_files((), variables_of(start, self.given["env_file"], os.environ), start, _file_names())
         else:
-            paths = naming.stack_files(self.files, os.environ, start)
+            paths = naming.stack_files(self.files, os.environ, start, _file_names())
         directory = Path(self.given["project_directory"] or paths[0].parent).resolve()
         return naming.plain_name(paths, directory, self.given["env_file"]) or self.load(quiet=True).stack.name
+
+
+def _file_names() -> tuple[str, ...]:
+    """What a stack file may be called; `pystack compose` knows Docker Compose's names alone."""
+    from orchestrator.stackfile.naming import NAMES, NAMES_OF_COMPOSE
+
+    return NAMES_OF_COMPOSE if is_compose() else NAMES
+
+
+def is_compose() -> bool:
+    """Whether this is a command line of Docker Compose."""
+    context = click.get_current_context(silent=True)
+    return bool(context and context.meta.get("compose"))
+
+
+def implied_options(loaded: Loaded) -> dict[str, Any]:
+    """UpOptions that no option asks for: what the file leaves out, how Docker Compose brings projects up, where this is one of
+    its command lines, and what its variables say."""
+    return {"again": is_compose(), "ignore_orphans": is_set("COMPOSE_IGNORE_ORPHANS"), "left_out": loaded.left_out}
+
+
+def is_set(variable: str) -> bool:
+    """Whether this variable of the environment says yes."""
+    return os.environ.get(variable, "").lower() in ("1", "true", "yes")
 
 
 def _fetch(text: str) -> Path:

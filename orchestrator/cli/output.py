@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 import click
 
-from orchestrator.cli.options import global_option
+from orchestrator.cli.options import global_option, is_compose
 from orchestrator.stackfile.units import show_bytes
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Progress:
             mode = global_option("progress") or os.environ.get("COMPOSE_PROGRESS", "auto")
         self.mode = mode if mode in ("plain", "json", "quiet", "tty") else "tty" if sys.stderr.isatty() else "plain"
         self._words: Words | None = None
-        if click.get_current_context().meta.get("compose"):
+        if is_compose():
             from orchestrator.cli.compose_progress import Words
 
             self._words = Words()
@@ -116,7 +116,7 @@ class Progress:
 
         from orchestrator.server import events
 
-        if self.mode == "json":
+        if self.mode == "json" and not self._words:
             print(json.dumps(msgspec.to_builtins(event)), flush=True)
             return
         if self.mode == "quiet":
@@ -220,4 +220,8 @@ def consume_events(stream: Iterable[Event], shown: Progress) -> None:
         shown.event(event)
     if failed:
         failures(failed)
+        if is_compose():
+            from orchestrator.cli.compose_progress import say_failures
+
+            say_failures(failed)
         raise SystemExit(1)

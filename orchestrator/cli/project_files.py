@@ -6,10 +6,40 @@ from typing import TYPE_CHECKING
 
 import click
 
+from orchestrator.cli.options import global_option, is_compose, is_set
+
 if TYPE_CHECKING:
     from orchestrator.cli.client import Client
     from orchestrator.stackfile.load import Loaded
     from orchestrator.stackfile.model import Stack
+
+
+def with_project_labels(loaded: Loaded) -> Stack:
+    """The stack, whose containers say where they come from in Docker Compose's labels, by which tools find the project, and
+    have the names that --compatibility asks for."""
+    import msgspec
+
+    from agent.contract.container import PROJECT_LABELS
+    from orchestrator.cli.compose_progress import COMPOSE
+    from orchestrator.stackfile.stable import SLOT
+
+    same = {
+        "project.config_files": ",".join(str(path.absolute()) for path, _ in loaded.opened),
+        "project.working_dir": str(loaded.directory),
+        "project.environment_file": ",".join(loaded.env_files),
+        "version": COMPOSE,
+    }
+    joined_by_underscores = is_compose() and bool(global_option("compatibility") or is_set("COMPOSE_COMPATIBILITY"))
+    services = []
+    for one in loaded.stack.services:
+        needs = ",".join(f"{d.service}:{d.condition}:{str(d.restart).lower()}" for d in one.depends_on)
+        own = {PROJECT_LABELS + key: value for key, value in {**same, "depends_on": needs}.items() if value}
+        labels = tuple(sorted({**dict(one.container.labels), **own}.items()))
+        # as Docker Compose of old, and the later ones with --compatibility, call containers
+        called = one.container_name or (f"{loaded.stack.name}_{one.name}_{SLOT}" if joined_by_underscores else "")
+        container = msgspec.structs.replace(one.container, labels=labels)
+        services.append(msgspec.structs.replace(one, container=container, container_name=called))
+    return msgspec.structs.replace(loaded.stack, services=tuple(services))
 
 
 def inline_project_files(client: Client, loaded: Loaded) -> Stack:
@@ -17,9 +47,10 @@ def inline_project_files(client: Client, loaded: Loaded) -> Stack:
     from orchestrator.cli.rows import nodes
     from orchestrator.stackfile.inline_files import has_inlinable_mounts, inline_bind_mounts
 
-    if not has_inlinable_mounts(loaded.stack, loaded.directory) or len(nodes(client)) < 2:
-        return loaded.stack
-    stack, notes = inline_bind_mounts(loaded.stack, loaded.directory)
+    stack = with_project_labels(loaded)
+    if not has_inlinable_mounts(stack, loaded.directory) or len(nodes(client)) < 2:
+        return stack
+    stack, notes = inline_bind_mounts(stack, loaded.directory)
     for line in notes:
         click.echo(line, err=True)
     return stack

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import StackOptions, stack_options
+from orchestrator.cli.options import StackOptions, is_compose, stack_options
 from orchestrator.errors import PystackError, RefusedError, require_services
 
 if TYPE_CHECKING:
@@ -111,8 +111,10 @@ def run(
     from agent.contract.task import Task
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress
+    from orchestrator.cli.project_files import with_project_labels
 
     loaded = stack.load(named=(service,))
+    loaded = msgspec.structs.replace(loaded, stack=with_project_labels(loaded))
     wanted = _service(loaded, service)
     if given["publish"] and given["service_ports"]:
         raise click.UsageError("--service-ports and --publish exclude each other")
@@ -128,7 +130,7 @@ def run(
     _prepare(client, loaded, shown, service, needs, build=build, pull=pull, remove_orphans=remove_orphans)
     tty = not (no_tty or detach) and sys.stdin.isatty() and sys.stdout.isatty()
     container = one_off(wanted, command, loaded.environment, tty=tty, stdin=interactive and not detach, **given)
-    name = name or f"{loaded.stack.name}-{service}-run-{os.urandom(4).hex()}"
+    name = name or f"{loaded.stack.name}-{service}-run-{os.urandom(6).hex()}"
     route = f"/v1/stacks/{loaded.stack.name}/oneoff"
     requested = {"name": name, "service": service, "container": msgspec.to_builtins(container)}
     oneoff = msgspec.convert(client.json("POST", route, body=requested), Task)
@@ -138,7 +140,7 @@ def run(
         ident = at.engine("POST", "/pystack/containers", query=query, body=msgspec.json.encode(oneoff.container))["Id"]
         if detach:
             at.engine("POST", f"/containers/{ident}/start")
-            click.echo(name)
+            click.echo(ident if is_compose() else name)
             return
         code = follow(at, ident, tty=tty, stdin=interactive, removed=remove)
     finally:
@@ -195,7 +197,6 @@ def one_off(
         stdin_open=stdin,
         stdin_once=stdin,
         restart="no",
-        healthcheck=None,
         attachments=attachments,
         environment=tuple(variables.items()),
         mounts=_mounts(c.mounts, given["volume"]),

@@ -44,16 +44,21 @@ def _services_without_tasks(client: Client, name: str) -> set[str]:
         return set()
 
 
-def not_running(service: str, index: int) -> PystackError:
-    """The error of a verb that needs a container of *service*, or its replica *index*, in the words that scripts know."""
+def not_running(service: str, index: int, row: TaskRow | None = None) -> PystackError:
+    """The error of a verb that needs a container of *service*, or its replica *index*, in the words that scripts know. *row* is
+    what there is instead."""
     which = f" container #{index}" if index > 1 else ""
-    return PystackError(f'service "{service}" is not running{which}: `pystack ps -a` lists what there is')
+    why = f"{row['container_name']} is {row['state']}" if row else "`pystack ps -a` lists what there is"
+    return PystackError(f'service "{service}" is not running{which}: {why}')
 
 
 def only(client: Client, stack: StackOptions, service: str, index: int) -> TaskRow:
-    """The row of one replica of *service*; one that `run` made if no replica runs. Raises PystackError if there is none."""
+    """The row of one replica of *service*, the first that runs if *index* is 0; one that `run` made if no replica runs. Raises
+    PystackError if there is none."""
     rows = chosen(client, stack, (service,), index)
-    if not any(row["state"] in ("running", "paused") for row in rows):  # one that `run` made serves too
+    if running := [row for row in rows if row["state"] in ("running", "paused")]:
+        rows = running
+    else:  # one that `run` made serves too
         rows = [
             r
             for r in tasks(client, stack.name(), oneoff=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.cli.options import implied_options, is_compose
 from orchestrator.cli.project_files import inline_project_files
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ def show_plan(client: Client, loaded: Loaded, **options: Any) -> None:
     from orchestrator.cli.providers import as_last_given
 
     loaded, providers = as_last_given(client, loaded)
-    body = msgspec.json.encode({"stack": inline_project_files(client, loaded), "options": options})
+    body = msgspec.json.encode(
+        {"stack": inline_project_files(client, loaded), "options": {**implied_options(loaded), **options}}
+    )
     show(client.json("POST", "/v1/plan", body=body), providers=providers)
 
 
@@ -41,7 +44,7 @@ def show(
     from orchestrator.planning.state import Plan
 
     plan = msgspec.convert(result, Plan)
-    if click.get_current_context().meta.get("compose"):
+    if is_compose():
         _in_words(plan)
         return bool(plan.changes)
     if shape == "json":
@@ -71,12 +74,14 @@ def show(
 
 def _in_words(plan: Plan) -> None:
     """The steps as Docker Compose would report them."""
-    from orchestrator.cli.compose_progress import Words
+    from orchestrator.cli.compose_progress import Words, say
     from orchestrator.server.events import DoneEvent, StepEvent
 
     words = Words()
     for step in plan.steps:
         words.event(StepEvent.of(step))
+        if step.kind == "task" and step.action == "none":
+            say("Container", step.name, "Running")
     words.event(DoneEvent(failures=()))
 
 

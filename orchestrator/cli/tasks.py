@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import StackOptions, format_option, long_stack_options, stack_options
+from orchestrator.cli.options import StackOptions, format_option, is_compose, long_stack_options, stack_options
 from orchestrator.cli.selection import chosen, only
 from orchestrator.errors import PystackError
 
@@ -25,7 +25,7 @@ def _each(stack: StackOptions, services: tuple[str, ...], verb: str, states: tup
     from orchestrator.cli.compose_progress import VERBS, say
 
     client = Client()
-    in_words = click.get_current_context().meta.get("compose")
+    in_words = is_compose()
     rows = chosen(client, stack, services)
     if not rows and verb == "kill":
         click.echo("No container to kill", err=True)
@@ -35,10 +35,10 @@ def _each(stack: StackOptions, services: tuple[str, ...], verb: str, states: tup
     for row in rows:
         if row["state"] in states:
             if in_words:
-                say("Container", row["task"], VERBS[verb][0])
+                say("Container", row["container_name"], VERBS[verb][0])
             client.at(row["node"]).engine("POST", f"/containers/{row['id']}/{verb}", query=query or None)
             if in_words:
-                say("Container", row["task"], VERBS[verb][1])
+                say("Container", row["container_name"], VERBS[verb][1])
             else:
                 click.echo(row["task"])
 
@@ -60,7 +60,7 @@ def _remove_orphans(stack: StackOptions) -> None:
     from orchestrator.cli.rows import tasks
 
     client, loaded = Client(), stack.load(quiet=True)
-    mine = {s.name for s in loaded.stack.services}
+    mine = {*(s.name for s in loaded.stack.services), *loaded.left_out}
     orphans = [row["task"] for row in tasks(client, loaded.stack.name) if row["service"] not in mine]
     if orphans:
         for event in client.events(f"/v1/stacks/{loaded.stack.name}/rm", body={"tasks": orphans}):
@@ -122,6 +122,7 @@ def wait(stack: StackOptions, down_project: bool, services: tuple[str, ...]) -> 
 def rm(stack: StackOptions, stop: bool, force: bool, volumes: bool, everything: bool, services: tuple[str, ...]) -> None:
     """Remove stopped tasks; `up` creates them again."""
     from orchestrator.cli.client import Client
+    from orchestrator.cli.output import Progress
     from orchestrator.server.events import StepEvent
 
     del everything
@@ -133,8 +134,13 @@ def rm(stack: StackOptions, stop: bool, force: bool, volumes: bool, everything: 
     if not force and sys.stdin.isatty():
         click.confirm(f"remove {', '.join(row['task'] for row in going)}?", abort=True)
     anonymous = [(row["node"], name) for row in going for name in _anonymous(client, row)] if volumes else []
+    if is_compose():
+        click.echo(f"Going to remove {', '.join(row['container_name'] for row in going)}")
+    shown = Progress()
     for event in client.events(f"/v1/stacks/{name}/rm", body={"tasks": [row["task"] for row in going]}):
-        if isinstance(event, StepEvent):
+        if is_compose():
+            shown.event(event)
+        elif isinstance(event, StepEvent):
             click.echo(event.name)
     for node, volume in anonymous:
         client.at(node).engine("DELETE", f"/volumes/{volume}")
@@ -251,7 +257,7 @@ def stats(stack: StackOptions, shape: str, no_stream: bool, services: tuple[str,
 @click.command()
 @stack_options
 @click.option("--protocol", type=click.Choice(["tcp", "udp"]), default="tcp")
-@click.option("--index", default=1, help="Which replica.")
+@click.option("--index", default=0, help="Which replica; the first that runs, if not given.")
 @format_option
 @click.argument("service")
 @click.argument("private_port", type=int)
@@ -284,7 +290,7 @@ def published(
 
 @click.command()
 @stack_options
-@click.option("--index", default=1, help="Which replica.")
+@click.option("--index", default=0, help="Which replica; the first that runs, if not given.")
 @click.option("--no-stdin", is_flag=True)
 @click.option("--sig-proxy/--no-sig-proxy", default=True, help="Taken, and no signal is passed on: `kill` sends them.")
 @click.argument("service")

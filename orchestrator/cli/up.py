@@ -8,7 +8,7 @@ import click
 
 from orchestrator.cli.apply import apply
 from orchestrator.cli.attach_options import Attach
-from orchestrator.cli.options import StackOptions, global_option, progress_option, scales, stack_options
+from orchestrator.cli.options import StackOptions, global_option, is_compose, is_set, progress_option, scales, stack_options
 from orchestrator.cli.project_files import enforce_lock
 from orchestrator.cli.show_plan import show_plan
 
@@ -43,9 +43,9 @@ def check_recreate(force: bool, keep: bool) -> None:
 
 def orphans_go(given: bool) -> bool:
     """Whether tasks of services that left the file are removed: COMPOSE_REMOVE_ORPHANS says so too."""
-    import os
-
-    return given or os.environ.get("COMPOSE_REMOVE_ORPHANS", "").lower() in ("1", "true", "yes")
+    if given and is_set("COMPOSE_IGNORE_ORPHANS"):
+        raise click.UsageError("COMPOSE_IGNORE_ORPHANS and --remove-orphans exclude each other")
+    return given or is_set("COMPOSE_REMOVE_ORPHANS")
 
 
 @click.command()
@@ -183,10 +183,12 @@ def bring_up(
     Raises SystemExit, UsageError, NoSuchServiceError."""
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress
-    from orchestrator.errors import require_services
+    from orchestrator.errors import PystackError, require_services
 
     check_recreate(given["force_recreate"], given["no_recreate"])
     loaded = stack.load(strict=given["strict"], named=services)
+    if is_compose() and not loaded.services and not global_option("all_resources"):
+        raise PystackError("no service selected")
     if given.get("locked"):
         loaded = enforce_lock(loaded)
     named = {*mentioned, *((*attach.hidden, *attach.shown, attach.code_from) if attach else ())} - {""}
@@ -236,8 +238,10 @@ def _attached(client: Client, loaded: Loaded, shown: Progress, attach: Attach, *
     def ends_it(event: TaskEvent) -> bool:
         return event.state == "exited" and (attach.ends == "any" or (attach.ends == "failure" and bool(event.exit_code)))
 
+    ending = {"services": options["services"], "timeout_s": attach.stop_s}
+
     def stop() -> None:
-        for event in client.events(f"/v1/stacks/{loaded.stack.name}/stop", body={"timeout_s": attach.stop_s}):
+        for event in client.events(f"/v1/stacks/{loaded.stack.name}/stop", body=ending):
             shown.event(event)
 
     ended = apply(client, loaded, shown, enough=ends_it, **options)

@@ -26,13 +26,17 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What an `up` limits or adds.
 
     *only* are the services that the plan is for, None for all; tasks of the services *force* are replaced without a change;
-    without *starting* it is enough that all is made; with *keep* no container that exists is replaced."""
+    without *starting* it is enough that all is made; with *keep* no container that exists is replaced; *again* are services
+    whose tasks start again though they ended well; those of services that the file has *left_out* are not orphans."""
 
     only: frozenset[str] | None = None
     force: frozenset[str] = frozenset()
     remove_orphans: bool = False
+    ignore_orphans: bool = False
+    left_out: frozenset[str] = frozenset()
     starting: bool = True
     keep: bool = False
+    again: frozenset[str] = frozenset()
 
 
 class _TaskSteps(NamedTuple):
@@ -145,7 +149,7 @@ def _task_steps(
         if task.service in wanted:
             if options.keep and old is not None and old.node == task.node:
                 task = msgspec.structs.replace(task, container=old.container, container_name=old.container_name)
-            step, made = _task_step(task, old, status, task.service in options.force, options.starting)
+            step, made = _task_step(task, old, status, options)
             if old and old.desired == "waiting" and task.service in in_turn and made.container == old.container:
                 step, made = _waits_its_turn(task, old) or (step, made)
             if step.action == "none":
@@ -174,9 +178,8 @@ def _removals(stack: Stack, desired: State, current: State, options: PlanOptions
     for task in current.tasks:
         if task.desired == "oneoff" or (task.run and task.service in mine):
             continue
-        if task.service not in mine and not options.remove_orphans:
+        if task.service not in mine and (task.service in options.left_out or not options.remove_orphans):
             left.append(task)
-            warnings.append(f"task {task.name} belongs to no service of the file: --remove-orphans takes it away")
             continue
         if task.service not in mine:
             cause, reason = "orphaned", "its service left the file"
@@ -185,6 +188,13 @@ def _removals(stack: Stack, desired: State, current: State, options: PlanOptions
         else:
             continue
         steps.append(Step(action="remove", kind="task", name=task.name, node=task.node, cause=cause, reason=reason))
+    orphans = [t.container_name or t.name for t in left if t.service not in options.left_out]
+    if orphans and not options.ignore_orphans:
+        names_left = " ".join(orphans)
+        warnings.append(
+            f"Found orphan containers ([{names_left}]) for this project: no service of the file has them; "
+            "--remove-orphans takes them away"
+        )
     return steps, left, warnings
 
 
@@ -217,7 +227,7 @@ def _content_steps(new: Sequence[StackContent], old: Sequence[StackContent]) -> 
     return steps
 
 
-def _task_step(task: Task, old: Task | None, status: TaskStatus | None, force: bool, starting: bool) -> tuple[Step, Task]:
+def _task_step(task: Task, old: Task | None, status: TaskStatus | None, options: PlanOptions) -> tuple[Step, Task]:
     """The step for one task, and the task as it will be written."""
 
     def step(action: Verb, cause: Cause, reason: str, changes: tuple[FieldChange, ...] = ()) -> Step:
@@ -235,18 +245,19 @@ def _task_step(task: Task, old: Task | None, status: TaskStatus | None, force: b
         if runs and old.desired == "running" and moved(old.container, task.container):
             return step("update", "changed", _moves(old.container, task.container), changes), task
         return step("replace", "changed", summarize(changes) or "its name changed", changes), fresh
-    if force:
+    if task.service in options.force:
         # another label is another digest, so that the node recreates the container
         labels = dict(task.container.labels) | {RECREATED: str(again.generation)}
         container = msgspec.structs.replace(task.container, labels=tuple(sorted(labels.items())))
         return step("replace", "forced", "asked for"), msgspec.structs.replace(again, container=container)
+    rests = old.desired in ("waiting", "stopped") or (status is not None and status.state in ("exited", "failed"))
+    if rests and not options.starting:
+        return step("none", "unchanged", "unchanged"), old
     if old.desired == "waiting":
-        if not starting:
-            return step("none", "unchanged", "unchanged"), old
         return step("create", "not started", "was never started: an earlier `up` ended before its turn"), task
     if old.desired == "stopped":
         return step("update", "stopped", "stopped by hand: starts again"), again
-    if status is not None and status.state in ("exited", "failed") and (status.exit_code or status.error):
+    if rests and status and (status.exit_code or status.error or task.service in options.again):
         reason = f"failed: {status.reason}" if status.reason else f"exited with {status.exit_code}"
         return step("update", "ended", f"{reason}: starts again"), again
     if old.trust != task.trust:

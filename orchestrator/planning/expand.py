@@ -54,6 +54,7 @@ def expand(
     require_services(scale, stack.name, (s.name for s in stack.services))
     if problems := [s.problem for s in stack.services if s.problem and (only is None or s.name in only)]:
         raise PystackError("\n".join(problems))
+    _check_names(stack, scale)
     _check_externals(stack, {n.name for n in existing.networks}, existing.volumes, only)
     _check_networks(stack, context)
     others, images = existing.networks, existing.images
@@ -143,6 +144,15 @@ def _carried(
                 hosts = (*network.hosts, addresses.host(network, task.node))
                 changed[network.name] = msgspec.structs.replace(network, hosts=hosts)
     return list(changed.values())
+
+
+def _check_names(stack: Stack, scale: Mapping[str, int]) -> None:
+    """Raises PystackError where replicas would have one name."""
+    named = [s for s in stack.services if scale.get(s.name, 1) > 1 and s.container_name and SLOT not in s.container_name]
+    if named:
+        raise PystackError(
+            "\n".join(f"{s.where}: {s.name}: its replicas cannot share the name of container_name: remove it" for s in named)
+        )
 
 
 def _check_externals(stack: Stack, networks: Set[str], volumes: Set[str], only: Set[str] | None) -> None:
@@ -357,7 +367,7 @@ def _task(
         container=container,
         index=index,
         node=node,
-        container_name=service.container_name,
+        container_name=service.container_name.replace(SLOT, str(index)),
         where=service.where,
         generation=old.generation if old else 0,
         definition=service.definition,

@@ -19,13 +19,17 @@ S = TypeVar("S", bound=TaskStatus)
 
 
 class Failure(WireStruct, frozen=True, kw_only=True):
-    """One task that did not reach its goal. *where* is its place in the stack file, *log* the last lines of its output."""
+    """One task that did not reach its goal. *where* is its place in the stack file, *log* the last lines of its output. One
+    that was not started *waits_for* a service, whose *condition* does not hold."""
 
     task: str
     where: str
     reason: str
     exit_code: int | None = None
     log: tuple[str, ...] = ()
+    waits_for: str = ""
+    condition: str = ""
+    service: str = ""
 
 
 class StepEvent(WireStruct, frozen=True, kw_only=True, tag_field="event", tag="step"):
@@ -37,11 +41,21 @@ class StepEvent(WireStruct, frozen=True, kw_only=True, tag_field="event", tag="s
     node: str = ""
     reason: str
     changes: tuple[FieldChange, ...] = ()
+    container_name: str = ""
+    """Of a task whose container the file names."""
 
     @classmethod
-    def of(cls, step: Step) -> StepEvent:
+    def of(cls, step: Step, container_name: str = "") -> StepEvent:
         """The event for *step*."""
-        return cls(action=step.action, kind=step.kind, name=step.name, node=step.node, reason=step.reason, changes=step.changes)
+        return cls(
+            action=step.action,
+            kind=step.kind,
+            name=step.name,
+            node=step.node,
+            reason=step.reason,
+            changes=step.changes,
+            container_name=container_name,
+        )
 
 
 class TaskEvent(TaskStatus, frozen=True, kw_only=True, tag_field="event", tag="task"):

@@ -149,8 +149,9 @@ class PlanExecutor:
         closed when the tasks are written. Returns the tasks that failed; those of jobs have begun, `finish_jobs` waits for
         them."""
         await self._contents.keep(stack.contents)
+        names = {t.name: t.container_name for t in (*self._state.of_stack(stack.name).tasks, *plan.desired.tasks)}
         for step in plan.changes:
-            emit(StepEvent.of(step))
+            emit(StepEvent.of(step, names.get(step.name, "") if step.kind == "task" else ""))
         stack = self._contents.with_digests(stack)
         before = control.before or (self._state.stacks[stack.name].stack if stack.name in self._state.stacks else stack)
         changed = {s.name for s in plan.changes if s.kind == "task"}
@@ -185,7 +186,7 @@ class PlanExecutor:
         await self._write_plan(stack, plan, new, options)
         await held.aclose()
         with self._reported(tasks, emit):
-            failures = [] if options.no_start or options.no_tasks else await rollout.run()
+            failures = [] if options.no_tasks else await (rollout.made() if options.no_start else rollout.run())
             if options.conditions_of and not failures:
                 failures = await rollout.conditions(options.conditions_of)
         if options.wait and not (failures or options.no_start or options.no_tasks):
@@ -198,7 +199,7 @@ class PlanExecutor:
         self, stack: Stack, plan: Plan, options: UpOptions, rolling: Mapping[str, Mapping[str, Task]], actions: UpdateExecutor
     ) -> Rollout:
         services = {s.name for s in stack.services}
-        return Rollout(
+        rollout = Rollout(
             [_backwards(s) for s in stack.services] if options.back else stack.services,
             [t for t in plan.desired.tasks if t.service in services and t.planned],
             self._dispatcher,
@@ -207,6 +208,11 @@ class PlanExecutor:
             rolling=rolling,
             actions=actions,
         )
+        # what an earlier command left of services that this one is not for is none of its failures
+        changed = {s.name for s in plan.changes if s.kind == "task"}
+        concerned = {t.service for t in plan.desired.tasks if t.name in changed}
+        rollout.bystanders = services - (chosen_services(stack, options) or services) - concerned
+        return rollout
 
     def _rolling(self, stack: Stack, plan: Plan, absent: Set[str]) -> dict[str, dict[str, Task]]:
         """The tasks that a rolling update replaces, as they are now, but for those *absent*: service → name → task."""

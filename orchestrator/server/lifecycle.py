@@ -16,7 +16,7 @@ from orchestrator.server import store_keys
 from orchestrator.server.dispatcher import Dispatcher
 from orchestrator.server.events import Emit, Failure, StepEvent
 from orchestrator.server.oneoff import remove_oneoffs
-from orchestrator.server.records import ROLLOUT_VERBS
+from orchestrator.server.records import ROLLOUT_VERBS, ActRequest
 from orchestrator.server.rollout import Rollout
 from orchestrator.stackfile.graph import needed
 from orchestrator.stackfile.model import Stack
@@ -44,10 +44,11 @@ async def _down(dispatcher: Dispatcher, name: str, *, volumes: bool, emit: Emit)
         order = [set(wave) for wave in graph.waves(record.stack)] if record else []
         orphans = {t.service for t in current.tasks} - (set().union(*order) if order else set())
         for wave in [orphans, *reversed(order)]:
-            names = [t.name for t in current.tasks if t.service in wave and t.name in state.tasks]
-            if names:
-                for task in names:
-                    emit(StepEvent(action="remove", kind="task", name=task, reason="down"))
+            going = [t for t in current.tasks if t.service in wave and t.name in state.tasks]
+            if going:
+                for task in going:
+                    emit(_removal(task, "down"))
+                names = [t.name for t in going]
                 await dispatcher.remove_tasks(names)
                 await dispatcher.wait_removed(names)
         networks = [n.name for n in current.networks]
@@ -80,41 +81,31 @@ async def _remove_volumes(dispatcher: Dispatcher, stack: str, emit: Emit) -> Non
             await client.call("DELETE", f"/volumes/{volume['Name']}")
 
 
-async def change_desired_state(
-    dispatcher: Dispatcher,
-    name: str,
-    verb: str,
-    services: Sequence[str],
-    emit: Emit,
-    *,
-    timeout_s: float | None = None,
-    deps: bool = True,
-) -> list[Failure]:
-    """Stop, start or restart (*verb*) the tasks of stack *name*, in the order that depends_on asks for; all if *services* is
-    empty. Each waits for what its depends_on says. With *deps*, `start` includes the services that they depend on, `restart`
-    those whose depends_on asks to be restarted.
+async def change_desired_state(dispatcher: Dispatcher, name: str, verb: str, asked: ActRequest, emit: Emit) -> list[Failure]:
+    """Stop, start or restart (*verb*) the tasks of stack *name*, in the order that depends_on asks for. Each waits for what its
+    depends_on says. With *deps*, `start` includes the services that they depend on, `restart` those whose depends_on asks to be
+    restarted. The *timeout_s* of `start` is how long a container may take to be up.
 
-    *timeout_s* is how long a container may take to end, instead of its own stop_grace_period; for `start`, to be up. Returns
-    the tasks that failed. Raises RefusedError (404) if there is no such stack or service."""
+    Returns the tasks that failed. Raises RefusedError (404) if there is no such stack or service."""
     state = dispatcher.state
     async with state.lock(f"stack {name}").hold(verb, emit, instead_of=ROLLOUT_VERBS if verb == "stop" else ()):
         stack = state.get_stack(name).stack
-        chosen = _services(stack, verb, services) if deps else _named(stack, services)
+        chosen = _services(stack, verb, asked.services) if asked.deps else _named(stack, asked.services)
         if verb == "stop":
             with _failing_hooks(dispatcher, name) as failing:
-                await _stop(dispatcher, stack, chosen, emit, timeout_s)
+                await _stop(dispatcher, stack, chosen, emit, asked.timeout_s)
             return failing
         tasks = [t for t in state.of_stack(name).tasks if t.planned]
-        asked = {s.name for s in stack.services if s.name in services and s.replicas}
-        if without := sorted(asked - {t.service for t in tasks}):
+        named = {s.name for s in stack.services if s.name in asked.services and s.replicas}
+        if without := sorted(named - {t.service for t in tasks}):
             raise RefusedError(f"service {', '.join(without)} has no container to {verb}: `pystack up` makes one", 404)
-        orders = _Orders(dispatcher, verb, emit, timeout_s if verb == "restart" else None)
+        orders = _Orders(dispatcher, verb, emit, asked.timeout_s if verb == "restart" else None)
         rollout = Rollout(
             stack.services,
             [_changed(dispatcher, t, verb) if t.service in chosen else t for t in tasks],
             orders,
-            want="up",
-            timeout_s=timeout_s if verb == "start" else None,
+            want="begun" if asked.begun else "up",
+            timeout_s=asked.timeout_s if verb == "start" else None,
         )
         rollout.followers = graph.followed_by(stack, chosen) - chosen if verb == "restart" else set()
         rollout.bystanders = {s.name for s in stack.services} - chosen - rollout.followers
@@ -179,7 +170,10 @@ class _Orders:
     async def write_tasks(self, tasks: Sequence[Task]) -> None:
         """Write *tasks* to the store and deliver them to their nodes."""
         for task in tasks:
-            self._emit(StepEvent(action="update", kind="task", name=task.name, reason=self._verb))
+            step = StepEvent(
+                action="update", kind="task", name=task.name, reason=self._verb, container_name=task.container_name
+            )
+            self._emit(step)
         ending = [t.name for t in tasks] if self._verb in ("stop", "restart") else []
         async with self._dispatcher.drained(ending):
             await self._dispatcher.write_tasks(tasks)
@@ -220,13 +214,17 @@ async def _kill_after(dispatcher: Dispatcher, tasks: Sequence[Task], timeout_s: 
 async def remove(dispatcher: Dispatcher, name: str, tasks: Sequence[str], emit: Emit) -> None:
     """Remove *tasks* of stack *name*; the next `up` creates them again. Raises RefusedError (404) if one is not there."""
     async with dispatcher.state.lock(f"stack {name}").hold("rm", emit):
-        there = {t.name for t in dispatcher.state.of_stack(name).tasks}
-        if unknown := set(tasks) - there:
+        there = {t.name: t for t in dispatcher.state.of_stack(name).tasks}
+        if unknown := set(tasks) - there.keys():
             raise RefusedError(f"stack {name} has no task {', '.join(sorted(unknown))}", 404)
         for task in tasks:
-            emit(StepEvent(action="remove", kind="task", name=task, reason="rm"))
+            emit(_removal(there[task], "rm"))
         await dispatcher.remove_tasks(tasks)
         await dispatcher.wait_removed(tasks)
+
+
+def _removal(task: Task, verb: str) -> StepEvent:
+    return StepEvent(action="remove", kind="task", name=task.name, reason=verb, container_name=task.container_name)
 
 
 def _changed(dispatcher: Dispatcher, task: Task, verb: str) -> Task:

@@ -21,7 +21,7 @@ from orchestrator.server.inputs import Inputs
 from orchestrator.server.records import UpOptions
 from orchestrator.server.trust import TrustCheck
 from orchestrator.stackfile.graph import needed
-from orchestrator.stackfile.model import Stack
+from orchestrator.stackfile.model import Service, Stack
 
 
 class Planner:
@@ -67,8 +67,11 @@ class Planner:
                 only=only,
                 force=force,
                 remove_orphans=options.remove_orphans,
+                ignore_orphans=options.ignore_orphans,
+                left_out=frozenset(options.left_out),
                 starting=not options.no_start,
                 keep=options.no_recreate,
+                again=frozenset(s.name for s in stack.services if options.again and _runs_with_up(s)),
             ),
         )
         before = self._state.stacks.get(stack.name)
@@ -111,3 +114,8 @@ def chosen_services(stack: Stack, options: UpOptions) -> frozenset[str] | None:
     """The services that *options* names, and those that they depend on; None stands for all services."""
     named = frozenset(options.services)
     return None if not named else named if options.no_deps else frozenset(needed(stack.services, named))
+
+
+def _runs_with_up(service: Service) -> bool:
+    """Whether its tasks run for as long as the stack does: neither to an end, nor when something else begins."""
+    return not (service.is_job or service.is_pre_start_of or service.schedule)

@@ -52,15 +52,15 @@ class TaskControl(Protocol):
 def verdict(task: Task, status: TaskStatus | None, *, now: float, want: str) -> str | None:
     """None while it is open, "" once *want* holds, or the reason why it never will.
 
-    *want* is "up" (runs and stays up, is healthy if it has a healthcheck, or ended with exit code 0), "begun" (was started,
-    in success or failure), or a condition of depends_on. *now* is in seconds since the epoch."""
+    *want* is "made" (has a container), "up" (runs and stays up, is healthy if it has a healthcheck, or ended with exit code 0),
+    "begun" (was started, in success or failure), or a condition of depends_on. *now* is in seconds since the epoch."""
     if status is None:
         return None
     if status.error and (status.state == "failed" or not status.container):
         return status.error
     if not is_current(task, status):
         return None
-    if want == "begun" and status.state in ("running", "paused", "restarting", "exited", "failed"):
+    if want == "made" or (want == "begun" and status.state in ("running", "paused", "restarting", "exited", "failed")):
         return ""
     if status.state in ("exited", "failed"):
         return _ended(status, want)
@@ -168,6 +168,13 @@ class Rollout:
             if paused := errors.subgroup(RolloutPausedError):
                 raise paused.exceptions[0] from None
             raise
+        return self.failures
+
+    async def made(self) -> list[Failure]:
+        """Wait until every task has its container, started or not. Returns the tasks that failed."""
+        await asyncio.gather(
+            *(self._up(t, "made") for n, tasks in self.tasks.items() if n not in self.bystanders for t in tasks)
+        )
         return self.failures
 
     async def conditions(self, service: str) -> list[Failure]:
@@ -300,6 +307,8 @@ class Rollout:
                 task=next((t.name for t in self.tasks.get(one.name, ())), one.name),
                 where=dependency.where or one.where,
                 reason=f"was not started: it waits for {dependency.service} ({dependency.condition})",
+                waits_for=dependency.service,
+                condition=dependency.condition,
             )
         )
 
@@ -326,14 +335,14 @@ class Rollout:
             except TimeoutError:
                 reason = f"not {dependency.condition} after {self.timeout_s:g} s"
             if reason:
-                if task.name not in self._kept:
+                if task.name not in self._kept and dependency.required:
                     self._fail(task, reason)
                 raise DependencyFailedError
 
-    async def _up(self, task: Task) -> None:
+    async def _up(self, task: Task, want: str = "") -> None:
         def answer() -> str | None:
             status = self.statuses.by_task.get(task.name)
-            return self.control.unreachable_reason(task) or verdict(task, status, now=time.time(), want=self.want)
+            return self.control.unreachable_reason(task) or verdict(task, status, now=time.time(), want=want or self.want)
 
         try:
             reason = await self.statuses.until(answer, within_s=self.timeout_s)
@@ -348,5 +357,11 @@ class Rollout:
         if all(f.task != task.name for f in self.failures):
             status = self.statuses.by_task.get(task.name)
             self.failures.append(
-                Failure(task=task.name, where=task.where, reason=reason, exit_code=status.exit_code if status else None)
+                Failure(
+                    task=task.name,
+                    where=task.where,
+                    reason=reason,
+                    exit_code=status.exit_code if status else None,
+                    service=task.service,
+                )
             )

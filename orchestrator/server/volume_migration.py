@@ -26,6 +26,7 @@ from orchestrator.server.dispatcher import Dispatcher
 from orchestrator.server.events import Emit, Failure, VolumeEvent, ignore
 from orchestrator.server.inputs import Inputs
 from orchestrator.server.lifecycle import change_desired_state
+from orchestrator.server.records import ActRequest
 from orchestrator.server.rollouts.manager import RolloutManager
 from orchestrator.store.interface import Delete, Put
 from orchestrator.transport.agent_client import AgentClient
@@ -138,7 +139,7 @@ class VolumeMigrator:
         await self._write(move)
         began = time.monotonic()
         for stack, names in _by_stack(move.stopped).items():
-            await change_desired_state(self._dispatcher, stack, "stop", names, emit)
+            await change_desired_state(self._dispatcher, stack, "stop", ActRequest(services=tuple(names)), emit)
         failpoint("move.stopped")
         await _copy(source, target, move.volume, first=False)
         differs, checksum = await _compare(source, target, move.volume)
@@ -222,7 +223,7 @@ class VolumeMigrator:
                 await target.client.call("DELETE", f"/volumes/{name}")
         for stack, services in _by_stack(move.stopped).items():
             with contextlib.suppress(PystackError):
-                await change_desired_state(self._dispatcher, stack, "start", services, ignore)
+                await change_desired_state(self._dispatcher, stack, "start", ActRequest(services=tuple(services)), ignore)
         await self._state.transact([Delete(store_keys.of_volume_move(name))])
 
     async def _write(self, move: VolumeMove) -> None:

@@ -46,10 +46,16 @@ class ServiceContext:
         self.refusals.append(f"{self.reading.mark(path)}: {dotted(path)}: {why}")
 
 
+GO_EXPONENT = 1e21
+"""From here on Go's %v writes numbers with an exponent. Source: pkg.go.dev/fmt."""
+
+
 def scalar(value: Any) -> str:
-    """A scalar of YAML as text: true and false in small letters, null as ""."""
+    """A scalar of YAML as text: true and false in small letters, null as "", a number as Go prints it (1.0 as 1)."""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer() and abs(value) < GO_EXPONENT:
+        return str(int(value))
     return "" if value is None else str(value)
 
 

@@ -29,7 +29,10 @@ def interpolated(document: MarkedDocument, variables: Mapping[str, str], problem
         return value
 
     def note(name: str, path: Path_) -> None:
-        blank.setdefault(name, Problem(where=document.mark(path), what=f"variable {name} is not set", why="it is blank"))
+        blank.setdefault(
+            name,
+            Problem(where=document.mark(path), what=f'The "{name}" variable is not set', why="Defaulting to a blank string."),
+        )
 
     value = walk(document.value, ())
     return msgspec.structs.replace(document, value=value, notes=(*document.notes, *blank.values()))

@@ -50,6 +50,14 @@ class Loaded(msgspec.Struct, frozen=True):
     """*document* with the places of its values."""
     opened: tuple[sources.File, ...] = ()
     """The files of the stack as they stand, without those that they include or extend."""
+    env_files: tuple[str, ...] = ()
+    """The files that its variables were read from."""
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The services of the file that no profile asks for."""
+        there = {s.name for s in self.services}
+        return tuple(name for name in self.document.get("services") or {} if name not in there)
 
     def mark(self, path: Path_) -> Mark:
         """The place of *path*, or of what is nearest above it."""
@@ -70,6 +78,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Networks that no service is on are made too."""
     named: tuple[str, ...] = ()
     """Services that are asked for by name: no profile leaves them out, nor others with a profile of theirs."""
+    names: tuple[str, ...] = naming.NAMES
+    """What a file that is not given may be called."""
     fetch: Fetch | None = None
     """What brings included and extended files that lie elsewhere; without it they are a problem."""
 
@@ -77,7 +87,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 def load(options: Options, environment: Mapping[str, str]) -> Loaded:
     """Raises StackFileError with every problem, PystackError where there is no file."""
     start = Path(options.project_directory or ".").resolve()
-    paths = naming.stack_files(options.files, variables_of(start, options.env_files, environment), start)
+    paths = naming.stack_files(options.files, variables_of(start, options.env_files, environment), start, options.names)
     directory = Path(options.project_directory or paths[0].parent).resolve()
     variables = variables_of(directory, options.env_files, environment, start)
     problems: list[Problem] = []
@@ -117,7 +127,15 @@ def load(options: Options, environment: Mapping[str, str]) -> Loaded:
         lock=lock.read(directory),
     )
     loaded = Loaded(stack, merged.value, warnings, directory, services, variables, (*providers, *models))
-    return msgspec.structs.replace(loaded, notes=merged.notes, differences=differences, tree=merged, opened=tuple(opened))
+    default = tuple(str(p) for p in [directory / ".env"] if p.is_file())
+    return msgspec.structs.replace(
+        loaded,
+        notes=merged.notes,
+        differences=differences,
+        tree=merged,
+        opened=tuple(opened),
+        env_files=tuple(str(Path(f).absolute()) for f in options.env_files) or default,
+    )
 
 
 def _project_name(

@@ -12,25 +12,19 @@ from pathlib import Path
 
 from orchestrator.errors import PystackError
 
-NAMES = (
-    "stack.yml",
-    "stack.yaml",
-    "compose.yaml",
-    "compose.yml",
-    "docker-compose.yml",
-    "docker-compose.yaml",
-)
+NAMES_OF_COMPOSE = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
+NAMES = ("stack.yml", "stack.yaml", *NAMES_OF_COMPOSE)
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\Z")
 _TOP_NAME = re.compile(rb"^['\"]?name['\"]?\s*:(.*)$|^[{%&!<]|^---", re.M)
 
 
-def find(start: Path) -> Path:
-    """The stack file of *start* or of the nearest folder above it."""
+def find(start: Path, names: Sequence[str] = NAMES) -> Path:
+    """The file of *start* or of the nearest folder above it that has one of *names*, the first that there is."""
     for directory in (start, *start.parents):
-        for name in NAMES:
+        for name in names:
             if (directory / name).is_file():
                 return directory / name
-    raise PystackError(f"no stack file in {start} or above: one of {', '.join(NAMES[:4])}, or -f FILE")
+    raise PystackError(f"no configuration file provided: not found in {start} or above: {', '.join(names[:4])}, or -f FILE")
 
 
 def _with_override(path: Path) -> list[Path]:
@@ -42,7 +36,7 @@ def _with_override(path: Path) -> list[Path]:
     return [path]
 
 
-def stack_files(given: Sequence[str], environment: Mapping[str, str], start: Path) -> list[Path]:
+def stack_files(given: Sequence[str], environment: Mapping[str, str], start: Path, names: Sequence[str] = NAMES) -> list[Path]:
     """-f, COMPOSE_FILE (below *start*, as that variable can stand in its .env), or the file that is found from *start* upwards.
 
     Raises PystackError where there is none."""
@@ -50,7 +44,7 @@ def stack_files(given: Sequence[str], environment: Mapping[str, str], start: Pat
         return [Path(f) for f in given]
     separator = environment.get("COMPOSE_PATH_SEPARATOR") or os.pathsep
     named = [start / f for f in environment.get("COMPOSE_FILE", "").split(separator) if f]
-    return named or _with_override(find(start))
+    return named or _with_override(find(start, names))
 
 
 def folder_name(directory: Path) -> str:

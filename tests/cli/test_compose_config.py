@@ -159,7 +159,7 @@ def test_names_one_a_line(folder: Path, option: str, lines: list[str]) -> None:
 
 
 def test_variables_and_hashes(folder: Path) -> None:
-    assert shown("--variables").splitlines()[1].split() == ["TAG", "False", "1"]
+    assert shown("--variables").splitlines()[1].split() == ["TAG", "false", "1"]
     (line,) = shown("--hash", "web").splitlines()
     assert line.split()[0] == "web"
 

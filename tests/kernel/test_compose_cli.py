@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import uuid
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PATIENCE, Pystack
+from tests.conftest import PATIENCE, Pystack, eventually
 
 pytestmark = pytest.mark.kernel
 FILE = """
@@ -180,6 +181,7 @@ def test_the_exit_code_of_a_service_is_that_of_up(compose: DockerCompose) -> Non
     for line in ("Attaching to", "tests-1  | tested\n", "tests-1 exited with code 7\n"):
         assert line in done.stdout
     assert rows(compose) == []
+    assert "Aborting on container" in done.stderr
 
 
 def test_an_up_that_detaches_waits_for_no_health_and_no_end(compose: DockerCompose) -> None:
@@ -218,3 +220,202 @@ def test_orphans_go_where_that_is_said(compose: DockerCompose) -> None:
     assert {row["Service"] for row in rows(compose, "--no-orphans")} == {"db"}
     compose("up", "-d", COMPOSE_REMOVE_ORPHANS="1")
     assert {row["Service"] for row in rows(compose)} == {"db"}
+
+
+def test_what_ended_well_runs_again_with_each_up(compose: DockerCompose) -> None:
+    (compose.folder / "compose.yaml").write_text("services: {once: {image: busybox, command: echo it ran}}\n")
+    for _ in range(2):
+        said = compose("up", "--no-color").stdout.splitlines()
+        assert said == ["Attaching to once-1", "once-1  | it ran", "once-1 exited with code 0"]
+    compose("up", "-d")
+    assert compose("wait", "once").stdout == "0\n"
+    assert compose("logs", "--no-log-prefix").stdout == "it ran\n" * 3
+    assert compose("start").stderr.count("Started") == 1
+
+
+FAILING = """
+services:
+  bad: {image: busybox, command: sh -c "exit 7"}
+  sick:
+    image: busybox
+    command: sleep 1000
+    stop_grace_period: 0s
+    healthcheck: {test: "false", interval: 100ms, retries: 2}
+  after:
+    image: busybox
+    command: sleep 1000
+    stop_grace_period: 0s
+    depends_on: {bad: {condition: service_completed_successfully}}
+  healthy: {image: busybox, command: sleep 1000, stop_grace_period: 0s, depends_on: {sick: {condition: service_healthy}}}
+  other: {image: busybox, command: sleep 1000, stop_grace_period: 0s}
+  optional:
+    image: busybox
+    command: sleep 1000
+    stop_grace_period: 0s
+    depends_on: {bad: {condition: service_completed_successfully, required: false}}
+"""
+
+
+def test_failures_of_others_are_none_of_a_service(compose: DockerCompose) -> None:
+    (compose.folder / "compose.yaml").write_text(FAILING)
+    name = compose.name
+    assert 'service "bad" didn\'t complete successfully: exit 7\n' in compose("up", "-d", "after", code=1).stderr
+    assert (
+        f"dependency failed to start: container {name}-sick-1 is unhealthy\n" in compose("up", "-d", "healthy", code=1).stderr
+    )
+    said = compose("up", "-d", "--wait", "other").stderr
+    assert f"Container {name}-other-1  Started" in said
+    assert "sick" not in said
+    compose("up", "-d", "optional")
+    assert compose("run", "--rm", "optional", "echo", "it runs").stdout == "it runs\n"
+    assert f"container {name}-bad-1 exited (7)\n" in compose("up", "-d", "--wait", "bad", code=1).stderr
+    assert {str(row["Service"]) for row in rows(compose)} == {"sick", "other", "optional"}
+    compose("start", "bad")
+    compose("restart", "bad", "other")
+
+
+def test_containers_say_which_project_they_are_of(compose: DockerCompose) -> None:
+    (compose.folder / ".env").write_text("A=1\n")
+    compose("up", "-d", "web")
+    file = str(compose.folder / "compose.yaml")
+    labels = dict(pair.split("=", 1) for pair in str(rows(compose, "web")[0]["Labels"]).split(","))
+    found = {key.removeprefix("com.docker.compose."): value for key, value in labels.items()}
+    assert (
+        found.items()
+        >= {
+            "project": compose.name,
+            "project.config_files": file,
+            "project.working_dir": str(compose.folder),
+            "project.environment_file": str(compose.folder / ".env"),
+            "depends_on": "db:service_healthy:false",
+            "service": "web",
+            "version": compose("version", "--short").stdout.strip(),
+        }.items()
+    )
+    assert {"Name": compose.name, "ConfigFiles": file}.items() <= json.loads(compose("ls", "--format", "json").stdout)[
+        0
+    ].items()
+    before = rows(compose)
+    again = compose("--project-directory", str(compose.folder.parent), "-f", file, "up", "-d").stderr
+    assert "Recreate" not in again
+    assert [row["ID"] for row in rows(compose)] == [row["ID"] for row in before]
+
+
+def test_names_that_the_file_gives_and_those_of_old(compose: DockerCompose) -> None:
+    (compose.folder / "compose.yaml").write_text(
+        "x-common: &common {image: busybox, command: sh -c 'echo hi; exec sleep 1000', stop_grace_period: 0s}\n"
+        f"services:\n  a: {{<<: *common, container_name: {compose.name}x}}\n  b: {{<<: *common, scale: 2}}\n"
+    )
+    said = compose("--compatibility", "up", "-d").stderr
+    fixed, old = f"{compose.name}x", f"{compose.name}_b_2"
+    for line in (f" Container {fixed}  Started\n", f" Container {old}  Started\n"):
+        assert line in said
+    assert {row["Name"] for row in rows(compose)} == {fixed, f"{compose.name}_b_1", old}
+    assert "x  | hi\n" in compose("logs", "a").stdout
+    assert compose("rm", "-fs", "a").stdout == f"Going to remove {fixed}\n"
+    assert f" Container {old}  Removed\n" in compose("down").stderr
+
+
+def test_progress_as_json_and_its_silence(compose: DockerCompose) -> None:
+    lines = compose("--progress", "json", "up", "-d", "db").stderr.splitlines()
+    assert {"id": f"Container {compose.name}-db-1", "status": "Started"} in map(json.loads, lines)
+    assert compose("--progress", "quiet", "up", "-d", "--force-recreate", "db").stderr == ""
+    said = compose("up", "-d", "--force-recreate", "db").stderr
+    order = [said.index(f"db-1  {word}\n") for word in ("Recreate", "Recreated", "Started")]
+    assert order == sorted(order)
+    assert rows(compose, "--no-trunc")[0]["State"] == "running"
+    assert '"State":"running"' in compose("ps", "--format", "json").stdout
+
+
+def test_create_makes_and_starts_nothing_again_and_again(compose: DockerCompose) -> None:
+    compose("create")
+    assert {row["State"] for row in rows(compose, "-a")} == {"created"}
+    assert "Started" not in compose("up", "--no-start").stderr
+    compose("up", "-d", "db")
+    compose("stop")
+    assert "Started" not in compose("up", "--no-start").stderr
+    assert {str(row["Service"]): row["State"] for row in rows(compose, "-a")} == {"db": "exited", "web": "created"}
+
+
+def test_a_folder_with_files_of_both_kinds(compose: DockerCompose) -> None:
+    (compose.folder / "stack.yml").write_text("services: {other: {image: busybox}}\n")
+    assert compose("config", "--services").stdout.split() == ["db", "web"]
+    (compose.folder / "compose.yaml").unlink()
+    assert "no configuration file provided: not found" in compose("config", code=1).stderr
+    (compose.folder / "compose.yaml").write_text(FILE)
+
+
+def test_orphans_of_which_nothing_is_to_be_said(compose: DockerCompose) -> None:
+    compose("up", "-d", "db")
+    (compose.folder / "compose.yaml").write_text(
+        "services: {other: {image: busybox, command: sleep 1000, stop_grace_period: 0s}}\n"
+    )
+    assert f"Found orphan containers ([{compose.name}-db-1]) for this project" in compose("up", "-d").stderr
+    assert "orphan" not in compose("up", "-d", COMPOSE_IGNORE_ORPHANS="1").stderr
+    assert "exclude each other" in compose("up", "-d", "--remove-orphans", code=2, COMPOSE_IGNORE_ORPHANS="1").stderr
+
+
+def test_a_container_of_run_has_the_check_and_the_name_of_its_service(compose: DockerCompose) -> None:
+    ident = compose("run", "-d", "db").stdout.strip()
+    assert len(ident) == 64
+    eventually(lambda: _is_healthy(compose))
+    (one,) = rows(compose, "-a")
+    assert re.fullmatch(f"{compose.name}-db-run-[0-9a-f]{{12}}", str(one["Name"]))
+
+
+def _is_healthy(compose: DockerCompose) -> None:
+    assert [row["Health"] for row in rows(compose, "-a")] == ["healthy"]
+
+
+def test_images_that_were_built_go_with_down(compose: DockerCompose) -> None:
+    inline = "build: {dockerfile_inline: 'FROM busybox\\nRUN echo a step'}"
+    (compose.folder / "compose.yaml").write_text(
+        f"services:\n  own: {{{inline}}}\n  named: {{{inline}, image: '{compose.name}kept'}}\n".replace(
+            "'FROM", '"FROM'
+        ).replace("step'", 'step"')
+    )
+    built = compose("build")
+    assert "RUN echo a step" in built.stdout
+    assert f" Image {compose.name}-own  Built\n" in built.stderr
+    assert f" Image {compose.name}-own  Removed\n" in compose("down", "--rmi", "local").stderr
+    assert f" Image {compose.name}kept  Removed\n" in compose("down", "--rmi", "all").stderr
+
+
+def test_services_that_a_profile_leaves_out_are_no_orphans(compose: DockerCompose) -> None:
+    compose("--profile", "ci", "up", "-d", "tests")
+    assert "orphan" not in compose("up", "-d", "--remove-orphans").stderr
+    assert {row["Service"] for row in rows(compose, "-a", "--no-orphans")} == {"db", "web", "tests"}
+
+
+def test_refusals_in_the_words_of_docker_compose(compose: DockerCompose) -> None:
+    compose("up", "-d", "db")
+    compose("stop", "db")
+    assert 'service "db" is not running' in compose("exec", "-T", "db", "true", code=1).stderr
+    (compose.folder / "compose.yaml").write_text("services: {}\n")
+    assert "no service selected" in compose("up", "-d", code=1).stderr
+    compose("--all-resources", "up", "-d")
+    named = "services: {a: {image: busybox, container_name: one, command: sleep 1000, environment: {N: 1.0, E: '${NOPE}'}}}\n"
+    (compose.folder / "compose.yaml").write_text(named)
+    assert "cannot share the name of container_name" in compose("up", "-d", "--scale", "a=2", code=1).stderr
+    shown = compose("config", "--format", "json")
+    assert json.loads(shown.stdout)["services"]["a"]["environment"] == {"N": "1", "E": ""}
+    assert 'The "NOPE" variable is not set' in shown.stderr
+
+
+def test_down_of_one_service_and_the_first_replica_that_runs(compose: DockerCompose) -> None:
+    (compose.folder / "compose.yaml").write_text(
+        "services:\n  a: {image: busybox, command: sleep 1000, stop_grace_period: 0s, scale: 2}\n"
+        "  b: {image: busybox, command: sleep 1000, stop_grace_period: 0s}\n"
+    )
+    compose("up", "-d")
+    first = next(row for row in rows(compose, "a") if str(row["Name"]).endswith("-a-1"))
+    subprocess.run(["docker", "kill", str(first["ID"])], env=engine(compose), check=True, capture_output=True)
+    assert compose("exec", "-T", "a", "hostname").stdout.strip() != str(first["ID"])
+    assert 'service "a" is not running' in compose("exec", "-T", "--index", "1", "a", "true", code=1).stderr
+    assert f" Container {compose.name}-b-1  Removed\n" in compose("down", "b").stderr
+    assert {row["Service"] for row in rows(compose, "-a")} == {"a"}
+
+
+def engine(compose: DockerCompose) -> dict[str, str]:
+    """The environment in which Docker's clients find the node."""
+    return {**compose.environment, "DOCKER_HOST": f"unix://{compose.environment['PYSTACK_ROOT']}/run/docker.sock"}

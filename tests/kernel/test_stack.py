@@ -65,7 +65,7 @@ def test_what_waited_for_a_failure_starts_once_that_is_mended(stack: Stack) -> N
     done = stack.up(text, check=False)
     assert done.returncode == 1
     assert "it waits for db" in done.stderr
-    assert stack.ps()["web-1"]["id"] == ""
+    assert stack.ps()["web-1"]["state"] == "created"
     stack.up(text.replace("exit 1", "exit 0"))
     assert stack.ps()["web-1"]["state"] == "running"
 

@@ -30,8 +30,11 @@ def ask(url: str, connection: http.client.HTTPConnection) -> bool:
     """One request; whether the connection serves another."""
     parts = urlsplit(url)
     begun, problem, by = time.time(), "", ""
-    lasting = False
+    lasting, phase = False, "connecting"
     try:
+        if connection.sock is None:
+            connection.connect()
+        phase = "waiting for the answer"
         connection.request("GET", parts.path or "/")
         answer = connection.getresponse()
         by = answer.read().decode(errors="replace").strip()
@@ -39,7 +42,7 @@ def ask(url: str, connection: http.client.HTTPConnection) -> bool:
         if answer.status != 200:
             problem = f"status {answer.status}"
     except (OSError, http.client.HTTPException) as error:
-        problem = f"{type(error).__name__}: {error}"
+        problem = f"{phase}: {type(error).__name__}: {error}"
         lasting = False
     say(url=url, begun=begun, ended=time.time(), problem=problem, by=by)
     return lasting

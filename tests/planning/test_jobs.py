@@ -96,4 +96,4 @@ def test_a_service_with_a_schedule_has_no_tasks_but_those_of_its_runs() -> None:
     assert made.changes == ()
     assert made.desired.tasks == current.tasks
     left = plan(Stack(name="t"), expand(Stack(name="t"), current), current, revision=1)
-    assert "belongs to no service of the file" in left.warnings[0]
+    assert "Found orphan containers ([t-job-1])" in left.warnings[0]

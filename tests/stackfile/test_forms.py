@@ -243,7 +243,9 @@ def test_a_duration_is_shown_as_it_is_read(text: str) -> None:
 
 def test_a_variable_that_is_not_set_is_told_once(tmp_path: Path) -> None:
     found = read(tmp_path, "command: ['${NOPE}', '$NOPE', '${OTHER:-x}']")
-    assert [(n.what, str(n.where).rpartition("/")[2]) for n in found.notes] == [("variable NOPE is not set", "stack.yml:4:15")]
+    assert [(n.what, str(n.where).rpartition("/")[2]) for n in found.notes] == [
+        ('The "NOPE" variable is not set', "stack.yml:4:15")
+    ]
     assert not found.warnings
 
 

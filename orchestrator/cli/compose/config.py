@@ -9,19 +9,22 @@ import inspect
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestrator.cli.config import config as own
-from orchestrator.cli.config import lines_of, narrowed, pin_images
+from orchestrator.cli.config import lines_of, narrowed, pin_images, variables_named
 from orchestrator.cli.options import StackOptions, global_option, stack_options
+from orchestrator.cli.output import table
+
+if TYPE_CHECKING:
+    from orchestrator.stackfile.interpolate import NamedVariable
 
 LISTS = (
     "services",
     "images",
     "profiles",
-    "variables",
     "environment",
     "hashed",
     "lock_image_digests",
@@ -38,6 +41,8 @@ def made() -> click.Command:
     def run(stack: StackOptions, only: tuple[str, ...], **given: Any) -> None:
         if names := next((section for section in ("volumes", "networks", "models") if given[section]), ""):
             return lines_of(_document(stack, only, given).get(names) or ())
+        if given["variables"]:
+            return _variables(variables_named(stack, only), given["shape"])
         if given["quiet"] or any(given[name] for name in LISTS):
             assert own.callback
             return inspect.unwrap(own.callback)(stack, only=only, **given)  # type: ignore[no-any-return]
@@ -47,7 +52,30 @@ def made() -> click.Command:
         else:
             click.echo(text, nl=False)
 
-    return click.Command("config", callback=stack_options(run), params=list(own.params), help=own.help)
+    form = click.Option(["--format", "shape"], type=click.Choice(["", "yaml", "json"]), default="")  # "": the verb's own
+    kept = [p for p in own.params if p.name != "shape"]
+    return click.Command("config", callback=stack_options(run), params=[*kept, form], help=own.help)
+
+
+def _variables(found: Iterable[NamedVariable], shape: str) -> None:
+    """Variables that the file names, with the keys and heads of Docker Compose."""
+    import yaml
+
+    rows = {
+        v.name: {"Name": v.name, "DefaultValue": v.default, "PresenceValue": v.alternate, "Required": v.required} for v in found
+    }
+    if shape == "json":
+        click.echo(json.dumps(rows, indent=4, ensure_ascii=False))
+    elif shape == "yaml":
+        document = {name: {key.lower(): value for key, value in row.items()} for name, row in rows.items()}
+        click.echo(yaml.safe_dump(document, indent=4, sort_keys=False), nl=False)
+    else:
+        heads = {"NAME": "Name", "REQUIRED": "Required", "DEFAULT VALUE": "DefaultValue", "ALTERNATE VALUE": "PresenceValue"}
+        shown = [
+            {head: str(row[key]).lower() if key == "Required" else row[key] for head, key in heads.items()}
+            for row in rows.values()
+        ]
+        table(shown, list(heads))
 
 
 def _document(stack: StackOptions, only: tuple[str, ...], given: dict[str, Any]) -> dict[str, Any]:

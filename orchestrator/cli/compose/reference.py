@@ -13,7 +13,7 @@ _DETACH = "refused: what is typed goes to the container, key for key"
 GLOBAL: dict[str, str] = {
     "--all-resources": "",
     "--ansi=": "",
-    "--compatibility": "differs: names are joined by - here, by _ there",
+    "--compatibility": "differs: names of containers are joined by _, those of images by - as without",
     "--dry-run": "differs: exec, run, cp and others that touch one container have none",
     "--env-file=": "",
     "-f --file=": "",
@@ -159,7 +159,7 @@ VERBS: dict[str, dict[str, str]] = {
         "-t --tty": "differs: there is one where there is a terminal",
     },
     "scale": {"--no-deps": ""},
-    "start": {"--wait": "differs: it waits anyhow", "--wait-timeout=": ""},
+    "start": {"--wait": "", "--wait-timeout=": ""},
     "stats": {
         "-a --all": "differs: what does not run uses nothing",
         "--format=": "",
@@ -219,8 +219,8 @@ HEAD = """
 `pystack` of that name on the PATH. *done*: as in Docker Compose. *differs*: how. *refused*: the option is an error that says
 why. Progress has Docker Compose's words on the standard error; `ps`, `ls`, `images`, `events`, `stats`, `top`,
 `config` and `version` have its form and JSON. `COMPOSE_FILE`, `COMPOSE_PATH_SEPARATOR`, `COMPOSE_PROJECT_NAME`,
-`COMPOSE_PROFILES`, `COMPOSE_ENV_FILES`, `COMPOSE_DISABLE_ENV_FILE`, `COMPOSE_PROGRESS`, `COMPOSE_ANSI` and
-`COMPOSE_REMOVE_ORPHANS` count.
+`COMPOSE_PROFILES`, `COMPOSE_ENV_FILES`, `COMPOSE_DISABLE_ENV_FILE`, `COMPOSE_PROGRESS`, `COMPOSE_ANSI`,
+`COMPOSE_STATUS_STDOUT`, `COMPOSE_COMPATIBILITY`, `COMPOSE_REMOVE_ORPHANS` and `COMPOSE_IGNORE_ORPHANS` count.
 """
 
 

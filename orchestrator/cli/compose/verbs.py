@@ -15,6 +15,7 @@ import click
 
 from agent.contract.ages import human_duration
 from orchestrator import __version__
+from orchestrator.cli.compose_progress import COMPOSE
 from orchestrator.cli.options import StackOptions, Timestamp, global_option, stack_options
 from orchestrator.errors import PystackError
 
@@ -23,13 +24,16 @@ if TYPE_CHECKING:
     from orchestrator.server.api.stacks import TaskRow
 
 Row = dict[str, Any]
-COMPOSE = "2.40.0"
-"""The version of Docker Compose whose command lines these are: scripts ask for it."""
 
 
 def version_words() -> str:
     """The version line, in the form of `docker compose version`: scripts read it."""
     return f"Docker Compose version v{COMPOSE} (pystack {__version__})"
+
+
+def _json(value: Any) -> str:
+    """*value* on one line, as programs in Go write it: scripts look for parts of it."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def printed(rows: list[Row], shape: str, columns: dict[str, str]) -> None:
@@ -38,7 +42,7 @@ def printed(rows: list[Row], shape: str, columns: dict[str, str]) -> None:
 
     if shape == "json":
         for row in rows:
-            click.echo(json.dumps(row))
+            click.echo(_json(row))
     elif shape in ("", "table", "pretty"):
         table([{head: row[key] for head, key in columns.items()} for row in rows], list(columns))
     else:
@@ -76,7 +80,7 @@ def _up() -> click.Command:
         style = {"prefix": not given.pop("no_log_prefix"), "colour": not given.pop("no_color")}
         style["timestamps"] = given.pop("timestamps")
         attached = None if away else Attach(ends, exit_code_from, attach, no_attach, style, timeout)
-        before = _running(stack) if away else {}
+        before = _running(stack, services) if away else {}
         bring_up(
             stack,
             services,
@@ -91,7 +95,7 @@ def _up() -> click.Command:
             progress="auto",
             **given,
         )
-        for name, began in (_running(stack) if before and not global_option("dry_run") else {}).items():
+        for name, began in (_running(stack, services) if before and not global_option("dry_run") else {}).items():
             if before.get(name) == began:
                 say("Container", name, "Running")
 
@@ -106,13 +110,17 @@ def _up() -> click.Command:
     return click.Command("up", callback=stack_options(run), params=[*kept, *more], help=own.help)
 
 
-def _running(stack: StackOptions) -> dict[str, tuple[str, str]]:
-    """The containers of the project's tasks that run: since when, by name."""
+def _running(stack: StackOptions, services: tuple[str, ...]) -> dict[str, tuple[str, str]]:
+    """The containers of *services*, or of all, and of those that they need, that run: ID and since when, by name."""
     from orchestrator.cli.client import Client
     from orchestrator.cli.rows import tasks
+    from orchestrator.stackfile.graph import needed
 
     client = Client(start=True)
-    return {row["task"]: (row["id"], row["started"]) for row in tasks(client, stack.name()) if row["state"] == "running"}
+    rows = [row for row in tasks(client, stack.name()) if row["state"] == "running"]
+    wanted = needed(stack.load(quiet=True, named=services).stack.services, services) if services and rows else ()
+    running = (row for row in rows if not services or row["service"] in wanted)
+    return {row["container_name"]: (row["id"], row["started"]) for row in running}
 
 
 # --- looking -------------------------------------------------------------------------------------------------------------
@@ -164,6 +172,7 @@ def container_row(client: Client, row: TaskRow, *, whole: bool = False) -> Row:
     labels = seen.get("Labels", {})
     command = seen.get("Command", "")
     began = int(seen.get("Created", 0))
+    ports = row["ports"] if row["state"] in ("running", "paused", "restarting", "stopping") else []
     name = seen.get("Names", [f"/{row['task']}"])[0].lstrip("/")
     return {
         "Command": json.dumps(command if whole or len(command) <= SHOWN else command[: SHOWN - 1] + "…", ensure_ascii=False),
@@ -178,9 +187,9 @@ def container_row(client: Client, row: TaskRow, *, whole: bool = False) -> Row:
         "Name": name,
         "Names": name,
         "Networks": ",".join(row["addresses"]),
-        "Ports": ", ".join(row["ports"]),
+        "Ports": ", ".join(ports),
         "Project": row["stack"],
-        "Publishers": _publishers(row["ports"]),
+        "Publishers": _publishers(ports),
         "RunningFor": f"{human_duration(time.time() - began)} ago" if began else "",
         "Service": row["service"],
         "Size": "0B",
@@ -193,7 +202,7 @@ def container_row(client: Client, row: TaskRow, *, whole: bool = False) -> Row:
 @stack_options
 @click.option("-a", "--all", "everything", is_flag=True, help="Those that do not run, and those of `run`, too.")
 @click.option("--filter", "filters", multiple=True, metavar="status=STATE")
-@click.option("--format", "shape", default="table", help="table, json, or a Go template.")
+@click.option("--format", "shape", default="", help="table, json, or a Go template.")
 @click.option("--no-trunc", is_flag=True)
 @click.option("--orphans/--no-orphans", default=True)
 @click.option("-q", "--quiet", is_flag=True, help="Only container IDs.")
@@ -221,7 +230,8 @@ def ps(
     rows = tasks(client, name, oneoff=everything)
     stack.check_services(tuple(set(services) - {row["service"] for row in rows}))
     if not orphans:
-        mine = {s.name for s in stack.load(quiet=True).stack.services}
+        loaded = stack.load(quiet=True)
+        mine = {*(s.name for s in loaded.stack.services), *loaded.left_out}
         rows = [row for row in rows if row["service"] in mine]
     rows = [row for row in rows if row["id"] and (not services or row["service"] in services)]
     shown = sorted((container_row(client, row, whole=no_trunc) for row in rows), key=lambda row: str(row["Name"]))
@@ -236,7 +246,7 @@ def ps(
         return
     printed(
         shown,
-        shape,
+        shape or _form_of_ps(),
         {
             "NAME": "Name",
             "IMAGE": "Image",
@@ -247,6 +257,19 @@ def ps(
             "PORTS": "Ports",
         },
     )
+
+
+def _form_of_ps() -> str:
+    """The `psFormat` of the docker command's own configuration, "" without. Source: docs.docker.com/reference/cli/docker."""
+    import os
+    from pathlib import Path
+
+    folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    try:
+        found = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return ""
+    return str(found.get("psFormat", "")) if isinstance(found, dict) else ""
 
 
 @click.command()
@@ -262,21 +285,37 @@ def ls(everything: bool, filters: tuple[str, ...], shape: str, quiet: bool) -> N
 
     parts = name_parts_of(filters)
     client, rows = Client(start=True), []
+    files = _config_files(client)
     for one in stacks(client):
         states: dict[str, int] = {}
         for task in (row for row in tasks(client, one["stack"]) if row["id"]):
             word = STATES.get(task["state"], task["state"])
             states[word] = states.get(word, 0) + 1
-        if (everything or states.get("running")) and all(part in one["stack"] for part in parts):
+        if (states if everything else states.get("running")) and all(part in one["stack"] for part in parts):
             status = ", ".join(f"{state}({count})" for state, count in sorted(states.items()))
-            rows.append({"Name": one["stack"], "Status": status, "ConfigFiles": ""})
+            rows.append({"Name": one["stack"], "Status": status, "ConfigFiles": files.get(one["stack"], "")})
     if quiet:
         for row in rows:
             click.echo(row["Name"])
     elif shape == "json":
-        click.echo(json.dumps(rows))
+        click.echo(_json(rows))
     else:
         printed(rows, shape, {"NAME": "Name", "STATUS": "Status", "CONFIG FILES": "ConfigFiles"})
+
+
+def _config_files(client: Client) -> dict[str, str]:
+    """The files of each project, as its containers' labels have them."""
+    from orchestrator.cli.rows import ready_nodes
+
+    out: dict[str, str] = {}
+    query = {"all": 1, "filters": json.dumps({"label": [CONFIG_FILES]})}
+    for node in ready_nodes(client).values():
+        for one in node.engine("GET", "/containers/json", query=query):
+            out.setdefault(one["Labels"]["com.docker.compose.project"], one["Labels"][CONFIG_FILES])
+    return out
+
+
+CONFIG_FILES = "com.docker.compose.project.config_files"
 
 
 @click.command()
@@ -300,7 +339,7 @@ def images(stack: StackOptions, shape: str, quiet: bool, services: tuple[str, ..
         rows.append(
             {
                 "ID": seen["Id"],
-                "ContainerName": row["task"],
+                "ContainerName": row["container_name"],
                 "Repository": repository,
                 "Tag": tag,
                 "Size": seen["Size"],
@@ -312,9 +351,17 @@ def images(stack: StackOptions, shape: str, quiet: bool, services: tuple[str, ..
         for ident in dict.fromkeys(row["ID"].removeprefix("sha256:") for row in rows):
             click.echo(ident)
     elif shape == "json":
-        click.echo(json.dumps(rows))
+        click.echo(_json(rows))
     else:
-        shown = [row | {"ID": row["ID"].removeprefix("sha256:")[:12], "Size": bytes_text(row["Size"])} for row in rows]
+        shown = [
+            row
+            | {
+                "ID": row["ID"].removeprefix("sha256:")[:12],
+                "Size": bytes_text(row["Size"]),
+                "Created": _ago(row["Created"]),
+            }
+            for row in rows
+        ]
         printed(
             shown,
             shape,
@@ -328,6 +375,16 @@ def images(stack: StackOptions, shape: str, quiet: bool, services: tuple[str, ..
                 "CREATED": "Created",
             },
         )
+
+
+def _ago(stamp: str) -> str:
+    """How long ago the RFC 3339 time *stamp* was; N/A for an image without one."""
+    import datetime
+
+    if not stamp or stamp.startswith("0001-"):
+        return "N/A"
+    then = datetime.datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp()
+    return f"{human_duration(time.time() - then)} ago"
 
 
 @click.command()
@@ -358,7 +415,7 @@ def events(stack: StackOptions, as_json: bool, since: str, until: str, services:
             "attributes": {k: v for k, v in attributes.items() if not k.startswith("com.docker.compose.")},
         }
         if as_json:
-            click.echo(json.dumps(row))
+            click.echo(_json(row))
         else:
             shown = ", ".join(f"{k}={v}" for k, v in sorted(row["attributes"].items()))
             click.echo(f"{row['time'].replace('T', ' ')} container {row['action']} {row['id']} ({shown})")
@@ -407,7 +464,7 @@ def _stamp(nanoseconds: int) -> str:
 
 @click.command()
 @stack_options
-@click.option("--index", default=1)
+@click.option("--index", default=0)
 @click.option("--protocol", type=click.Choice(["tcp", "udp"]), default="tcp")
 @click.argument("service")
 @click.argument("private_port", type=int)
@@ -428,7 +485,7 @@ def version(shape: str, short: bool) -> None:
     if short:
         click.echo(COMPOSE)
     elif shape == "json":
-        click.echo(json.dumps({"version": f"v{COMPOSE}"}))
+        click.echo(_json({"version": f"v{COMPOSE}"}))
     else:
         click.echo(version_words())
 
@@ -466,7 +523,7 @@ def _stats() -> click.Command:
 
         client = Client(start=True)
         running = [row for row in chosen(client, stack, services) if row["state"] == "running"]
-        targets = [(row["task"], client.at(row["node"]), row["id"]) for row in running]
+        targets = [(row["container_name"], client.at(row["node"]), row["id"]) for row in running]
         while True:
             rows = [_usage(one[2], row, whole=no_trunc) for one, row in zip(targets, used_by(targets), strict=True)]
             printed(rows, shape, STATS)
@@ -519,13 +576,19 @@ def volumes(stack: StackOptions, shape: str, quiet: bool, services: tuple[str, .
 
     rows = [
         {
-            "Name": v["name"],
+            "Availability": "N/A",
             "Driver": v["driver"],
-            "Mountpoint": v["mountpoint"],
-            "Scope": "local",
+            "Group": "N/A",
             "Labels": ",".join(f"{k}={w}" for k, w in sorted(v["labels"].items())),
+            "Links": "N/A",
+            "Mountpoint": v["mountpoint"],
+            "Name": v["name"],
+            "Scope": "local",
+            "Size": "N/A",
+            "Status": "N/A",
         }
         for v in volume_rows(Client(start=True), stack.name(), services)
+        if services or "com.docker.volume.anonymous" not in v["labels"]
     ]
     if quiet:
         for row in rows:

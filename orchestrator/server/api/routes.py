@@ -31,7 +31,7 @@ from orchestrator.server.events import Event, TaskChange
 from orchestrator.server.membership import NodeUpdateRequest
 from orchestrator.server.node_add import NodeAddRequest
 from orchestrator.server.openapi import StreamOf, document
-from orchestrator.server.records import SavedPlan
+from orchestrator.server.records import ActRequest, SavedPlan
 from orchestrator.server.service_set import SetRequest
 
 
@@ -70,7 +70,7 @@ ROUTES: tuple[Route, ...] = (
     ("POST", "/v1/stacks/{stack}/plan", stacks.plan_rollback, stacks.RollbackRequest, Plan),
     ("POST", "/v1/stacks/{stack}/rollback", stacks.rollback, stacks.RollbackRequest, StreamOf(Event)),
     ("POST", "/v1/stacks/{stack}/down", stacks.down, stacks.DownRequest, StreamOf(Event)),
-    ("POST", "/v1/stacks/{stack}/{verb:stop|start|restart}", stacks.act, stacks.ActRequest, StreamOf(Event)),
+    ("POST", "/v1/stacks/{stack}/{verb:stop|start|restart}", stacks.act, ActRequest, StreamOf(Event)),
     ("POST", "/v1/stacks/{stack}/claim", claims.claim_stack, claims.ClaimRequest, None),
     ("POST", "/v1/stacks/{stack}/rm", stacks.remove, stacks.RemoveRequest, StreamOf(Event)),
     ("POST", "/v1/stacks/{stack}/oneoff", stacks.create_oneoff, stacks.OneoffRequest, Task),

@@ -17,7 +17,7 @@ from orchestrator.server.api.guard import sees, signed
 from orchestrator.server.api.responses import PLANE, json_response
 from orchestrator.server.api.stream import stream
 from orchestrator.server.plane import ControlPlane
-from orchestrator.server.records import SavedPlan, StackRecord, UpOptions
+from orchestrator.server.records import ActRequest, SavedPlan, StackRecord, UpOptions
 from orchestrator.stackfile.model import Stack
 
 
@@ -32,15 +32,6 @@ class DownRequest(WireStruct, frozen=True, kw_only=True):
     """*volumes*: remove the stack's volumes too."""
 
     volumes: bool = False
-
-
-class ActRequest(WireStruct, frozen=True, kw_only=True):
-    """*services* is empty for all. *timeout_s* is how long a container may take to end, instead of its stop_grace_period.
-    Without *deps*, nothing but these services is started or restarted."""
-
-    services: tuple[str, ...] = ()
-    timeout_s: float | None = None
-    deps: bool = True
 
 
 class RemoveRequest(WireStruct, frozen=True, kw_only=True):
@@ -96,6 +87,7 @@ class TaskRow(TypedDict):
     error: str
     oneoff: bool
     definition: str
+    container_name: str
 
 
 class RevisionRow(TypedDict):
@@ -162,6 +154,7 @@ def task_row(plane: ControlPlane, task: Task) -> TaskRow:
         error=lost or (status.reason if status else ""),
         oneoff=False,
         definition=task.definition,
+        container_name=task.container_name or task.name,
     )
 
 
@@ -209,6 +202,7 @@ def _oneoff_row(task: Task, seen: dict[str, Any]) -> TaskRow:
         error=state.get("Error", ""),
         oneoff=True,
         definition="",
+        container_name=task.name,
     )
 
 
@@ -288,12 +282,8 @@ async def act(request: web.Request) -> web.StreamResponse:
     body = msgspec.json.decode(await request.read() or b"{}", type=ActRequest)
     name, verb = request.match_info["stack"], request.match_info["verb"]
     request.app[PLANE].state.get_stack(name)
-    return await stream(
-        request,
-        lambda emit: lifecycle.change_desired_state(
-            request.app[PLANE].dispatcher, name, verb, body.services, emit, timeout_s=body.timeout_s, deps=body.deps
-        ),
-    )
+    dispatcher = request.app[PLANE].dispatcher
+    return await stream(request, lambda emit: lifecycle.change_desired_state(dispatcher, name, verb, body, emit))
 
 
 async def create_oneoff(request: web.Request) -> web.Response:

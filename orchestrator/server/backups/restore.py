@@ -17,6 +17,7 @@ from orchestrator.server.backups.sources import BackupSources
 from orchestrator.server.dispatcher import Dispatcher
 from orchestrator.server.events import Emit, Failure, VolumeEvent
 from orchestrator.server.lifecycle import change_desired_state
+from orchestrator.server.records import ActRequest
 from orchestrator.server.rollouts.manager import RolloutManager
 from orchestrator.server.volume_migration import find
 from orchestrator.stackfile.units import show_bytes
@@ -102,7 +103,7 @@ class VolumeRestorer:
             if self._is_active(task):
                 stacks.setdefault(task.stack, set()).add(task.service)
         for stack, services in stacks.items():
-            await change_desired_state(self._dispatcher, stack, "stop", sorted(services), emit)
+            await change_desired_state(self._dispatcher, stack, "stop", ActRequest(services=tuple(sorted(services))), emit)
 
     async def _take_place(self, volume: Volume, node: str, emit: Emit, report: BackupReport) -> None:
         moved = msgspec.structs.replace(volume, node=node)
