@@ -46,8 +46,8 @@ FILES: dict[str, str] = {
 }
 B = "FROM busybox\n"
 USER = (
-    "RUN mkdir -p /etc /home/app; echo app:x:1234:1234::/home/app:/bin/sh >> /etc/passwd; echo app:x:1234: >> /etc/group; "
-    "chown 1234:1234 /home/app\n"
+    "RUN mkdir -p /etc /home/own; echo own:x:1234:1234::/home/own:/bin/sh >> /etc/passwd; echo own:x:1234: >> /etc/group; "
+    "chown 1234:1234 /home/own\n"
 )
 CASES: dict[str, str] = {
     "from": B,
@@ -68,7 +68,7 @@ CASES: dict[str, str] = {
     "run fifo": B + "RUN mkfifo /f\n",
     "run mode of a folder of the base": B + "RUN chmod 700 /tmp\n",
     "run touches /etc": B + "RUN echo x > /etc/x; echo y >> /etc/passwd\n",
-    "run user": B + USER + "USER app\nRUN echo 1 > /home/app/1\n",
+    "run user": B + USER + "USER own\nRUN echo 1 > /home/own/1\n",
     "run empty": B + "RUN true\nRUN echo 1 > /1\n",
     "run environment": B + "ENV A=1 B='two words'\nRUN echo \"$A $B\" > /1\n",
     "run in workdir": B + "WORKDIR /w\nRUN pwd > 1\n",
@@ -117,7 +117,7 @@ CASES: dict[str, str] = {
     "copy relative": B + "WORKDIR /w\nCOPY a.txt .\nCOPY d sub\n",
     "copy quoted": B + 'COPY ["sp ace/f g", "/x y/"]\n',
     "copy chown": B + "COPY --chown=5:6 d /x\n",
-    "copy chown by name": B + USER + "COPY --chown=app:app d /x\n",
+    "copy chown by name": B + USER + "COPY --chown=own:own d /x\n",
     "copy chown number alone": B + "COPY --chown=55 a.txt /x\n",
     "copy from stage by number": "FROM busybox\nRUN echo 1 > /1; chown 3:4 /1\nFROM busybox\nCOPY --from=0 /1 /x\n",
     "copy from stage a folder": "FROM busybox AS s\nRUN mkdir -p /o/p; echo 1 > /o/p/1; ln -s p /o/l\n"
@@ -153,6 +153,7 @@ MEANT: dict[str, str] = {
     "kit mount tmpfs": "no mount point comes into an image here",
     "scratch": "WorkingDir is / as BuildKit has it",
     "scratch from stage": "WorkingDir is / as BuildKit has it",
+    "parts of a target": "stages that nobody needs are not run, as BuildKit has it",
     "workdir of a user": "the folder is the user's, as BuildKit makes it",
 }
 """Cases that differ for a reason."""
@@ -186,21 +187,25 @@ def inline() -> dict[str, tuple[str, Path]]:
     """The Dockerfiles in stacks of the corpora, and the folders of these stacks."""
     found = {}
     for file in sorted(CORPORA.rglob("*.y*ml")):
-        for number, text in enumerate(_inline(yaml.compose(file.read_text(errors="replace"))), 1):
-            found[f"inline {file.relative_to(CORPORA)} {number}"] = (_on_busybox(text.replace("$$", "$")), file.parent)
+        for number, text in enumerate(_inline(yaml.compose(file.read_text(errors="replace")), set()), 1):
+            found[f"inline {file.relative_to(CORPORA)} {number}"] = (
+                _on_busybox(text.replace("$$", "$").replace("$(date)", "now")),
+                file.parent,
+            )
     return found
 
 
-def _inline(node: yaml.Node | None) -> Iterator[str]:
-    if isinstance(node, yaml.SequenceNode):
-        for one in node.value:
-            yield from _inline(one)
-    if isinstance(node, yaml.MappingNode):
-        for key, one in node.value:
-            if key.value == "dockerfile_inline" and isinstance(one, yaml.ScalarNode):
-                yield one.value
-            else:
-                yield from _inline(one)
+def _inline(node: yaml.Node | None, seen: set[int]) -> Iterator[str]:
+    """Those below *node*, each once, also where aliases name it many times."""
+    if id(node) in seen or not isinstance(node, yaml.CollectionNode):
+        return
+    seen.add(id(node))
+    for one in node.value:
+        key, value = one if isinstance(one, tuple) else (None, one)
+        if key and key.value == "dockerfile_inline" and isinstance(value, yaml.ScalarNode):
+            yield value.value
+        else:
+            yield from _inline(value, seen)
 
 
 def _on_busybox(text: str) -> str:
@@ -259,15 +264,19 @@ def compared(text: str, beside: Path | None, docker: str, pystack: str) -> list[
             shutil.copytree(beside, folder, symlinks=True, dirs_exist_ok=True)
         else:
             context(folder)
-        try:
-            there = seen(built(docker, folder, text))
-        except RuntimeError as error:
-            return [f"dockerd does not build it: {error}"]
-        try:
-            here = seen(built(pystack, folder, text))
-        except RuntimeError as error:
-            return [f"pystack does not build it: {error}"]
-    return differences(there, here)
+        there, here = (_tried(socket, folder, text) for socket in (docker, pystack))
+    if isinstance(there, dict) and isinstance(here, dict):
+        return differences(there, here)
+    who = [name for name, one in (("dockerd", there), ("pystack", here)) if isinstance(one, str)]
+    return [f"{who[0]} does not build it: {there if who[0] == 'dockerd' else here}"] if len(who) == 1 else []
+
+
+def _tried(socket: str, folder: Path, text: str) -> dict[str, Any] | str:
+    """What is seen of the result, or the words of the refusal."""
+    try:
+        return seen(built(socket, folder, text))
+    except RuntimeError as error:
+        return str(error)
 
 
 def main() -> int:

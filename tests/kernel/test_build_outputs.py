@@ -178,6 +178,11 @@ def test_a_service_is_built_on_the_node_that_is_for_builds(pair: Pystack, tmp_pa
     try:
         stack.up("", "--build")
         assert len(stack.exec("a", "cat", "/again")) > 40
+        root = Path(pair.environment["PYSTACK_ROOT"])
+        steps = {name: set((root.parent / name / "build/cache").glob("*.json")) for name in ("n1", "n2")}
+        built(stack, "--no-cache", "--on", "n2")
+        assert steps["n1"] == set((root.parent / "n1/build/cache").glob("*.json"))
+        assert steps["n2"] < set((root.parent / "n2/build/cache").glob("*.json"))
         done = pair("-f", str(stack.file), "build", "--on", "nowhere", check=False)
         assert "no node has this name or label" in done.stderr
     finally:

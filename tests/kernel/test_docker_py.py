@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import platform
 import socket
 import tarfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -256,6 +258,67 @@ def test_images_and_builds(client: docker.DockerClient) -> None:
     client.api.prune_builds()
     client.images.build(fileobj=io.BytesIO(b"FROM busybox\nRUN echo again > /again\n"), tag="pybuilt:2")
     client.images.remove("pybuilt:2")
+
+
+def test_a_build_with_all_that_can_be_asked_for(client: docker.DockerClient, tmp_path: Path) -> None:
+    """Source: Docker SDK for Python, ImageCollection.build."""
+    (tmp_path / ".dockerignore").write_text("*.log\n")
+    (tmp_path / "a.txt").write_text("of the context")
+    (tmp_path / "a.log").write_text("left out")
+    text = (
+        "FROM busybox AS first\nARG WORD=none\nCOPY . /all/\nRUN echo $WORD > /word; ls /all > /list; cat /etc/hosts > /hosts; "
+        "df -k /dev/shm | tail -1 > /shm; ls /sys/class/net > /net; cat /sys/fs/cgroup/memory.max "
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes > /memory 2> /dev/null; true\nFROM first\nRUN false\n"
+    )
+    (tmp_path / "Other").write_text(text)
+    words: dict[str, Any] = {
+        "tag": "pywhole:1",
+        "dockerfile": "Other",
+        "rm": True,
+        "forcerm": True,
+        "pull": False,
+        "buildargs": {"WORD": "said"},
+        "container_limits": {"memory": 64 << 20, "memswap": 128 << 20, "cpushares": 512, "cpusetcpus": "0"},
+        "shmsize": 8 << 20,
+        "labels": {"a": "b"},
+        "cache_from": ["busybox"],
+        "target": "first",
+        "network_mode": "none",
+        "extra_hosts": {"there": "10.1.2.3"},
+        "platform": "linux/amd64" if platform.machine() == "x86_64" else "linux/arm64",
+        "isolation": "default",
+        "use_config_proxy": False,
+    }
+    try:
+        image, said = client.images.build(path=str(tmp_path), **words)
+        assert image.labels["a"] == "b"
+        assert "Successfully tagged pywhole:1" in "".join(line.get("stream", "") for line in said)
+
+        def file(path: str) -> str:
+            return str(client.containers.run("pywhole:1", ["cat", path], remove=True).decode())
+
+        assert (file("/word"), file("/net")) == ("said\n", "lo\n")
+        assert file("/list").split() == ["Other", "a.txt"]
+        assert "10.1.2.3 there\n" in file("/hosts")
+        assert file("/shm").split()[1] == "8192"
+        assert file("/memory") == f"{64 << 20}\n"
+        again, _ = client.images.build(path=str(tmp_path), gzip=True, **words)
+        assert again.id == image.id
+        fresh, _ = client.images.build(path=str(tmp_path), nocache=True, **words)
+        assert fresh.id != image.id
+    finally:
+        client.images.remove("pywhole:1", force=True)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        archive.add(tmp_path, arcname=".")
+    packed.seek(0)
+    own, _ = client.images.build(
+        fileobj=packed, custom_context=True, encoding="gzip", dockerfile="Other", target="first", quiet=True
+    )
+    assert client.containers.run(own.id, ["cat", "/all/a.txt"], remove=True) == b"of the context"
+    client.images.remove(own.id, force=True)
+    with pytest.raises(docker.errors.APIError, match="squash"):
+        client.images.build(path=str(tmp_path), dockerfile="Other", squash=True)
 
 
 def test_events_have_a_beginning_and_an_end(client: docker.DockerClient) -> None:

@@ -105,6 +105,32 @@ def test_a_server_starts_and_containers_run_on_a_full_disk(lab: Pystack, stack: 
     stack.down()
 
 
+def test_a_build_at_every_fill(lab: Pystack, stack: Stack) -> None:
+    """Context, layers, their archives, cache and what comes back: nothing half made stays, and the next one goes on."""
+    (stack.directory / "Dockerfile").write_text(
+        "FROM busybox AS first\nCOPY large /large\nRUN --mount=type=cache,target=/c cp /large /again && cp /large /c/kept\n"
+        "FROM busybox\nCOPY --from=first /again /copied\nRUN echo done > /done\n"
+    )
+    stack.write(f"services:\n  a: {{image: '{stack.name}:1', build: .}}\n")
+    root, went_well = Path(lab.environment["PYSTACK_ROOT"]), 0
+    for free in [*range(0, 12 << 20, 3 << 19), 48 << 20]:
+        (stack.directory / "large").write_bytes(os.urandom(2 << 20))
+        fault(lab, "fill-disk", "n1", str(free))
+        try:
+            done = stack.run("build", check=False)
+        finally:
+            fault(lab, "heal")
+        went_well += done.returncode == 0
+        if done.returncode:
+            assert "is full" in done.stderr or "No space left" in done.stderr, done.stderr
+            assert "Traceback" not in done.stderr
+        assert not [*(root / "build/jobs").iterdir(), *root.glob("layers/*.tmp"), *root.glob("images/blobs/sha256/*.tmp")]
+        stack.run("build", "-o", str(stack.directory / "out"))
+        assert (stack.directory / "out/copied").read_bytes() == (stack.directory / "large").read_bytes()
+        assert (stack.directory / "out/done").read_text() == "done\n"
+    assert 0 < went_well < 8
+
+
 SPARES = """
 services:
   web:
