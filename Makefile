@@ -5,7 +5,8 @@ PYTEST = .venv/bin/python -m pytest
 # in an order of chance: a test that needs another is none
 SIDE_BY_SIDE = -n 4 --dist loadfile --no-loadscope-reorder --ignore tests/packaging
 UNIT = -p randomly -m "not kernel and not etcd and not slow"
-
+# rewritten assertions are kept from run to run, where the environment forbids it too: seconds in each process
+check coverage test: export PYTHONDONTWRITEBYTECODE =
 
 # what packages are built and tried with, and nothing else needs
 RELEASE_PACKAGES = debhelper lintian dpkg-dev fakeroot python3-venv mmdebstrap shellcheck

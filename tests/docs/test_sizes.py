@@ -46,9 +46,17 @@ def parameters(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return given + len(found.kwonlyargs) + bool(found.vararg) + bool(found.kwarg)
 
 
+def statements(node: ast.AST) -> Iterator[ast.AST]:
+    """All statements in *node*, at any depth; `ast.walk` would go through their expressions too."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):
+            yield child
+            yield from statements(child)
+
+
 def too_large(source: str) -> Iterator[Size]:
     """What of the module *source* is beyond the bounds."""
-    for node in ast.walk(ast.parse(source)):
+    for node in statements(ast.parse(source)):
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or 0) - node.lineno + 1
             if lines > (CLASS_LINES if isinstance(node, ast.ClassDef) else FUNCTION_LINES):

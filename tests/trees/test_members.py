@@ -63,7 +63,7 @@ def test_the_last_of_a_name_counts() -> None:
         (checksummed(header("a"), at_124=binary(1 << 60)), "not a valid tar archive after a: unexpected end of data"),
         (gzip.compress(tar_of(FILES))[:-30], "data end too early"),
         (checksummed(header("a"), at_124=b"\xff" * 12), ""),
-        (b"".join(header(str(n)) for n in range(MAX_MEMBERS + 2)), "more than 100000 entries"),
+        (header("a") * (MAX_MEMBERS + 2), "more than 100000 entries"),
     ],
 )
 def test_what_is_no_archive_is_told(data: bytes, said: str) -> None:
