@@ -7,13 +7,14 @@ node can say that its disk is full before anything is asked of it.
 from __future__ import annotations
 
 import asyncio
-import datetime
 import logging
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
+
+from agent.contract import times
 
 EVERY_S = 1.0
 LOW_BYTES, LOW_INODES = 64 << 10, 16
@@ -77,7 +78,7 @@ class DiskWatch:
 
 def timestamp() -> str:
     """Now, as conmon writes it."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "000Z")
+    return f"{times.timestamp().removesuffix('Z')}000Z"
 
 
 def report_gap(path: Path, since: str, now: str) -> None:

@@ -236,7 +236,7 @@ async def prune(request: web.Request) -> web.Response:
 
 def usage(request: web.Request) -> list[dict[str, Any]]:
     """The build cache as `docker system df` lists it."""
-    from agent.build.stamps import stamp
+    from agent.contract.times import timestamp
 
     builder = request.app[BUILDER]
     shared = {name for image in builder.engine.images.everything() for name in (d[7:27] for d in image.layers)}
@@ -250,8 +250,8 @@ def usage(request: web.Request) -> list[dict[str, Any]]:
             "InUse": False,
             "Shared": e.layer in shared,
             "Size": e.disk,
-            "CreatedAt": stamp(e.created),
-            "LastUsedAt": stamp(e.used),
+            "CreatedAt": timestamp(e.created),
+            "LastUsedAt": timestamp(e.used),
             "UsageCount": e.count,
         }
         for e in builder.cache.entries.values()

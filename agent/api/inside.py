@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import datetime
 import json
 import os
 import socket
@@ -25,6 +24,7 @@ from agent.api.app_keys import ENGINE, answer, flag, since, terminal_size
 from agent.api.hijack import MULTIPLEXED, RAW, Hijacked, Keys
 from agent.containers import logs, usage, users
 from agent.contract.frames import frame
+from agent.contract.times import timestamp
 from agent.engine.container_table import PendingAttach
 from agent.engine.engine import Engine
 from agent.engine.records import Record
@@ -94,7 +94,7 @@ async def stats(request: web.Request) -> web.StreamResponse:
                 "pids_stats": {},
                 "blkio_stats": usage.NO_BLOCKS,
             }
-        stamp = datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z")
+        stamp = timestamp()
         used = usage.read(_group(engine, record), record.process.pid)
         for interface, limits in bandwidth.limits(record).items():
             used["networks"].setdefault(interface, {}).update(limits)

@@ -6,7 +6,6 @@ Source: cAdvisor, docs/storage/prometheus.md; OpenMetrics 1.0. Counters are read
 from __future__ import annotations
 
 import asyncio
-import datetime
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +16,7 @@ from aiohttp import web
 
 from agent.api.app_keys import ENGINE
 from agent.containers import usage
+from agent.contract.times import seconds_of
 from agent.contract.version import VERSION
 from agent.engine.engine import Engine
 
@@ -60,7 +60,7 @@ def running(engine: Engine) -> list[Scraped]:
             continue
         group = f"{engine.context.cgroup_parent(record)}/{record.id}"
         labels = (group, record.name, record.image or record.container.image, record.stack, record.service)
-        started = datetime.datetime.fromisoformat(record.started).timestamp() if record.started else 0.0
+        started = seconds_of(record.started) if record.started else 0.0
         out.append(Scraped(labels, record.process.pid, record.container.memory, started))
     return out
 

@@ -15,10 +15,11 @@ from agent.api.translate import attachment, links_of
 from agent.containers.logs import instant
 from agent.contract.container import Attachment
 from agent.contract.network import Network, Subnet
+from agent.contract.times import timestamp
 from agent.engine import changing
 from agent.engine.engine import Engine
 from agent.engine.networks.table import DEFAULT_NETWORK, network_id
-from agent.engine.records import Record, now
+from agent.engine.records import Record
 from agent.errors import BadRequestError, ConflictError, ForbiddenError, NoSwarmError, NotFoundError
 
 BUILTIN = ("host", "none")
@@ -179,7 +180,7 @@ async def create(request: web.Request) -> web.Response:
             ),
             options=tuple(sorted(payload.get("Options", {}).items())),
             labels=tuple(sorted(payload.get("Labels", {}).items())),
-            created=now(),
+            created=timestamp(),
             ipam_options=tuple(sorted(payload.get("IPAM", {}).get("Options", {}).items())),
         ),
         ipv6=payload.get("EnableIPv6", False),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import functools
 import json
 import os
@@ -20,6 +19,7 @@ from agent.api.app_keys import ENGINE, answer, minor
 from agent.api.checks import LOG_OPTIONS
 from agent.api.filters import Filters, labelled, moment
 from agent.containers import runtimes as runtimes_of
+from agent.contract.times import timestamp
 from agent.contract.version import VERSION
 from agent.contract.volume import VOLUME_DRIVERS
 from agent.engine.engine import Engine
@@ -108,7 +108,7 @@ def _host_info(engine: Engine) -> dict[str, Any]:
             *(["name=cgroupns"] if engine.context.cgroup2 else []),
         ],
         "OomKillDisable": not engine.context.cgroup2,
-        "SystemTime": datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z"),
+        "SystemTime": timestamp(),
         "HttpProxy": os.environ.get("HTTP_PROXY", ""),
         "HttpsProxy": os.environ.get("HTTPS_PROXY", ""),
         "NoProxy": os.environ.get("NO_PROXY", ""),

@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from agent.build.job import Job
-from agent.build.stamps import stamp
 from agent.contract.printable import quoted
+from agent.contract.times import timestamp
 from agent.contract.version import VERSION
 from agent.errors import BadRequestError
 from agent.images import sbom, types
@@ -122,8 +122,8 @@ def _provenance(job: Job, options: dict[str, str], started: float) -> dict[str, 
             "builder": {"id": BUILDER},
             "metadata": {
                 "invocationId": secrets.token_hex(12),
-                "startedOn": stamp(started if epoch is None else epoch),
-                "finishedOn": stamp(time.time() if epoch is None else epoch),
+                "startedOn": timestamp(started if epoch is None else epoch),
+                "finishedOn": timestamp(time.time() if epoch is None else epoch),
             },
         },
     }

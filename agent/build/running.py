@@ -26,8 +26,9 @@ from agent.containers import runtime
 from agent.contract.container import Container, Mount
 from agent.contract.failpoints import failpoint
 from agent.contract.printable import shown
+from agent.contract.times import timestamp
 from agent.engine import mount_sources, prepare
-from agent.engine.records import Record, now
+from agent.engine.records import Record
 from agent.errors import BadRequestError
 from agent.images import types
 from agent.images.store import mountable
@@ -94,7 +95,7 @@ class Running:
         ident = secrets.token_hex(32)
         mode = self.limits.network_mode if network == "default" else network
         container = msgspec.structs.replace(self.limits, network_mode=mode)
-        slot = Slot(Record(id=ident, name=f"build-{ident[:12]}", container=container, created=now()))
+        slot = Slot(Record(id=ident, name=f"build-{ident[:12]}", container=container, created=timestamp()))
         self._slots.append(slot)
         (self.folder / ident).mkdir(parents=True)  # from now on a recovery after a crash finds it
         if mode != "host" and not prepare.shares_network(slot.record):

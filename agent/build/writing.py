@@ -18,8 +18,8 @@ from agent.build.builder import Builder
 from agent.build.cache import key_of
 from agent.build.layers import kinds
 from agent.build.remote_cache import INLINE, inline
-from agent.build.stamps import stamp
 from agent.build.states import State
+from agent.contract.times import timestamp
 from agent.errors import BadRequestError
 from agent.images import types
 from agent.images.reference import parse
@@ -43,7 +43,7 @@ async def image(builder: Builder, state: State, options: BuildOptions) -> Image:
         "image", {**document, "created": "", "history": [{**h, "created": ""} for h in document["history"]]}, epoch or 0
     )
     entry, _ = await builder.result(recipe, "image", _nothing, cached=not options.no_cache)
-    when = stamp(entry.created if epoch is None else epoch)
+    when = timestamp(entry.created if epoch is None else epoch)
     document |= {"created": when, "history": [_dated(step, when, epoch) for step in document["history"]]}
     if any(cache.kind == "inline" for cache in options.cache_to):
         document[INLINE] = inline(state.layers)
@@ -75,7 +75,7 @@ def _dated(step: config.Document, when: str, epoch: int | None) -> config.Docume
     if created == "":
         return {**step, "created": when}
     if isinstance(created, str) and re.fullmatch(r"[0-9]+\.[0-9]+", created):
-        return {**step, "created": when if epoch is not None else stamp(float(created))}
+        return {**step, "created": when if epoch is not None else timestamp(float(created))}
     return step
 
 

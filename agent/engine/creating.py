@@ -9,8 +9,9 @@ import msgspec
 
 from agent.contract.container import Container
 from agent.contract.failpoints import failpoint
+from agent.contract.times import timestamp
 from agent.engine.context import EngineContext
-from agent.engine.records import Record, now
+from agent.engine.records import Record
 
 
 def create(
@@ -34,7 +35,7 @@ def create(
         id=ident,
         name=name,
         container=container,
-        created=now(),
+        created=timestamp(),
         image=container.image,
         image_id=image.digest,
         auto_remove=auto_remove,

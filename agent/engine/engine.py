@@ -18,11 +18,12 @@ from pathlib import Path
 from agent import files
 from agent.containers import runtime
 from agent.contract.failpoints import failpoint
+from agent.contract.times import timestamp
 from agent.disk_watch import DiskWatch
 from agent.engine import releasing, restart_policy, sharing, starting, stopping
 from agent.engine.boot_fence import BootFence
 from agent.engine.context import EngineContext
-from agent.engine.records import Record, now
+from agent.engine.records import Record
 from agent.engine.supervision import Supervisor
 from agent.errors import AgentError, ConflictError, NotModifiedError, user_message
 from agent.images.sizes import Sizes
@@ -124,7 +125,7 @@ class Engine:
             ends=record.ends + 1,
             error=user_message(error),
             exit_code=starting.status_of(error),
-            finished=now(),
+            finished=timestamp(),
             process=None,
             monitor=None,
         )
@@ -165,7 +166,7 @@ class Engine:
             state="restarting" if again else "exited",
             exit_code=code,
             oom_killed=oom,
-            finished=now(),
+            finished=timestamp(),
             process=None,
             monitor=None,
             health="" if not record.health else "unhealthy",

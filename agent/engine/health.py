@@ -12,7 +12,8 @@ import msgspec
 
 from agent.containers.runtime import Runtime, exec_failure
 from agent.contract.container import Container, Healthcheck
-from agent.engine.records import Record, now
+from agent.contract.times import timestamp
+from agent.engine.records import Record
 from agent.images.types import RunConfig
 
 LOG_ENTRIES = 5
@@ -69,7 +70,7 @@ async def watch(record: Record, check: Healthcheck, probe: Probe, report: Callab
         await asyncio.sleep(min(check.start_interval_s, check.interval_s) if early else check.interval_s)
         if record.state != "running":
             continue
-        started = now()
+        started = timestamp()
         code, output = await probe(command, check.timeout_s)
         in_start_period = time.monotonic() - begun < check.start_period_s
         health, streak = verdict(
@@ -80,7 +81,7 @@ async def watch(record: Record, check: Healthcheck, probe: Probe, report: Callab
             in_start_period=in_start_period,
         )
         record.failing_streak = streak
-        entry: dict[str, object] = {"Start": started, "End": now(), "ExitCode": code, "Output": output}
+        entry: dict[str, object] = {"Start": started, "End": timestamp(), "ExitCode": code, "Output": output}
         record.health_log = [*record.health_log[1 - LOG_ENTRIES :], entry]
         if health != record.health and record.state == "running":
             report(health)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import logging
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,6 @@ from agent.containers.runtime import Process
 from agent.contract.bandwidth import Bandwidth
 from agent.contract.container import Container, digest
 from agent.contract.status import PublishedPort, State
-
-
-def now() -> str:
-    """The time in UTC by RFC 3339, to the microsecond."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
 
 log = logging.getLogger(__name__)
 

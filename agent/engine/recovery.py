@@ -8,9 +8,10 @@ import logging
 
 from agent import files, mounts
 from agent.containers import runtime, userns
+from agent.contract.times import timestamp
 from agent.engine import health, releasing, restart_policy
 from agent.engine.engine import UNKNOWN_EXIT_CODE, Engine
-from agent.engine.records import Record, load, now
+from agent.engine.records import Record, load
 from agent.errors import AgentError
 from netplugins.linux import netns
 
@@ -87,7 +88,7 @@ async def _note_end(engine: Engine, record: Record) -> None:
         process=None,
         monitor=None,
         exit_code=None if half else code,
-        finished="" if half else record.finished or now(),
+        finished="" if half else record.finished or timestamp(),
     )
     if not half and restart_policy.restarts(record, code):
         engine.recover_restart(record)

@@ -11,9 +11,10 @@ from agent import mounts
 from agent.containers import userns
 from agent.containers.runtime import ContainerStreams
 from agent.contract.container import Healthcheck
+from agent.contract.times import timestamp
 from agent.engine import health, hooks, log_options, mount_sources, prepare
 from agent.engine.context import EngineContext
-from agent.engine.records import Record, now
+from agent.engine.records import Record
 from agent.errors import BadRequestError
 from agent.images.types import RunConfig
 from agent.isolation import paths
@@ -52,7 +53,7 @@ async def start(context: EngineContext, record: Record) -> None:
     for endpoint in record.endpoints if networked else ():
         context.tell_network(record, "connect", endpoint.network)
     context.containers.transition(
-        record, "start", state="running", started=now(), finished="", health="starting" if check else ""
+        record, "start", state="running", started=timestamp(), finished="", health="starting" if check else ""
     )
 
 

@@ -6,7 +6,6 @@ Members of an archive are read by name from its table, which a worker makes; no 
 from __future__ import annotations
 
 import asyncio
-import datetime
 import json
 import os
 import posixpath
@@ -20,6 +19,7 @@ import msgspec
 
 from agent.contract.container import Container
 from agent.contract.printable import quoted
+from agent.contract.times import timestamp
 from agent.errors import AgentError, BadRequestError, ImageError, of_worker
 from agent.images import documents, types
 from agent.images.pull import architecture, choose, first
@@ -217,7 +217,7 @@ async def import_rootfs(
     config = {
         "architecture": architecture(),
         "os": "linux",
-        "created": (made := datetime.datetime.now(datetime.UTC).isoformat()),
+        "created": (made := timestamp()),
         "config": msgspec.to_builtins(changes or types.RunConfig()),
         "rootfs": {"type": "layers", "diff_ids": [reply["diff_id"]]},
         "history": [{"created": made, "comment": comment}],
@@ -254,7 +254,7 @@ async def commit(
     reply = await store.unpack(layer, digest="", diff_id="")
     size = store.blob(str(reply["digest"])).stat().st_size
     document = json.loads(store.blob(base.id).read_bytes())
-    now = datetime.datetime.now(datetime.UTC).isoformat()
+    now = timestamp()
     config = document.get("config") or {}
     own: dict[str, Any] = {
         "Env": [f"{k}={v}" for k, v in container.environment],

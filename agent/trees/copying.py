@@ -7,7 +7,6 @@ in PATH, as WISH says. A failure is one line `{"error": …, "status": …}`. So
 
 from __future__ import annotations
 
-import datetime
 import errno
 import json
 import os
@@ -16,6 +15,7 @@ import sys
 from typing import NamedTuple
 
 from agent.contract.printable import quoted
+from agent.contract.times import timestamp
 from agent.trees import confine, sandbox
 from agent.trees.bounds import Bounds
 from agent.trees.errors import TreeError
@@ -41,7 +41,7 @@ def describe(seen: WalkEntry, name: str) -> confine.Reply:
     """Docker's path statistics: name, size, mode (of Go), mtime, linkTarget."""
     status = seen.status
     mode = stat.S_IMODE(status.st_mode) & 0o777 | _KINDS.get(stat.S_IFMT(status.st_mode), 0)
-    stamp = datetime.datetime.fromtimestamp(status.st_mtime, datetime.UTC).isoformat().replace("+00:00", "Z")
+    stamp = timestamp(status.st_mtime)
     return {
         "name": name,
         "size": status.st_size,

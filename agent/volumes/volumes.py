@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
 import os
 import re
 import shutil
@@ -20,6 +19,7 @@ import msgspec
 
 from agent import files, mounts
 from agent.contract.failpoints import failpoint
+from agent.contract.times import timestamp
 from agent.contract.volume import VolumeHost, volume_driver
 from agent.errors import AgentError, BadRequestError, ConflictError, NotFoundError, of_worker
 from agent.paths import Paths
@@ -92,7 +92,7 @@ class Volumes:
             labels=labels or {},
             options=options or {},
             anonymous=anonymous,
-            created=datetime.datetime.now(datetime.UTC).isoformat(),
+            created=timestamp(),
         )
         self._save(record)
         return record

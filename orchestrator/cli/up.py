@@ -228,12 +228,11 @@ def bring_up(
 
 def _attached(client: Client, loaded: Loaded, shown: Progress, attach: Attach, *, dependencies: bool, **options: Any) -> None:
     """Bring the stack up, and show its output to the end. Raises SystemExit with the exit status of the command."""
-    import datetime
-
+    from agent.contract.times import timestamp
     from orchestrator.cli.attached_up import run_attached
     from orchestrator.stackfile.graph import needed
 
-    since = datetime.datetime.now(datetime.UTC).isoformat()
+    since = timestamp()
 
     def ends_it(event: TaskEvent) -> bool:
         return event.state == "exited" and (attach.ends == "any" or (attach.ends == "failure" and bool(event.exit_code)))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
 import logging
 import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from agent.contract.times import timestamp
 from orchestrator.errors import PystackError
 from orchestrator.gitops import decrypt, git, load, previews, status_command
 from orchestrator.gitops.model import Commit, Phase, Repo, SyncOutcome, SyncState, encoded
@@ -33,11 +33,6 @@ KEPT = 50
 """How many outcomes of a repository are kept."""
 TREES = "gitops-trees"
 """Folder on a tmpfs for the checkouts of repositories with encrypted files."""
-
-
-def now() -> str:
-    """The time in UTC, as RFC 3339 has it, in whole seconds."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 class Reconciler:
@@ -113,9 +108,9 @@ class Reconciler:
     async def _save_state(self, *, problem: str | None = None, **fields: Any) -> None:
         """Change *fields* of the state, and write it to the store if anything but *checked* is new. Raises StoreError."""
         if problem is not None:
-            fields |= {"problem": problem, "since": (self.state.since or now()) if problem else ""}
+            fields |= {"problem": problem, "since": (self.state.since or timestamp(digits="seconds")) if problem else ""}
         before = self.state
-        self.state = msgspec.structs.replace(before, checked=now(), **fields)
+        self.state = msgspec.structs.replace(before, checked=timestamp(digits="seconds"), **fields)
         if msgspec.structs.replace(before, checked="") != msgspec.structs.replace(self.state, checked=""):
             await self.plane.store.transact((), [Put(f"gitops-state/{self.repo.name}", encoded(self.state))])
 
@@ -337,7 +332,9 @@ class Reconciler:
         plan: tuple[str, ...] = (),
         stacks: Mapping[str, int] | None = None,
     ) -> SyncOutcome:
-        return SyncOutcome(commit=commit, phase=phase, at=now(), message=message, plan=plan, stacks=dict(stacks or {}))
+        return SyncOutcome(
+            commit=commit, phase=phase, at=timestamp(digits="seconds"), message=message, plan=plan, stacks=dict(stacks or {})
+        )
 
 
 def _addresses(plane: ControlPlane, outcome: SyncOutcome) -> list[str]:

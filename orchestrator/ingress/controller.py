@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import hashlib
 import logging
 import time
@@ -12,6 +11,7 @@ from collections.abc import Mapping
 import msgspec
 
 from agent.contract.task import Task
+from agent.contract.times import timestamp, timestamp_if_set
 from orchestrator.errors import PystackError, RefusedError
 from orchestrator.ingress import caddy
 from orchestrator.ingress.certificates import Certificates
@@ -231,7 +231,7 @@ class Ingress:
                 self.trigger_later()
                 return
             proxy.start, proxy.digest, proxy.problem = start, digest, ""
-            proxy.configured = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+            proxy.configured = timestamp(digits="milliseconds")
 
     def trigger_later(self) -> None:
         """Look at everything in a while: a proxy did not take its configuration."""
@@ -319,7 +319,7 @@ class Ingress:
         ready = site.upstreams if site else ()
         if not problem and not ready and not claim.rule.maintenance:
             problem = "no task is ready"
-        expires = datetime.datetime.fromtimestamp(until, datetime.UTC).isoformat(timespec="seconds") if until else ""
+        expires = timestamp_if_set(until)
         return RouteRow(
             host=claim.rule.host,
             path=claim.rule.path,

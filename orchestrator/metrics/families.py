@@ -5,7 +5,6 @@ Source: Prometheus, "Metric and label naming".
 
 from __future__ import annotations
 
-import datetime
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
@@ -17,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from agent.contract.status import TaskStatus
 from agent.contract.task import Task
+from agent.contract.times import seconds_of
 from orchestrator import __version__
 from orchestrator.ingress.controller import Ingress
 from orchestrator.server.plane import ControlPlane
@@ -99,7 +99,7 @@ def task_families(tasks: Iterable[Task], statuses: Mapping[str, TaskStatus]) -> 
 def _stacks(plane: ControlPlane) -> Iterator[Metric]:
     records = plane.state.stacks.items()
     yield _gauge("pystack_stack_revision", "The present revision.", ("stack",), {(n,): float(r.revision) for n, r in records})
-    times = {(n,): datetime.datetime.fromisoformat(r.updated).timestamp() for n, r in records if r.updated}
+    times = {(n,): seconds_of(r.updated) for n, r in records if r.updated}
     yield _gauge("pystack_stack_updated_timestamp_seconds", "When it was applied.", ("stack",), times)
 
 

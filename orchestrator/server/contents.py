@@ -12,7 +12,6 @@ of a secret is keyed (HMAC-SHA-256): the secret cannot be guessed from it.
 from __future__ import annotations
 
 import asyncio
-import datetime
 import hashlib
 import hmac
 import os
@@ -25,6 +24,7 @@ import msgspec
 from agent.contract.container import File
 from agent.contract.manifest import FileContent
 from agent.contract.sealing import UnsealableError, make_key, seal, unseal
+from agent.contract.times import timestamp
 from agent.contract.wire import WireStruct
 from orchestrator.errors import PystackError, RefusedError
 from orchestrator.stackfile.model import Stack, StackContent
@@ -228,7 +228,7 @@ class Contents:
             )
         given = StackContent(kind="secret" if kind == "secret" else "config", key=name, name=name, content=content, where=name)
         await self.keep([given])
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        now = timestamp(digits="seconds")
         made = ExternalContent(
             kind=kind, name=name, digest=self._digest(kind, content, name), created=old.created if old else now, updated=now
         )

@@ -7,7 +7,6 @@ for it; the others go on, and all failures are returned at the end.
 from __future__ import annotations
 
 import asyncio
-import datetime
 import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -16,6 +15,7 @@ import msgspec
 
 from agent.contract.status import TaskStatus
 from agent.contract.task import Task
+from agent.contract.times import seconds_of
 from orchestrator.planning.jobs import held_back, is_current
 from orchestrator.server.events import Failure
 from orchestrator.server.rolling_update import UpdateActions, update
@@ -95,7 +95,7 @@ def _end(status: TaskStatus) -> str:
 
 
 def _epoch(stamp: str) -> float:
-    return datetime.datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp() if stamp else time.time()
+    return seconds_of(stamp) if stamp else time.time()
 
 
 class Rollout:

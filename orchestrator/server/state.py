@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 from collections.abc import Sequence
 
 import msgspec
 
 from agent.contract.network import Network
 from agent.contract.task import Task
+from agent.contract.times import timestamp
 from agent.contract.volume import Volume
 from orchestrator.errors import RefusedError, require_services
 from orchestrator.planning.state import State
@@ -138,7 +138,7 @@ class ClusterState:
             user=options.user,
             message=options.message,
             source=options.source,
-            updated=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            updated=timestamp(digits="seconds"),
         )
         raw = msgspec.json.encode(record)
         operations: list[Op] = [

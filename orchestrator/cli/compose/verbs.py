@@ -456,10 +456,9 @@ def _of_all_nodes(client: Client, query: dict[str, str]) -> Iterator[Row]:
 
 
 def _stamp(nanoseconds: int) -> str:
-    import datetime
+    from agent.contract.times import timestamp
 
-    when = datetime.datetime.fromtimestamp(nanoseconds / 1e9, datetime.UTC)
-    return when.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return timestamp(nanoseconds / 1e9)
 
 
 @click.command()

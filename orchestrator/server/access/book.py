@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import hashlib
 import secrets
 import time
@@ -11,6 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from agent.contract.times import timestamp
 from orchestrator.errors import RefusedError
 from orchestrator.server.access import passwords
 from orchestrator.server.access.model import ALL, Role, Token, User, check_grant
@@ -20,11 +20,6 @@ PREFIX = "pystack_"
 """The beginning of a token's secret, by which one that is found is recognized."""
 AT_ONCE = 2
 """Passwords that are hashed at the same time: each takes 32 MiB and a core."""
-
-
-def stamp() -> str:
-    """Now, in words."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 class AccessBook:
@@ -65,7 +60,7 @@ class AccessBook:
             passwords.check(password, name)
             async with self._hashing:
                 kept = await asyncio.to_thread(passwords.hashed, password)
-        created = known.created if known else stamp()
+        created = known.created if known else timestamp(digits="seconds")
         user = User(name=name, role=role, stacks=tuple(stacks), password=kept, created=created)
         await self._write(Put(f"users/{name}", msgspec.json.encode(user)))
         self.users[name] = user
@@ -102,7 +97,7 @@ class AccessBook:
             role=role,
             stacks=tuple(stacks),
             digest=_digest(secret),
-            created=stamp(),
+            created=timestamp(digits="seconds"),
             expires=time.time() + days * 86_400 if days else 0.0,
         )
         await self._write(Put(f"tokens/{name}", msgspec.json.encode(token)))

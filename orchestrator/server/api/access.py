@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from agent.contract.takeover import Taken, Written
+from agent.contract.times import timestamp_if_set
 from agent.contract.tunnel import mark
 from agent.contract.wire import WireStruct
 from orchestrator import __version__
@@ -95,7 +96,7 @@ def _user_row(user: User) -> UserRow:
 
 
 def _token_row(token: Token, secret: str = "") -> TokenRow:
-    expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(token.expires)) if token.expires else ""
+    expires = timestamp_if_set(token.expires)
     return TokenRow(
         name=token.name, role=token.role, stacks=token.stacks, created=token.created, expires=expires, secret=secret
     )

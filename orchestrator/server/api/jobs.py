@@ -9,13 +9,14 @@ import msgspec
 from aiohttp import web
 
 from agent.contract.status import TaskStatus
+from agent.contract.times import timestamp_if_set
 from orchestrator.errors import RefusedError
 from orchestrator.planning.schedules import ScheduleState, next_time
 from orchestrator.server.api.guard import sees
 from orchestrator.server.api.responses import PLANE, json_response
 from orchestrator.server.api.stream import stream
 from orchestrator.server.events import Emit, Failure, TaskEvent, WorkEvent
-from orchestrator.server.jobs.records import JobRun, RunTask, stamp
+from orchestrator.server.jobs.records import JobRun, RunTask
 from orchestrator.server.plane import ControlPlane
 from orchestrator.stackfile.workloads import Schedule
 
@@ -79,9 +80,9 @@ def _run_row(run: JobRun) -> RunRow:
         service=run.service,
         trigger=run.trigger,
         state=run.state,
-        scheduled=stamp(run.scheduled),
-        begun=stamp(run.begun),
-        ended=stamp(run.ended),
+        scheduled=timestamp_if_set(run.scheduled, "milliseconds"),
+        begun=timestamp_if_set(run.begun, "milliseconds"),
+        ended=timestamp_if_set(run.ended, "milliseconds"),
         reason=run.reason,
         tasks=[_task_row(task) for task in run.tasks],
     )
@@ -117,8 +118,8 @@ def _schedule_row(plane: ControlPlane, stack: str, name: str, schedule: Schedule
         service=name,
         cron=schedule.cron,
         timezone=schedule.timezone,
-        next=stamp(at or 0.0),
-        last=stamp(ended[-1].scheduled or ended[-1].begun) if ended else "",
+        next=timestamp_if_set(at or 0.0, "milliseconds"),
+        last=timestamp_if_set(ended[-1].scheduled or ended[-1].begun, "milliseconds") if ended else "",
         outcome=ended[-1].state if ended else "",
         running=sum(r.open for r in book.of(stack, name)),
         paused=bool(state and state.paused),

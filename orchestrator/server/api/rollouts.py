@@ -7,11 +7,11 @@ from typing import TypedDict
 import msgspec
 from aiohttp import web
 
+from agent.contract.times import timestamp_if_set
 from orchestrator.server.api.guard import signed
 from orchestrator.server.api.responses import PLANE, json_response
 from orchestrator.server.api.stream import stream
 from orchestrator.server.events import Failure
-from orchestrator.server.jobs.records import stamp
 from orchestrator.server.plane import ControlPlane
 from orchestrator.server.rollouts.records import RolloutRecord
 from orchestrator.server.service_set import SetRequest, set_service
@@ -56,8 +56,8 @@ def rollout_row(plane: ControlPlane, record: RolloutRecord) -> RolloutRow:
         revision=present.revision if present else 0,
         user=record.options.user,
         message=record.options.message,
-        begun=stamp(record.begun),
-        ended=stamp(record.ended),
+        begun=timestamp_if_set(record.begun, "milliseconds"),
+        ended=timestamp_if_set(record.ended, "milliseconds"),
         reason=record.reason,
         services=services,
         failures=list(record.failures),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import Literal
 
 from agent.contract.wire import WireStruct
@@ -58,10 +57,3 @@ def of_run(run: JobRun) -> str:
 def of_schedule(stack: str, service: str) -> str:
     """The key in the store of a schedule's state: `schedules/<stack>/<service>`."""
     return f"schedules/{stack}/{service}"
-
-
-def stamp(seconds: float) -> str:
-    """RFC 3339 in UTC, "" for 0."""
-    if not seconds:
-        return ""
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
