@@ -145,6 +145,7 @@ def write(folder: Path, **more: str) -> None:
         (folder / name).write_text(text)
 
 
+@pytest.mark.slow
 def test_what_is_published_is_read_elsewhere_as_it_was(here: Here, registry: str, tmp_path: Path) -> None:
     write(here.folder, **{"over.yml": "services: {web: {labels: {of: over}, stop_signal: SIGINT}}"})
     files = ("-f", "compose.yaml", "-f", "over.yml")
@@ -200,6 +201,7 @@ def test_an_image_is_no_stack(here: Here, registry: str) -> None:
     assert not list((here.folder / "cache").rglob("*.yaml"))
 
 
+@pytest.mark.slow
 def test_files_of_a_repository(here: Here, repository: Repository) -> None:
     first = repository.commit(
         compose_yaml=STACK, parts__base_yml=BASE, conf__a_env="LEVEL=one\n", sub__stack_yml="services: {sub: {image: s}}\n"
