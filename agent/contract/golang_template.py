@@ -8,6 +8,7 @@ config create --template-driver`, and "Format command and log output".
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections import ChainMap
@@ -18,14 +19,6 @@ Values = Mapping[str, Any]
 """By name: texts, or values again."""
 Function = Callable[..., Any]
 
-_TOKEN = re.compile(
-    r"(?P<text>\"(?:\\.|[^\"\\])*\"|`[^`]*`)"
-    r"|(?P<field>\.(?:[^\W\d]\w*(?:\.[^\W\d]\w*)*)?)"
-    r"|(?P<variable>\$\w*(?:\.[^\W\d]\w*)*)"
-    r"|(?P<number>-?\d+(?:\.\d+)?)"
-    r"|(?P<word>[^\W\d]\w*)"
-    r"|(?P<mark>:=|[=|(),])"
-)
 _SPACE = re.compile(r"\s+")
 _BRACES = re.compile(r"\{\{[^{}]*")
 _SWARM = re.compile(r"\.(?:Service|Node|Task)\b")
@@ -36,6 +29,19 @@ LARGEST = 16 << 20
 """Characters that a template, or a value in it, may come to."""
 _VERB = re.compile(r"%[-+#0 ]*\d{0,3}(?:\.\d{1,3})?([svdqfgtx%])")
 _ESCAPE = re.compile(r"\\(.)")
+
+
+@functools.cache
+def _token() -> re.Pattern[str]:
+    """Compiled when the first template is read: most commands read none."""
+    return re.compile(
+        r"(?P<text>\"(?:\\.|[^\"\\])*\"|`[^`]*`)"
+        r"|(?P<field>\.(?:[^\W\d]\w*(?:\.[^\W\d]\w*)*)?)"
+        r"|(?P<variable>\$\w*(?:\.[^\W\d]\w*)*)"
+        r"|(?P<number>-?\d+(?:\.\d+)?)"
+        r"|(?P<word>[^\W\d]\w*)"
+        r"|(?P<mark>:=|[=|(),])"
+    )
 
 
 class TemplateError(Exception):
@@ -251,7 +257,7 @@ def _tokens(text: str, body: str, line: int) -> list[_Token]:
         if space := _SPACE.match(text, at):
             at, beside = space.end(), False
             continue
-        match = _TOKEN.match(text, at)
+        match = _token().match(text, at)
         if not match or match.lastgroup is None:
             raise TemplateError(f"{{{{{body}}}}}: {text[at:].strip()[:20]!r} is not understood", line)
         tokens.append(_Token(match.lastgroup, match[0], beside))

@@ -52,7 +52,6 @@ from orchestrator.stackfile.model import Dependency, Placement, Provider, Servic
 from orchestrator.stackfile.mounts import tmpfs, volumes
 from orchestrator.stackfile.networks import mac_address, network_mode, networks, service_links
 from orchestrator.stackfile.ports import expose, ports
-from orchestrator.stackfile.proxy_labels import rules_of_labels
 from orchestrator.stackfile.units import parse_duration
 from orchestrator.stackfile.workload_keys import job_restart, x_hooks, x_job, x_scale, x_schedule, x_stable, x_update
 
@@ -547,8 +546,12 @@ def read(reading: LoadContext, name: str, value: Any) -> Service:
         before = fields.get("placement", Placement())
         fields["placement"] = msgspec.structs.replace(before, constraints=(*before.constraints, *draft.platform))
     fields |= job_restart(draft, fields)
-    if "x-ingress" not in body and (found := rules_of_labels(draft, fields)):
-        fields["ingress"] = found
+    labelled = fields.get("labels") or fields.get("service_labels") or "x-ports" in body
+    if "x-ingress" not in body and labelled:
+        from orchestrator.stackfile.proxy_labels import rules_of_labels  # not at the top: most files have none
+
+        if found := rules_of_labels(draft, fields):
+            fields["ingress"] = found
     fields["depends_on"] = (*fields.get("depends_on", ()), *implied(fields, str(reading.mark(path))))
     own = {key: fields.pop(key) for key in SERVICE_FIELDS if key in fields}
     own["problem"] = "\n".join(draft.refusals)
