@@ -27,17 +27,19 @@ class FileContent(WireStruct, frozen=True, kw_only=True):
 class Manifest(WireStruct, frozen=True, kw_only=True):
     """The desired state of *node*.
 
-    *serial* tells one delivery from another. *underlay* is the address at which other nodes reach the node, "" if there are
-    none. *member* is the identity under which it was added: another one each time. *mtu* is the largest packet, in bytes, that
-    every path between nodes carries, 0 if unknown. *remote_endpoints* are the endpoints on other nodes of this node's networks.
-    *tunnels* are the nodes that it shares encrypted networks with. *nodes* are all nodes of the cluster, none if there is only
-    one.
+    *serial* tells one delivery from another. *term* grows with each server that begins to lead, 0 where there can be but one: a
+    manifest of an earlier term than the last is one of a server that leads no more. *underlay* is the address at which other
+    nodes reach the node, "" if there are none. *member* is the identity under which it was added: another one each time. *mtu*
+    is the largest packet, in bytes, that every path between nodes carries, 0 if unknown. *remote_endpoints* are the endpoints
+    on other nodes of this node's networks. *tunnels* are the nodes that it shares encrypted networks with. *nodes* are all
+    of the cluster, none if there is only one.
 
     The node removes what pystack made there and the manifest does not name, except volumes (data is removed only on request)
     and containers made through the Docker Engine API."""
 
     revision: int = 0
     serial: str = ""
+    term: int = 0
     node: str = ""
     underlay: str = ""
     member: str = ""

@@ -136,7 +136,7 @@ class Converger:
 
     async def apply(self, manifest: Manifest) -> None:
         """Take over *manifest*; returns when it is kept on disk and work has begun, not when it is done."""
-        self.membership.check(manifest.member)
+        self.membership.check(manifest, self.manifest)
         before = self.tasks
         around = _network_parts(self.manifest)
         failpoint("manifest.keep")

@@ -1,4 +1,4 @@
-"""Which memberships this node has had and left: a manifest of one of them, however late it comes, is nobody's wish any more."""
+"""Whose manifests this node takes: not those for a membership that it has left, nor those of a server that led before."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import logging
 from pathlib import Path
 
 from agent import files
+from agent.contract.manifest import Manifest
 from agent.errors import ConflictError
 
 KEPT = 16
@@ -31,7 +32,10 @@ class Membership:
         except OSError as error:  # a full disk: this agent knows it all the same
             log.warning("%s: %s", self._path, error)
 
-    def check(self, member: str) -> None:
-        """Raises ConflictError for a manifest of a *member* that has left."""
-        if member and member in self._left:
+    def check(self, manifest: Manifest, present: Manifest) -> None:
+        """Raises ConflictError for a *manifest* that is nobody's wish any more: one for a member that has left, or one of a
+        server that led before the one that sent *present*."""
+        if manifest.member and manifest.member in self._left:
             raise ConflictError("this node was removed from the cluster: a manifest for what it was comes too late")
+        if manifest.member == present.member and 0 < manifest.term < present.term:
+            raise ConflictError("another server leads by now: a manifest of the one before it comes too late")

@@ -21,7 +21,7 @@ T = TypeVar("T")
 ANSWER_S = 5.0
 """How long a server that PYSTACK_HOST names, among others, may take to say whether it leads."""
 TAKEOVER_S = 20.0
-"""How long a command waits for a server to lead: the lease of the last one (6 s), elections in etcd, and a busy machine."""
+"""How long a command waits for a server to lead: the lease of the last one (4 s), elections in etcd, and a busy machine."""
 PAUSE_S = 0.2
 LEADS = 2
 

@@ -86,8 +86,7 @@ class Autoscaler:
             options = UpOptions(
                 services=(service.name,), scale={service.name: found.replicas}, no_deps=True, wait=False, user="autoscale"
             )
-            record = self._state.get_stack(stack).stack
-            await self._rollouts.up(record, options, ignore, verb="redeploy")
+            await self._rollouts.change(lambda: (self._state.get_stack(stack).stack, options), ignore, verb="redeploy")
 
     async def _used_of(self, service: Service, tasks: Sequence[Task]) -> dict[str, list[float | None]]:
         """What each of *tasks* uses of its cores and of its memory, in percent, as far as the file has a target for it."""

@@ -61,6 +61,11 @@ class CheckedStore:
         self._unknown: dict[str, Unknown] = {}
         """Of records that a newer server wrote, what this one does not know, by `_identity` of their keys."""
 
+    @property
+    def term(self) -> int:
+        """See `Store.term`."""
+        return self._inner.term
+
     async def revision(self) -> int:
         """See `Store.revision`."""
         return await self._inner.revision()

@@ -58,7 +58,7 @@ class Dispatcher:
         files = {f.digest: f for t in state.tasks.values() if t.node == node for f in t.container.files}
         key = self.cluster.members[node].node.info.seal_key
         contents = (self._contents.content_for_node(f, key) for f in files.values())
-        return msgspec.structs.replace(manifest, contents=tuple(c for c in contents if c)) if files else manifest
+        return msgspec.structs.replace(manifest, term=state.store.term, contents=tuple(c for c in contents if c))
 
     def backends(self) -> Sequence[Set[str]]:
         """The names of the tasks that may take connections: those that surely do, those that run, those that ran when their

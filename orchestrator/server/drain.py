@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orchestrator.errors import RefusedError
 from orchestrator.server.events import Emit, Failure
 from orchestrator.server.membership import Membership, NodeUpdateRequest
 from orchestrator.server.rollouts.manager import RolloutManager
@@ -32,5 +33,9 @@ async def _redeploy(state: ClusterState, rollouts: RolloutManager, node: str, em
     """Redeploy each stack that has tasks on *node*; placement decides which of them may stay."""
     failures: list[Failure] = []
     for stack in sorted({t.stack for t in state.tasks.values() if t.node == node}):
-        failures += await rollouts.redeploy(stack, emit)
+        try:
+            failures += await rollouts.redeploy(stack, emit)
+        except RefusedError as error:
+            if error.status != 404:  # it was taken down meanwhile
+                raise
     return failures

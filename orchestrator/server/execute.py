@@ -67,6 +67,7 @@ class PlanExecutor:
         control = control or RolloutControl()
         control.hooks = self._hooks
         async with self._state.lock(f"stack {stack.name}").hold(verb, emit, instead_of=instead_of):
+            stack, options = await control.wanted(stack, options)
             failures = await self._images.pull(stack, chosen_services(stack, options), options.pull, emit)
             if failures:
                 return failures

@@ -9,6 +9,7 @@ from typing import Protocol
 from orchestrator.errors import RefusedError
 from orchestrator.planning.state import Plan
 from orchestrator.server.events import Emit
+from orchestrator.server.records import UpOptions
 from orchestrator.stackfile.model import Service, Stack
 from orchestrator.stackfile.workloads import DeployHook
 
@@ -40,6 +41,10 @@ class RolloutControl:
         self.pausing = False
         self.promoted = asyncio.Event()
         """Set to end the wait of a step."""
+
+    async def wanted(self, stack: Stack, options: UpOptions) -> tuple[Stack, UpOptions]:
+        """What is to be made true, now that nobody else changes *stack*. Raises RefusedError where it cannot be any more."""
+        return stack, options
 
     async def begin(self, plan: Plan, before: Stack | None) -> None:
         """*plan* is about to be carried out; *before* is what it changes. Raises RefusedError where it must not be."""

@@ -11,6 +11,7 @@ from orchestrator.server.events import Emit, Failure
 from orchestrator.server.records import UpOptions
 from orchestrator.server.rollouts.manager import RolloutManager
 from orchestrator.server.state import ClusterState
+from orchestrator.stackfile.model import Stack
 
 
 class SetRequest(WireStruct, frozen=True, kw_only=True):
@@ -31,6 +32,10 @@ async def set_service(
     """Bring *stack* up with *service* changed, with as many replicas as there are. Returns the tasks that failed.
 
     Raises RefusedError (404) where there is no such stack or service, (409) where nothing would be different."""
+    return await rollouts.change(lambda: _with_change(state, stack, service, request), emit)
+
+
+def _with_change(state: ClusterState, stack: str, service: str, request: SetRequest) -> tuple[Stack, UpOptions]:
     record = state.get_stack(stack).stack
     one = state.get_service(stack, service)
     changed = _changed(one.container, request)
@@ -45,7 +50,7 @@ async def set_service(
         if task.service in count and task.planned and task.share < 0:
             count[task.service] += 1
     options = msgspec.structs.replace(request.options, scale=count, message=request.options.message or _words(service, request))
-    return await rollouts.up(msgspec.structs.replace(record, services=services), options, emit)
+    return msgspec.structs.replace(record, services=services), options
 
 
 def _changed(container: Container, request: SetRequest) -> Container:

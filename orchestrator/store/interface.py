@@ -110,6 +110,11 @@ class KeyChange(msgspec.Struct, frozen=True):
 class Store(Protocol):
     """Keys with revisions. Every method raises StoreError."""
 
+    @property
+    def term(self) -> int:
+        """Of the server that writes: it grows with each that begins to; 0 where no other can. See `Manifest.term`."""
+        ...
+
     async def revision(self) -> int:
         """The revision of the last transaction."""
         ...

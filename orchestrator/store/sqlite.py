@@ -59,6 +59,9 @@ class _Write(WireStruct, frozen=True, kw_only=True):
 class SqliteStore:
     """A Store. Open it with `await SqliteStore.open(path)`."""
 
+    term = 0
+    """One server has the file, or none."""
+
     def __init__(self, connection: sqlite3.Connection, path: Path, thread: ThreadPoolExecutor, lock: int) -> None:
         self._connection = connection
         self._path = path

@@ -21,6 +21,7 @@ from orchestrator.server.events import Event, WarningEvent
 from orchestrator.server.membership import NodeUpdateRequest
 from orchestrator.server.plane import ControlPlane
 from orchestrator.server.records import UpOptions
+from orchestrator.server.rollouts.manager import Derive
 from orchestrator.stackfile.model import Service, Stack
 from orchestrator.swarm import objects, specs
 from orchestrator.swarm.objects import Object
@@ -49,11 +50,14 @@ async def update_service(plane: ControlPlane, text: str, spec: Object, networks:
     found = View(plane).service(text)
     if found.service.where == specs.WHERE:
         return await _bring(plane, spec, networks, found.service.name)
+    return await _change(plane, lambda: _updated(View(plane).service(text), text, spec))
+
+
+def _updated(found: Named, text: str, spec: Object) -> tuple[Stack, UpOptions]:
     present = objects.service_of(found.record, found.service, [], [])["Spec"]
     service, force = changed(found.service, present, spec)
-    stack = _with(found, service)
     options = UpOptions(services=(service.name,), force_recreate=force, no_deps=True, wait=False, user=USER, message=_why(text))
-    return await _up(plane, stack, options)
+    return _with(found, service), options
 
 
 async def create_service(plane: ControlPlane, spec: Object, networks: Mapping[str, str]) -> tuple[str, list[str]]:
@@ -71,16 +75,20 @@ async def create_service(plane: ControlPlane, spec: Object, networks: Mapping[st
 async def _bring(plane: ControlPlane, spec: Object, networks: Mapping[str, str], name: str) -> list[str]:
     known = {objects.identity("network", n): n for n in plane.state.networks} | dict(networks)
     made = await asyncio.to_thread(specs.read, spec, known)
-    record = plane.state.stacks.get(made.name)
-    options = UpOptions(
-        services=(name,),
-        force_recreate=bool((spec.get("TaskTemplate") or {}).get("ForceUpdate")) and record is not None,
-        no_deps=True,
-        wait=False,
-        user=USER,
-        message=f"docker service {name}",
-    )
-    return await _up(plane, specs.joined(record.stack if record else None, made), options)
+
+    def joined() -> tuple[Stack, UpOptions]:
+        record = plane.state.stacks.get(made.name)
+        options = UpOptions(
+            services=(name,),
+            force_recreate=bool((spec.get("TaskTemplate") or {}).get("ForceUpdate")) and record is not None,
+            no_deps=True,
+            wait=False,
+            user=USER,
+            message=f"docker service {name}",
+        )
+        return specs.joined(record.stack if record else None, made), options
+
+    return await _change(plane, joined)
 
 
 def _why(text: str) -> str:
@@ -93,9 +101,9 @@ def _with(found: Named, service: Service) -> Stack:
     return msgspec.structs.replace(stack, services=services)
 
 
-async def _up(plane: ControlPlane, stack: Stack, options: UpOptions) -> list[str]:
+async def _change(plane: ControlPlane, derive: Derive) -> list[str]:
     warnings = Warnings()
-    failures = await plane.rollouts.up(stack, options, warnings)
+    failures = await plane.rollouts.change(derive, warnings)
     if failures:
         raise PystackError("; ".join(f"{f.task}: {f.reason}" for f in failures))
     return warnings.all
@@ -163,17 +171,25 @@ def _differences(one: Any, other: Any, path: str = "") -> set[str]:
 async def remove_service(plane: ControlPlane, text: str) -> None:
     """Take a service out of its stack; with the last one the stack goes. Raises RefusedError."""
     found = View(plane).service(text)
-    stack = found.record.stack
-    left = tuple(s for s in stack.services if s.name != found.service.name and s.is_pre_start_of != found.service.name)
-    warnings = Warnings()
-    if not left:
-        await lifecycle.down(plane.dispatcher, stack.name, volumes=False, emit=warnings)
+    if not _left(found):
+        await lifecycle.down(plane.dispatcher, found.record.stack.name, volumes=False, emit=Warnings())
         return
+    await _change(plane, lambda: _without(View(plane).service(text), text))
+
+
+def _left(found: Named) -> tuple[Service, ...]:
+    """What the stack of a service has besides it."""
+    name = found.service.name
+    return tuple(s for s in found.record.stack.services if name not in (s.name, s.is_pre_start_of))
+
+
+def _without(found: Named, text: str) -> tuple[Stack, UpOptions]:
     services = tuple(
-        msgspec.structs.replace(s, depends_on=tuple(d for d in s.depends_on if d.service != found.service.name)) for s in left
+        msgspec.structs.replace(s, depends_on=tuple(d for d in s.depends_on if d.service != found.service.name))
+        for s in _left(found)
     )
     options = UpOptions(remove_orphans=True, wait=False, user=USER, message=f"docker service rm {text}")
-    await _up(plane, msgspec.structs.replace(stack, services=services), options)
+    return msgspec.structs.replace(found.record.stack, services=services), options
 
 
 async def update_node(plane: ControlPlane, text: str, spec: Object) -> None:

@@ -1,4 +1,4 @@
-"""`python -m tests.outages sidecar|drain [--restarts N] [--replacements N] [--rounds N]`: what clients lose; needs root."""
+"""`python -m tests.outages sidecar|drain|failover [--restarts N] [--replacements N] [--rounds N]`: what is lost; needs root."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ import tempfile
 from pathlib import Path
 
 from tests.conftest import Stack, cluster_of
-from tests.outages import drain, sidecar
+from tests.outages import drain, failover, sidecar
 
 
 def main() -> int:
     """0 where nothing was lost that should not be."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("sidecar", "drain"))
+    parser.add_argument("what", choices=("sidecar", "drain", "failover"))
     parser.add_argument("--restarts", type=int, default=50)
     parser.add_argument("--replacements", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
+    if given.what == "failover":
+        with cluster_of(3, servers=3) as lab:
+            return _failover(failover.measured(lab, given.rounds))
     with tempfile.TemporaryDirectory() as folder, cluster_of(1 if given.what == "sidecar" else 3) as lab:
         stack = Stack(lab, Path(folder))
         try:
@@ -48,6 +51,12 @@ def _drain(seen: drain.Lost) -> int:
     for line in seen.lost[:20]:
         print(f"  {line}")
     return 1 if seen.lost else 0
+
+
+def _failover(seen: failover.Failover) -> int:
+    for what, times in (("its server killed", seen.killed_s), ("its machine gone", seen.gone_s)):
+        print(f"{what}: led again after {statistics.median(times):.2f} s (median of {len(times)}), {max(times):.2f} s at most")
+    return 0
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ from typing import Any
 
 import msgspec
 
+from agent.contract.manifest import Manifest
 from agent.engine.boot_fence import BootFence
+from agent.engine.membership import Membership
 from orchestrator.server import store_keys
 from orchestrator.server.cluster import Cluster
 from orchestrator.server.dispatcher import Dispatcher
@@ -43,11 +45,17 @@ async def _stays_drained(self: Dispatcher, names: Any) -> None:
     del self, names
 
 
+def _hears_anybody(self: Membership, manifest: Manifest, present: Manifest) -> None:
+    """A node takes the manifest of a server that led before, too."""
+    del self, manifest, present
+
+
 BUGS: dict[str, tuple[type, str, Any]] = {
     "fence": (Cluster, "is_fenced", _never_fenced),
     "boot": (BootFence, "holds", _holds_nothing),
     "move": (ClusterState, "put", _moves_in_two),
     "drain": (Dispatcher, "undrain_tasks", _stays_drained),
+    "term": (Membership, "check", _hears_anybody),
 }
 """By name: whose attribute is replaced by what."""
 

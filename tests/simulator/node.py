@@ -96,7 +96,7 @@ class SimNode:
     def apply(self, manifest: Manifest) -> None:
         """As `Converger.apply`: kept on disk, then work begins."""
         try:
-            self.membership.check(manifest.member)
+            self.membership.check(manifest, self._manifest)
         except AgentError as error:
             raise RefusedError(str(error), 409) from None
         self._manifest = manifest

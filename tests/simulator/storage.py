@@ -18,7 +18,7 @@ from orchestrator.store.interface import (
     validate_ops,
 )
 
-LEASE_S, RENEW_S = 6.0, 1.0
+LEASE_S, RENEW_S, SAFETY_S = 4.0, 0.5, 0.5
 
 
 class Backing:
@@ -38,6 +38,11 @@ class TermStore:
         self._backing, self._term, self._rng = backing, term, rng
         self._server, self._cut = server, cut
         self.lost = asyncio.Event()
+
+    @property
+    def term(self) -> int:
+        """See `Store.term`."""
+        return self._term
 
     async def _hop(self) -> None:
         await asyncio.sleep(self._rng.expovariate(200))
@@ -106,10 +111,10 @@ class TermStore:
     async def keep(self) -> None:
         """Renew the lease until it is lost."""
         loop = asyncio.get_running_loop()
-        good_until = loop.time() + LEASE_S - 1
+        good_until = loop.time() + LEASE_S - SAFETY_S
         while loop.time() < good_until and self._backing.term == self._term:
             if self._server not in self._cut:
                 self._backing.lease_ends = loop.time() + LEASE_S
-                good_until = loop.time() + LEASE_S - 1
+                good_until = loop.time() + LEASE_S - SAFETY_S
             await asyncio.sleep(RENEW_S)
         self.lost.set()

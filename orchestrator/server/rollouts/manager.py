@@ -32,6 +32,8 @@ from orchestrator.store.interface import Put, StoreError
 NODES_S = 10.0
 """How long a server that begins to lead waits for silent nodes before it goes on with rollouts."""
 log = logging.getLogger(__name__)
+Derive = Callable[[], tuple[Stack, UpOptions]]
+"""Makes a stack of what there is, and says how to bring it up. Raises RefusedError."""
 
 
 class LiveRollout(RolloutControl):
@@ -47,6 +49,8 @@ class LiveRollout(RolloutControl):
     ) -> None:
         super().__init__(record.id if record else "")
         self.stack, self.options, self.verb, self.record = stack, options, verb, record
+        self.derive: Derive | None = None
+        """What makes *stack* and *options* of the present state, None if they do not depend on it."""
         self.saved: Plan | None = None
         """The plan that this one must be, None if any will do."""
         self.watchers: set[Emit] = set()
@@ -57,6 +61,13 @@ class LiveRollout(RolloutControl):
         """Tell all who watch."""
         for watcher in list(self.watchers):
             watcher(event)
+
+    async def wanted(self, stack: Stack, options: UpOptions) -> tuple[Stack, UpOptions]:
+        """The stack of the present state, if it is made of that: another change may have come while this one waited."""
+        if self.derive and self.record is None:
+            made, self.options = self.derive()
+            self.stack = await self._manager.with_contents(made)
+        return self.stack, self.options
 
     async def begin(self, plan: Plan, before: Stack | None) -> None:
         """Keep a record from here on, if there is none yet and something is to change."""
@@ -120,6 +131,13 @@ class RolloutManager:
         the tasks that failed. Raises what `PlanExecutor.up` raises."""
         return await self._carry_out(await self._new(stack, options, verb), emit)
 
+    async def change(self, derive: Derive, emit: Emit, verb: RolloutVerb = "up") -> list[Failure]:
+        """Make true what *derive* makes of the present state: it is asked at once, and again when no other change of that stack
+        is under way, so that none is undone. Returns the tasks that failed. Raises what it and `PlanExecutor.up` raise."""
+        live = await self._new(*derive(), verb)
+        live.derive = derive
+        return await self._carry_out(live, emit)
+
     async def apply(self, saved: SavedPlan, emit: Emit) -> list[Failure]:
         """Do exactly what *saved* says: nothing is pulled that its plan does not know of. Returns the tasks that failed. Raises
         RefusedError (409) if the same stack and options give another plan by now."""
@@ -140,13 +158,15 @@ class RolloutManager:
     async def redeploy(self, stack: str, emit: Emit, moves: Mapping[str, str] = {}) -> list[Failure]:
         """Bring *stack* up as it is, with as many replicas as it has, on the nodes that are best for it now. *moves* maps names
         of tasks to their new nodes. Returns the tasks that failed. Raises RefusedError (404)."""
+        return await self.change(lambda: self._as_it_is(stack, moves), emit, verb="redeploy")
+
+    def _as_it_is(self, stack: str, moves: Mapping[str, str]) -> tuple[Stack, UpOptions]:
         scale: dict[str, int] = {}
         for task in self._state.of_stack(stack).tasks:
             scale[task.service] = scale.get(task.service, 0) + task.planned
         record = self._state.get_stack(stack).stack
         fixed = {s.name for s in record.services if s.mode.startswith("replicated")}
-        options = UpOptions(scale={k: v for k, v in scale.items() if k in fixed}, moves=dict(moves))
-        return await self.up(record, options, emit, verb="redeploy")
+        return record, UpOptions(scale={k: v for k, v in scale.items() if k in fixed}, moves=dict(moves))
 
     async def watch(self, stack: str, emit: Emit) -> list[Failure]:
         """Tell of the rollout of *stack* to its end. Returns the tasks that failed. Raises RefusedError (404) if there is
@@ -221,8 +241,12 @@ class RolloutManager:
     # --- carrying out ------------------------------------------------------------------------------------------
 
     async def _new(self, stack: Stack, options: UpOptions, verb: RolloutVerb) -> LiveRollout:
+        return LiveRollout(self, await self.with_contents(stack), options, verb)
+
+    async def with_contents(self, stack: Stack) -> Stack:
+        """*stack*, with the digests of its configs and secrets, which the store has from here on."""
         await self._contents.keep(stack.contents)
-        return LiveRollout(self, self._contents.with_digests(stack), options, verb)
+        return self._contents.with_digests(stack)
 
     async def _carry_out(self, live: LiveRollout, emit: Emit) -> list[Failure]:
         self._start(live)

@@ -15,9 +15,11 @@ from orchestrator.store.etcd.watch import Watcher
 from orchestrator.store.interface import StoreError
 
 LEADER = "\0leader"
-LEASE_S, RENEW_S = 6, 1.0
-"""The time to live of the lease, and how often it is renewed."""
-LATE_S = 3
+LEASE_S, RENEW_S, ANSWER_S = 4, 0.5, 1.0
+"""The time to live of the lease, how often it is renewed, and how long a member may take to answer that."""
+SAFETY_S = 0.5
+"""How long before its end a lease is not relied on any more: what was begun then is done before another server leads."""
+LATE_S = 2
 """A lease that was not renewed for so long is one whose server is taken to be gone."""
 
 
@@ -88,7 +90,7 @@ class Leadership:
             if ttl_s == 0:
                 break
             if ttl_s:
-                good_until = began + ttl_s - 1
+                good_until = began + ttl_s - SAFETY_S
                 await asyncio.sleep(RENEW_S)
         self.lost.set()
 
@@ -110,7 +112,7 @@ class Leadership:
 
     async def _renew_at(self, channel: grpc.aio.Channel) -> int | None:
         """The time to live that one member says; None if that member ends the stream."""
-        stream = rpc.LEASE_KEEP_ALIVE.stream(channel)(timeout=RENEW_S, metadata=self._client.metadata)
+        stream = rpc.LEASE_KEEP_ALIVE.stream(channel)(timeout=ANSWER_S, metadata=self._client.metadata)
         try:
             await stream.write(rpc.lease_keep_alive_request(self._lease))
             answer = await stream.read()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 
 import grpc
@@ -16,8 +17,10 @@ from orchestrator.store.etcd.leadership import Leadership
 from orchestrator.store.etcd.transactions import Transactions
 from orchestrator.store.etcd.users import Users
 from orchestrator.store.etcd.watch import Watcher
-from orchestrator.store.interface import CompactedError, Compare, Entry, KeyChange, Op, StoreError, TransactionResult
+from orchestrator.store.interface import CompactedError, Compare, Entry, KeyChange, Op, Put, StoreError, TransactionResult
 
+TERM = "term"
+"""The key of the last term, in decimal digits."""
 PAGE, PAGE_BYTES = 1000, 16 << 20
 """Keys of the first page of a list, and bytes of the later ones."""
 
@@ -27,6 +30,7 @@ class EtcdStore:
 
     def __init__(self, client: Client) -> None:
         self.address = client.address
+        self.term = 0
         self._client = client
         self._keyspace = Keyspace(client.address.prefix)
         self._watcher = Watcher(client, self._keyspace)
@@ -56,6 +60,10 @@ class EtcdStore:
         *wait* also if another server leads, whose name it gives."""
         await self.leadership.acquire(name, wait=wait)
         await self._transactions.claim_fences()
+        last = await self.get(TERM)
+        # the time: a store that was restored from a backup must not begin again with terms that nodes have seen
+        self.term = max(int(last.value) + 1 if last else 0, int(time.time() * 1000))
+        await self.transact((), [Put(TERM, str(self.term).encode())])
 
     async def living_leader(self) -> str:
         """The name of the server that leads, "" if none does, or it is about to lose its lease. Raises StoreError."""
