@@ -55,7 +55,7 @@ def say_failures(found: Sequence[Failure]) -> None:
 
 
 class Words:
-    """What was line of each container so far, and what is to be line when it is as far as it was going to be."""
+    """What was said of each container so far, and what is to be said when it is as far as it was going to be."""
 
     def __init__(self) -> None:
         self._ends: dict[str, str] = {}

@@ -20,17 +20,22 @@ if TYPE_CHECKING:
 CHANGES = ("create", "update", "replace", "remove")
 
 
-def show_plan(client: Client, loaded: Loaded, **options: Any) -> None:
-    """What `apply` would do; nothing is asked of providers."""
+def show_plan(client: Client, loaded: Loaded, *, starts: bool = True, **options: Any) -> None:
+    """What `apply` would do, and that it starts what it makes; nothing is asked of providers."""
     import msgspec
 
     from orchestrator.cli.providers import as_last_given
+    from orchestrator.planning.state import Plan
 
     loaded, providers = as_last_given(client, loaded)
     body = msgspec.json.encode(
         {"stack": inline_project_files(client, loaded), "options": {**implied_options(loaded), **options}}
     )
-    show(client.json("POST", "/v1/plan", body=body), providers=providers)
+    found = client.json("POST", "/v1/plan", body=body)
+    if is_compose():
+        _in_words(msgspec.convert(found, Plan), starts=starts)
+    else:
+        show(found, providers=providers)
 
 
 def show(
@@ -44,9 +49,6 @@ def show(
     from orchestrator.planning.state import Plan
 
     plan = msgspec.convert(result, Plan)
-    if is_compose():
-        _in_words(plan)
-        return bool(plan.changes)
     if shape == "json":
         summary = {word: sum(s.action == word for s in plan.steps) for word in CHANGES}
         steps = [_whole(step) for step in plan.steps]
@@ -72,8 +74,8 @@ def show(
     return bool(plan.changes)
 
 
-def _in_words(plan: Plan) -> None:
-    """The steps as Docker Compose would report them."""
+def _in_words(plan: Plan, *, starts: bool) -> None:
+    """The steps as Docker Compose would report them, and that what they make *starts*."""
     from orchestrator.cli.compose_progress import Words, say
     from orchestrator.server.events import DoneEvent, StepEvent
 
@@ -83,6 +85,10 @@ def _in_words(plan: Plan) -> None:
         if step.kind == "task" and step.action == "none":
             say("Container", step.name, "Running")
     words.event(DoneEvent(failures=()))
+    for step in plan.changes if starts else ():
+        if step.kind == "task" and step.action in ("create", "replace"):
+            say("Container", step.name, "Starting")
+            say("Container", step.name, "Started")
 
 
 def _run_provider(name: str, known: bool) -> str:

@@ -81,7 +81,9 @@ def create(
     check_recreate(force_recreate, no_recreate)
     client, loaded = Client(start=True), stack.load(named=services)
     if global_option("dry_run"):
-        return show_plan(client, loaded, services=services, force_recreate=force_recreate, no_recreate=no_recreate)
+        return show_plan(
+            client, loaded, starts=False, services=services, force_recreate=force_recreate, no_recreate=no_recreate
+        )
     apply(
         client,
         loaded,
@@ -203,7 +205,7 @@ def bring_up(
         "remove_orphans": orphans_go(given["remove_orphans"]),
     }
     if given["dry_run"] or global_option("dry_run"):
-        return show_plan(client, loaded, **options)
+        return show_plan(client, loaded, starts=not given["no_start"], **options)
     shown = Progress("quiet" if given["quiet_pull"] else given["progress"])
     options |= {
         "no_deps": given["no_deps"],

@@ -75,7 +75,12 @@ VERBS: dict[str, dict[str, str]] = {
         "--scale=": "",
         "-y --yes": "differs: nothing is asked",
     },
-    "down": {"--remove-orphans": "", "--rmi=": "", "-t --timeout=": "", "-v --volumes": ""},
+    "down": {
+        "--remove-orphans": "differs: they go anyhow, and containers of services that a profile leaves out too",
+        "--rmi=": "",
+        "-t --timeout=": "",
+        "-v --volumes": "",
+    },
     "events": {"--json": "", "--since=": "", "--until=": ""},
     "exec": {
         "-d --detach": "",
@@ -221,6 +226,11 @@ why. Progress has Docker Compose's words on the standard error; `ps`, `ls`, `ima
 `config` and `version` have its form and JSON. `COMPOSE_FILE`, `COMPOSE_PATH_SEPARATOR`, `COMPOSE_PROJECT_NAME`,
 `COMPOSE_PROFILES`, `COMPOSE_ENV_FILES`, `COMPOSE_DISABLE_ENV_FILE`, `COMPOSE_PROGRESS`, `COMPOSE_ANSI`,
 `COMPOSE_STATUS_STDOUT`, `COMPOSE_COMPATIBILITY`, `COMPOSE_REMOVE_ORPHANS` and `COMPOSE_IGNORE_ORPHANS` count.
+
+Services that ended well start again with each `up`, as there; `pystack up` itself leaves them, since it has nothing to do.
+`ps`, `logs` and the rest find the containers of all nodes. Builds tell of their steps as Docker's classic builder did. A
+mistake in a command line ends with 2, where Docker Compose has 1 or 16, and an error stands after `pystack:`, with file,
+line and column where a file is wrong.
 """
 
 
