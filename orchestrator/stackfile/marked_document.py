@@ -141,10 +141,13 @@ class _DocumentBuilder:
                 ]
             )
         self.marks.setdefault(path, self.mark(node))
-        if node.tag in ("!reset", "!override"):
-            (self.resets if node.tag == "!reset" else self.overrides).add(path)
+        if node.tag == "!reset":
+            self.resets.add(path)
+            return None
+        if node.tag == "!override":
+            self.overrides.add(path)
             if isinstance(node, yaml.ScalarNode):
-                return None if node.tag == "!reset" or not node.value else node.value
+                return node.value or None
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, path, depth)
         if isinstance(node, yaml.SequenceNode):
@@ -188,7 +191,9 @@ class _DocumentBuilder:
                 )
             seen[key] = self.mark(key_node)
             self.marks[(*path, key)] = self.mark(key_node)
-            out[key] = self.build(value_node, (*path, key), depth + 1)
+            value = self.build(value_node, (*path, key), depth + 1)
+            if value_node.tag != "!reset":  # else it is not there, for a service that extends this one neither
+                out[key] = value
         for _, values in merged:
             for key, value in values.items():
                 out.setdefault(key, value)

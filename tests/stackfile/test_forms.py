@@ -254,3 +254,11 @@ def test_a_build_argument_that_is_not_set_is_none(tmp_path: Path) -> None:
     found = read(tmp_path, "build: {context: ., args: [A, B, C=1]}", A="x")
     assert found.stack.services[0].build is not None
     assert found.stack.services[0].build.args == (("A", "x"), ("C", "1"))
+
+
+def test_what_is_reset_is_not_there_for_who_extends_it(tmp_path: Path) -> None:
+    (tmp_path / "stack.yml").write_text(
+        "services:\n  a: {image: x, environment: !reset {A: 1}, ports: !reset ['1:1']}\n  b: {extends: a}\n"
+    )
+    bodies = load(Options(files=(str(tmp_path / "stack.yml"),)), {}).document["services"]
+    assert bodies == {"a": {"image": "x"}, "b": {"image": "x"}}
