@@ -8,7 +8,6 @@ import copy
 import os
 import shutil
 import socket
-import statistics
 import sys
 import threading
 import uuid
@@ -20,7 +19,6 @@ from bench.rows import Row, row, size
 from tests.images import archive, busybox_rootfs
 
 STAGES = size(10, 2)
-ROUNDS = size(3, 1)
 CASES = ("cold", "changed", "unchanged")
 FILES, CONTEXT_BYTES = size(1000, 100), size(500_000_000, 5_000_000)
 DOCKER = "/usr/bin/docker"
@@ -29,7 +27,7 @@ Build = Callable[[Environment, Path], float]
 
 
 def measure(environment: Environment) -> dict[str, Row]:
-    """In turns, each with a cache of its own, buildah once; a rival that is not installed is left out."""
+    """Each with a cache of its own; a rival that is not installed is left out."""
     work = environment.root / "building"
     work.mkdir()
     base = archive(work / "busybox.tar", [busybox_rootfs()], name="docker.io/library/busybox:latest")
@@ -42,20 +40,16 @@ def measure(environment: Environment) -> dict[str, Row]:
             builders["buildah"] = _Buildah(environment, work, base)
         else:
             print("buildah is not installed (`apt-get install buildah`): no rival")
-        took: dict[tuple[str, str], list[float]] = {(who, case): [] for who in builders for case in CASES}
-        for turn in range(ROUNDS):
-            for who, build in builders.items():
-                if turn and who == "buildah":  # it takes minutes, and is far behind
-                    continue
-                folder = _project(work / uuid.uuid4().hex)
-                for case in CASES:
-                    if case == "changed":
-                        (folder / "f0").write_text("changed")
-                    took[who, case].append(build(environment, folder))
-                    print(f"  {who}, {case}: {took[who, case][-1]:.2f} s", flush=True)
-    middle = {key: statistics.median(times) for key, times in took.items()}
+        took: dict[tuple[str, str], float] = {}
+        for who, build in builders.items():
+            folder = _project(work / uuid.uuid4().hex)
+            for case in CASES:
+                if case == "changed":
+                    (folder / "f0").write_text("changed")
+                took[who, case] = build(environment, folder)
+                print(f"  {who}, {case}: {took[who, case]:.2f} s", flush=True)
     rows = {
-        f"build_{case}{'' if who == 'docker' else '_' + who}": row(middle["pystack", case], middle[who, case])
+        f"build_{case}{'' if who == 'docker' else '_' + who}": row(took["pystack", case], took[who, case])
         for who in builders
         if who != "pystack"
         for case in CASES

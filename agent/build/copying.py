@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from agent import files, mounts
+from agent import mounts
 from agent.build import config, contexts, instructions, plan
 from agent.build.build_context import BuildContext
 from agent.build.cache import key_of
@@ -232,13 +232,10 @@ class Copying:
             owner_of = self._owner(owner, target, known_users, same=below == layers.paths(known_users), lenient=lenient)
             for part in parts:
                 await self._transfer(part, target, owner_of, mode)
-            if below:
-                mounts.unmount(target)
-            return await layers.take(own / "upper", job.epoch)
-        finally:
+        finally:  # what is left in the folder goes with the build's
             if below:
                 mounts.unmount(folder / "rootfs")
-            await asyncio.to_thread(files.remove_tree, folder)
+        return await layers.take(own / "upper", job.epoch)
 
     def _owner(
         self, text: str, target: Path, known_users: Sequence[Layer], *, same: bool, lenient: bool

@@ -127,10 +127,7 @@ class Running:
                 raise RunError(shown(f"The command '{' '.join(command.words)}' returned a non-zero code: {code}"), code)
             return await self.layers.take(own / "upper", self.epoch)
         finally:
-            await asyncio.shield(self._clean(record))
-            if stubs:
-                await asyncio.to_thread(files.remove_tree, self.layers.store.layers / stubs)
-                self.layers.held.discard(stubs.removesuffix(".tmp"))
+            await asyncio.shield(self._clean(record, stubs))
 
     def _container(self, record: Record, command: Command) -> Container:
         insecure = {"privileged": True} if command.insecure else {}
@@ -253,15 +250,21 @@ class Running:
         child.kill()
         await child.wait()
 
-    async def _clean(self, record: Record) -> None:
-        """Release the resources of a step on the host, except its network."""
+    async def _clean(self, record: Record, stubs: str = "") -> None:
+        """Release the resources of a step on the host, except its network, and the layer *stubs*. Its folder below this build's
+        goes with the build."""
         await self.engine.runtime.delete(record.id, self.engine.cgroup_parent(record))
         bundle = self.engine.paths.bundle(record.id)
         for point in mounts.below(bundle):
             mounts.unmount(point)
-        await asyncio.to_thread(files.remove_tree, bundle)
-        for part in ("own", "stubs"):
-            await asyncio.to_thread(files.remove_tree, self.folder / record.id / part)
+
+        def remove() -> None:
+            files.remove_tree(bundle)
+            if stubs:
+                files.remove_tree(self.layers.store.layers / stubs)
+
+        await asyncio.to_thread(remove)
+        self.layers.held.discard(stubs.removesuffix(".tmp"))
 
 
 async def _pass_on(fd: int, say: Say) -> None:
