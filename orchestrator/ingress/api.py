@@ -6,7 +6,6 @@ import msgspec
 from aiohttp import web
 
 from agent.contract.wire import WireStruct
-from orchestrator.ingress import authority
 from orchestrator.ingress.controller import Ingress
 from orchestrator.ingress.model import IngressSettings, Overview
 from orchestrator.server.api.extension import ApiExtension, Route
@@ -42,6 +41,8 @@ async def get(request: web.Request) -> web.Response:
 
 async def root(request: web.Request) -> web.Response:
     """The certificate of the cluster's own authority."""
+    from orchestrator.ingress import authority
+
     return json_response(Root(certificate=authority.root_certificate(await request.app[INGRESS].certificates.root())))
 
 

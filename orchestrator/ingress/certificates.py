@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from orchestrator.errors import PystackError
-from orchestrator.ingress import authority
 from orchestrator.ingress.model import Certificate, IngressSettings, Issuer
 from orchestrator.server.contents import Contents
 from orchestrator.stackfile.certificate_text import CertificateTextError, Pair, read_pair
@@ -109,11 +108,15 @@ class Certificates:
         """The cluster's own authority, made at the first call."""
         with contextlib.suppress(PystackError):
             return self._contents.read("secret", ROOT)
+        from orchestrator.ingress import authority  # not at the top: a server without ingress is spared 9 MB
+
         made = authority.make_root("pystack ingress", datetime.datetime.now(datetime.UTC))
         await self._contents.create("secret", ROOT, made, replace=False)
         return made
 
     async def _issue(self, one: Certificate) -> None:
+        from orchestrator.ingress import authority
+
         now = datetime.datetime.now(datetime.UTC)
         await self._keep(one, authority.issue(await self.root(), one.host, now))
 
