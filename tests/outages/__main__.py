@@ -48,7 +48,7 @@ def _drain(seen: drain.Lost) -> int:
     print(f"{seen.changes} changes, {sum(seen.requests.values())} requests, {len(seen.lost)} lost")
     for what, after in seen.by_change.items():
         print(f"  {what}: {len(after)} lost, {min(after):.2f} to {max(after):.2f} s after it began")
-    for line in seen.lost[:20]:
+    for line in (*seen.lost[:20], *dict.fromkeys(seen.servers)):
         print(f"  {line}")
     return 1 if seen.lost else 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections import Counter
@@ -23,6 +24,7 @@ services:
     healthcheck: {test: 'wget -q -O /dev/null http://127.0.0.1/', interval: 30s, start_interval: 500ms, start_period: 30s}
     volumes:
       - %s:/server.py:ro
+      - %s:/record
       - /usr:/usr:ro
       - /usr/lib:/lib:ro
       - /usr/lib64:/lib64:ro
@@ -40,13 +42,17 @@ class Lost:
     changes: int = 0
     by_change: dict[str, list[float]] = field(default_factory=dict)
     """Of each change in which some were lost: how long after it began they did, in seconds."""
+    servers: list[str] = field(default_factory=list)
+    """What the servers had on record of the time in which some were lost: when they stalled, were asked to end, and ended."""
 
 
 def measured(stack: Stack, rounds: int) -> Lost:
     """*rounds* of: scale down, scale up, drain a node, activate it."""
     program = stack.directory / "server.py"
     shutil.copy(Path(__file__).with_name("server.py"), program)
-    stack.up(FILE % (program, MANY))
+    records = stack.directory / "record"
+    records.mkdir(mode=0o777)
+    stack.up(FILE % (program, records, MANY))
     urls = [f"http://10.99.0.{n}:{PORT}/" for n in (1, 2, 3)]
     asking = {how: Asking(stack, "outside", how, urls) for how in ("short", "keep")}
     done: list[tuple[float, str]] = []
@@ -70,6 +76,7 @@ def measured(stack: Stack, rounds: int) -> Lost:
         for one in asking.values():
             one.stop()
     out = Lost(changes=len(done))
+    of_servers = [json.loads(line) for file in records.iterdir() for line in file.read_text().splitlines()]
     for how, one in asking.items():
         for row in one.rows:
             out.requests[f"{how} {row['url']}"] += 1
@@ -77,6 +84,11 @@ def measured(stack: Stack, rounds: int) -> Lost:
                 begun = row["begun"]
                 when, what = next((one for one in reversed(done) if one[0] <= begun), (begun, "before"))
                 out.lost.append(f"{how} {row['url']}, {begun - when:.2f} s after {what} began: {row['problem']}")
+                out.servers += [
+                    f"{r['server']} {r['what']} {r['since'] - when:.2f} to {r['until'] - when:.2f} s after {what} began"
+                    for r in of_servers
+                    if r["since"] <= row["ended"] and r["until"] >= begun
+                ]
                 out.by_change.setdefault(f"{what} {done.index((when, what)) if (when, what) in done else ''}", []).append(
                     begun - when
                 )
