@@ -103,6 +103,11 @@ def disk_is_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
+def reason(error: OSError) -> str:
+    """What the system says of *error*, as programs in Go have it, by which Docker's clients know it."""
+    return (error.strerror or "").lower()
+
+
 def user_message(error: BaseException) -> str:
     """The message of *error* for a user, with its kind if the fault is ours."""
     if isinstance(error, OSError) and disk_is_full(error):

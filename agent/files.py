@@ -44,6 +44,8 @@ def make_in_root(root: Path, path: str, *, directory: bool) -> None:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
                 raise
             shown = path if len(path) <= 120 else f"{path[:100]}…"
+            if error.errno == errno.ENOTDIR:
+                raise BadRequestError(f"Cannot mkdir: {shown} is not a directory") from error
             raise BadRequestError(f"{shown} cannot be made in the container: {error.strerror}") from error
 
 
@@ -56,7 +58,7 @@ def link_in_root(root: Path, path: str, target: str) -> None:
 
 
 def used(path: Path) -> int:
-    """Bytes that a tree takes on disk. Files that vanish meanwhile are not counted."""
+    """Bytes of the files of a tree, as Docker counts them. Files that vanish meanwhile are not counted."""
     total, seen = 0, set()
     for folder, _, names in os.walk(path):
         for name in names:
@@ -66,7 +68,7 @@ def used(path: Path) -> int:
                 continue
             if (status.st_dev, status.st_ino) not in seen:
                 seen.add((status.st_dev, status.st_ino))
-                total += status.st_blocks * 512
+                total += status.st_size
     return total
 
 

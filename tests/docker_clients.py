@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -16,23 +15,53 @@ from pathlib import Path
 FOLDER = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pystack-tests"
 
 
+LIBRARIES = (
+    "attr certifi chardet charset-normalizer distro docker dockerpty docopt dotenv idna jsonschema pkg-resources pyrsistent "
+    "requests six texttable urllib3 websocket yaml"
+)
+COMPOSE = ("docker-compose", *(f"python3-{name}" for name in LIBRARIES.split()))
+"""Docker Compose 1.29 of Debian, and the libraries that it imports."""
+
+
 @cache
 def debian_docker() -> Path | None:
     """The `docker` of Debian's docker.io, whose BuildKit client is built in; None where the package is not to be had."""
-    path = FOLDER / "docker.io" / "docker"
-    if path.exists():
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(["apt-get", "download", "-qq", "docker.io"], cwd=folder, capture_output=True, check=False)
-        packages = list(Path(folder).glob("docker.io_*.deb"))
-        if done.returncode or not packages:
-            return None
-        subprocess.run(["dpkg", "-x", str(packages[0]), f"{folder}/out"], check=True)
-        fresh = path.with_suffix(f".{os.getpid()}")
-        shutil.copy(f"{folder}/out/usr/bin/docker", fresh)
-        fresh.rename(path)
-    return path
+    folder = _debian("docker.io")
+    return folder and folder / "usr/bin/docker"
+
+
+@cache
+def debian_compose() -> Path | None:
+    """A folder with the `docker-compose` of Debian, version 1.29; None where its packages are not to be had."""
+    folder = _debian(*COMPOSE)
+    if folder is None:
+        return None
+    program = folder / "bin" / "docker-compose"
+    if not program.exists():
+        program.parent.mkdir(exist_ok=True)
+        fresh = program.with_suffix(f".{os.getpid()}")
+        libraries = folder / "usr/lib/python3/dist-packages"
+        fresh.write_text(f'#!/bin/sh\nPYTHONPATH={libraries} exec /usr/bin/python3 {folder}/usr/bin/docker-compose "$@"\n')
+        fresh.chmod(0o755)
+        fresh.rename(program)
+    return program.parent
+
+
+def _debian(*packages: str) -> Path | None:
+    """The content of Debian's *packages*, unpacked and not installed; None where one is not to be had."""
+
+    def fill(folder: Path) -> list[list[str]]:
+        return [
+            [
+                "bash",
+                "-c",
+                'cd "$0" && apt-get download -qq "$@" && for p in *.deb; do dpkg -x "$p" .; done',
+                str(folder),
+                *packages,
+            ]
+        ]
+
+    return _kept("debian", packages, fill)
 
 
 @cache

@@ -76,6 +76,8 @@ def _build_options(request: web.Request) -> BuildOptions:
         raise BadRequestError(f"version={quoted(query['version'])}: 1 is the classic builder, 2 BuildKit's protocol")
     if flag(request, "squash"):
         raise BadRequestError("squash is an experimental feature, and there is none here")
+    if query.get("isolation", "") not in ("", "default"):
+        raise BadRequestError(f'Unsupported isolation: "{quoted(query["isolation"])}"')
     platform_of(query.get("platform", ""))
     return BuildOptions(
         dockerfile=query.get("dockerfile") or "Dockerfile",
@@ -193,10 +195,10 @@ async def build(request: web.Request) -> web.StreamResponse:
         image = made.image
         if image is None:
             return
-        stream.tell({"aux": {"ID": image.id}})
         if quiet:
             stream.tell({"stream": f"{image.id}\n"})
             return
+        stream.tell({"aux": {"ID": image.id}})
         stream.tell({"stream": f"Successfully built {image.id[7:19]}\n"})
         for reference in names:
             event(engine, "tag", image, reference.familiar)

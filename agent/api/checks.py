@@ -47,12 +47,10 @@ LOG_OPTIONS = {
 """Logging drivers with the options that each has."""
 
 
-def name(text: str) -> None:
-    """A container's own name. Raises BadRequestError."""
+def name(text: str, shown: str = "") -> None:
+    """A container's own name, *shown* to its user. Raises BadRequestError."""
     if not NAME.match(text):
-        raise BadRequestError(
-            f"Invalid container name ({quoted(text)}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, two of them at least"
-        )
+        raise BadRequestError(f"Invalid container name ({quoted(shown or text)}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
 
 
 def policy(host: Document) -> Iterator[str]:
@@ -60,11 +58,11 @@ def policy(host: Document) -> Iterator[str]:
     asked = host.get("RestartPolicy") or {}
     word, most = asked.get("Name", ""), asked.get("MaximumRetryCount", 0)
     if word not in POLICIES:
-        yield (f"invalid restart policy: unknown policy '{word}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'")
+        yield f"invalid restart policy '{word}'"
     elif most and word != "on-failure":
-        yield "invalid restart policy: maximum retry count can only be used with 'on-failure'"
+        yield f"maximum retry count cannot be used with restart policy '{word}'"
     elif most < 0:
-        yield "invalid restart policy: maximum retry count cannot be negative"
+        yield "maximum retry count cannot be negative"
     if host.get("AutoRemove") and word not in ("", "no"):
         yield "can't create 'AutoRemove' container with restart policy"
 
@@ -106,7 +104,7 @@ def cpu(host: Document) -> Iterator[str]:
         yield f"invalid CPU shares ({host['CpuShares']}): value must be a positive integer"
     for key in ("CpusetCpus", "CpusetMems"):
         if (text := host.get(key, "")) and not re.fullmatch(r"[0-9]{1,5}(-[0-9]{1,5})?(,[0-9]{1,5}(-[0-9]{1,5})?)*", text):
-            yield f"Invalid value {text} for {'cpuset cpus' if key == 'CpusetCpus' else 'cpuset mems'}"
+            yield f"Invalid value {text} for {'cpuset cpus' if key == 'CpusetCpus' else 'cpuset mems'}: invalid format: {text}"
         elif key == "CpusetCpus" and text and max(map(int, re.findall(r"[0-9]+", text))) >= most:
             yield f"Requested CPUs are not available - requested {text}, available: 0-{most - 1}"
     if (weight := host.get("BlkioWeight", 0)) and not 10 <= weight <= 1000:
@@ -128,7 +126,7 @@ def modes(host: Document) -> Iterator[str]:
         if value not in known and not joins:
             yield f"invalid {words[key]}: {value}"
     if host.get("Isolation", "") not in ("", "default"):
-        yield f"invalid isolation '{host['Isolation']}' on linux: only 'default'"
+        yield f"Invalid isolation: \"{quoted(host['Isolation'])}\" - linux only supports 'default'"
 
 
 def capability(host: Document) -> Iterator[str]:
@@ -167,7 +165,7 @@ def logging(host: Document) -> Iterator[str]:
     asked = host.get("LogConfig") or {}
     driver = asked.get("Type") or "json-file"
     if driver not in LOG_OPTIONS:
-        yield f"logger: no log driver named '{driver}' is registered"
+        yield f'error looking up logging plugin {driver}: plugin "{driver}" not found'
         return
     for key in asked.get("Config") or {}:
         if key not in LOG_OPTIONS[driver]:
@@ -186,24 +184,34 @@ def logging(host: Document) -> Iterator[str]:
             yield str(error)
 
 
-def mounts(host: Document) -> Iterator[str]:
-    """The problems of Binds, Mounts and Tmpfs, and targets that stand twice."""
-    targets = list(host.get("Tmpfs") or ())
+def binds(host: Document) -> Iterator[str]:
+    """The problems of Binds."""
     for bind in host.get("Binds") or ():
-        source, _, rest = bind.partition(":")
-        target, _, mode = rest.partition(":")
-        if not target:
-            target = source
-        targets.append(target)
-        words = [w for w in mode.split(",") if w]
+        source, target, mode = _parts(bind)
+        is_path, words = source.startswith("/"), [w for w in mode.split(",") if w]
         if bad := [w for w in words if w not in MODES]:
-            yield f"invalid volume specification: '{bind}': invalid mode: {','.join(bad)}"
+            yield f"invalid mode: {','.join(bad)}"
+        where = f'{_specification(bind)}invalid mount config for type "{"bind" if is_path else "volume"}": '
         if not target.startswith("/"):
-            yield f"invalid volume specification: '{bind}': invalid mount path: '{target}' mount path must be absolute"
-        if rest and not source.startswith("/"):
+            yield f"{where}invalid mount path: '{target}' mount path must be absolute"
+        elif not target.rstrip("/"):
+            yield f"{where}invalid specification: destination can't be '/'"
+        if source and not is_path:
             yield from volume(source)
-        if source.startswith("/") and "nocopy" in words and rest:
-            yield f"invalid volume specification: '{bind}': nocopy is for volumes"
+        if is_path and "nocopy" in words:
+            yield f"{_specification(bind)}nocopy is for volumes"
+
+
+def _parts(bind: str) -> tuple[str, str, str]:
+    """Source, target and mode of a bind; only a target is an anonymous volume."""
+    source, _, rest = bind.partition(":")
+    target, _, mode = rest.partition(":")
+    return (source, target, mode) if target else ("", source, "")
+
+
+def mounts(host: Document) -> Iterator[str]:
+    """The problems of Mounts, and targets that stand twice."""
+    targets = [*(host.get("Tmpfs") or ()), *(_parts(bind)[1] for bind in host.get("Binds") or ())]
     for mount in host.get("Mounts") or ():
         yield from _mount(mount)
         targets.append(mount.get("Target", ""))
@@ -214,8 +222,14 @@ def mounts(host: Document) -> Iterator[str]:
         if target == "/":
             yield "invalid mount: destination can't be '/'"
         seen.add(target)
-    if host.get("StorageOpt"):
+    for option in host.get("StorageOpt") or ():
+        if option.lower() != "size":
+            yield f"Unknown option {option}"
         yield "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"
+
+
+def _specification(bind: str) -> str:
+    return f"invalid volume specification: '{bind}': "
 
 
 def volume(text: str) -> Iterator[str]:
@@ -234,7 +248,7 @@ def _mount(mount: Document) -> Iterator[str]:
     kind, target, source = (mount.get(k, "") for k in ("Type", "Target", "Source"))
     where = f'invalid mount config for type "{kind}"'
     if kind not in ("bind", "volume", "tmpfs", "image"):
-        yield f"mount type unknown: {kind!r}: there is bind, volume, tmpfs and image"
+        yield f"{where}: mount type unknown"
         return
     if not target:
         yield f"{where}: field Target must not be empty"
@@ -285,7 +299,9 @@ def ports(body: Document, host: Document) -> Iterator[str]:
     """The problems of ExposedPorts and PortBindings."""
     for key in (*(body.get("ExposedPorts") or ()), *(host.get("PortBindings") or ())):
         if not re.fullmatch(r"[0-9]{1,5}(/(tcp|udp|sctp))?", key) or not 0 < int(key.partition("/")[0]) < 65536:
-            yield f"invalid port specification: {quoted(key)!r}: a number from 1 to 65535, and /tcp, udp or sctp"
+            port, _, protocol = key.partition("/")
+            known = protocol in ("", "tcp", "udp", "sctp")
+            yield f'invalid port specification: "{quoted(port)}"' if known else f"invalid proto: {quoted(protocol)}"
     for key, bindings in (host.get("PortBindings") or {}).items():
         for one in bindings:
             text, address = one.get("HostPort", ""), one.get("HostIp", "")
@@ -354,10 +370,11 @@ def endpoint(network: str, one: Document, mode: str = "") -> Iterator[str]:
 def places(body: Document, host: Document) -> Iterator[str]:
     """The problems of the targets of Volumes and Tmpfs: each is an absolute path, and not the root."""
     for target in (*(body.get("Volumes") or ()), *(host.get("Tmpfs") or ())):
+        where = _specification(target) if target in (body.get("Volumes") or ()) else ""
         if not target.startswith("/"):
-            yield f"invalid volume specification: '{target}': invalid mount path: '{target}' mount path must be absolute"
+            yield f"{where}invalid mount path: '{target}' mount path must be absolute"
         elif target.rstrip("/") == "":
-            yield "invalid volume specification: destination can't be '/'"
+            yield f"{where}destination can't be '/'"
 
 
 OF_HOST: tuple[Callable[[Document], Iterator[str]], ...] = (
@@ -369,6 +386,7 @@ OF_HOST: tuple[Callable[[Document], Iterator[str]], ...] = (
     hosts,
     security,
     logging,
+    binds,
     mounts,
 )
 OF_BOTH: tuple[Callable[[Document, Document], Iterator[str]], ...] = (joined, ports, endpoints, places)
@@ -383,6 +401,17 @@ def create(body: Document) -> None:
     for both in OF_BOTH:
         problems += both(body, host)
     refuse(problems)
+
+
+def warnings(host: Document) -> Iterator[str]:
+    """What Docker's daemon says of requests that it fulfils all the same."""
+    if host.get("NetworkMode") == "host" and (host.get("PortBindings") or host.get("PublishAllPorts")):
+        yield "Published ports are discarded when using host network mode"
+    if host.get("OomKillDisable") and not host.get("Memory"):
+        yield (
+            "OOM killer is disabled for the container, but no memory limit is set, this can result in the system running "
+            "out of resources."
+        )
 
 
 def update(body: Document) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import re
 from collections.abc import Callable, Iterable
 from urllib.parse import quote
@@ -28,11 +29,13 @@ from agent.images.reference import parse
 
 
 def _record(request: web.Request) -> Record:
-    return request.app[ENGINE].containers.find(request.match_info["name"])
+    """The container of the path: by name, ID, or as another one's link. Raises NotFoundError."""
+    name, alias = request.match_info["name"], request.match_info.get("alias")
+    return request.app[ENGINE].containers.find(f"{name}/{alias}" if alias else name)
 
 
-STATES = one_of("created", "running", "paused", "restarting", "removing", "exited", "dead")
-HEALTH = one_of("starting", "healthy", "unhealthy", "none")
+STATES = one_of("Invalid filter 'status={}'", "created", "running", "paused", "restarting", "removing", "exited", "dead")
+HEALTH = one_of("Unrecognised filter value for health: {}", "starting", "healthy", "unhealthy", "none")
 
 
 async def listing(request: web.Request) -> web.Response:
@@ -40,9 +43,8 @@ async def listing(request: web.Request) -> web.Response:
     engine, filters = request.app[ENGINE], Filters(request)
     limit = number(request, "limit", -1)
     records = sorted(engine.containers.records.values(), key=lambda r: r.created, reverse=True)
-    filters.check(
-        name=pattern, status=STATES, health=HEALTH, exited=whole, before=engine.containers.find, since=engine.containers.find
-    )
+    made = functools.partial(_made, engine)
+    filters.check(name=pattern, status=STATES, health=HEALTH, exited=whole, before=made, since=made)
     # filters for a state, for exit codes or for the last ones include containers that do not run
     if not (
         flag(request, "all")
@@ -65,6 +67,14 @@ async def listing(request: web.Request) -> web.Response:
         for row, record in zip(rows, chosen, strict=True):
             row |= await asyncio.to_thread(describe.sizes, engine, record)
     return answer(rows)
+
+
+def _made(engine: Engine, name: str) -> str:
+    """When the container *name* was made. Raises NotFoundError."""
+    try:
+        return engine.containers.find(name).created
+    except NotFoundError:
+        raise NotFoundError(f"no such container {name}") from None
 
 
 def _tests(engine: Engine) -> dict[str, Callable[[Record, str], bool]]:
@@ -103,8 +113,8 @@ def _tests(engine: Engine) -> dict[str, Callable[[Record, str], bool]]:
         "status": lambda r, v: describe.state_word(r) == v,
         "exited": lambda r, v: not r.running and r.exit_code is not None and r.exit_code == whole(v),
         "ancestor": derived,
-        "before": lambda r, v: r.created < engine.containers.find(v).created,
-        "since": lambda r, v: r.created > engine.containers.find(v).created,
+        "before": lambda r, v: r.created < _made(engine, v),
+        "since": lambda r, v: r.created > _made(engine, v),
         "volume": lambda r, v: any(v in (m["Name"], m["Destination"]) for m in describe.mounts(engine, r)),
         "network": lambda r, v: (
             any(v in (e.network, network_id(e.network)) for e in r.endpoints) or v == r.container.network_mode
@@ -112,7 +122,7 @@ def _tests(engine: Engine) -> dict[str, Callable[[Record, str], bool]]:
         "health": lambda r, v: (r.health or "none") == v,
         "publish": lambda r, v: ported(((p.published, p.protocol) for p in r.ports), v),
         "expose": lambda r, v: ported(exposed(r), v),
-        "is-task": lambda r, v: not truth(v),
+        "is-task": lambda r, v: not truth(v, "Invalid filter 'is-task=[{}]'"),
         "isolation": lambda r, v: v == "default",
     }
 
@@ -121,13 +131,16 @@ def _others_exist(engine: Engine, body: translate.Document) -> None:
     """The containers that a request names are there. Raises BadRequestError, as Docker does: 404 is a missing image's."""
     host = body["HostConfig"]
     modes = [host.get(key, "") for key in ("IpcMode", "PidMode")]
-    names = [m.removeprefix("container:") for m in modes if m.startswith("container:")]
-    names += [text.partition(":")[0] for text in (*(host.get("VolumesFrom") or ()), *(host.get("Links") or ()))]
-    for name in names:
+    names = [(m.removeprefix("container:"), "") for m in modes if m.startswith("container:")]
+    names += [(text.partition(":")[0], "") for text in host.get("VolumesFrom") or ()]
+    names += [
+        (name, f"could not get container for {name}: ") for name, _, _ in (t.partition(":") for t in host.get("Links") or ())
+    ]
+    for name, what in names:
         try:
             engine.containers.find(name)
         except NotFoundError as error:
-            raise BadRequestError(str(error)) from None
+            raise BadRequestError(f"{what}{error}") from None
 
 
 async def create(request: web.Request) -> web.Response:
@@ -142,7 +155,10 @@ async def create(request: web.Request) -> web.Response:
     image = engine.images.find(payload.image)
     images.suits(image, payload.image, request.query.get("platform", ""))
     _others_exist(engine, document)
-    engine.runtime.known(payload.runtime)
+    try:
+        engine.runtime.known(payload.runtime)
+    except BadRequestError:
+        raise BadRequestError(f"Unknown runtime specified {payload.runtime}") from None
     if document["HostConfig"].get("PublishAllPorts"):
         config = image.config.config
         payload = translate.all_published(payload, (*payload.expose, *((config and config.exposed_ports) or ())))
@@ -166,7 +182,7 @@ async def create(request: web.Request) -> web.Response:
     for volume, how in named.items():  # as in Docker they are there from now on
         volumes.make(engine, volume, how)
     _anonymous(engine, record, (image.config.config and image.config.config.volumes) or {})
-    return answer({"Id": record.id, "Warnings": record.notes}, 201)
+    return answer({"Id": record.id, "Warnings": [*record.notes, *checks.warnings(host)]}, 201)
 
 
 def _anonymous(engine: Engine, record: Record, of_image: Iterable[str]) -> None:
@@ -218,7 +234,11 @@ async def restart(request: web.Request) -> web.Response:
 
 async def kill(request: web.Request) -> web.Response:
     """Send a container a signal, SIGKILL by default (ContainerKill)."""
-    await stopping.kill(request.app[ENGINE].context, _record(request), signal_number(request.query.get("signal") or "SIGKILL"))
+    number = signal_number(request.query.get("signal") or "SIGKILL")
+    try:
+        await stopping.kill(request.app[ENGINE].context, _record(request), number)
+    except (NotFoundError, ConflictError) as error:
+        raise type(error)(f"Cannot kill container: {request.match_info['name']}: {error}") from None
     return web.Response(status=204)
 
 
@@ -270,6 +290,24 @@ async def remove(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
+async def unlink(request: web.Request) -> web.Response:
+    """Remove the link that the container `name` calls `alias`, and not what it leads to (ContainerDelete with `link`)."""
+    engine, name, alias = request.app[ENGINE], request.match_info["name"], request.match_info["alias"]
+    if not flag(request, "link"):
+        raise ConflictError(f"{name}/{alias} is a link of {name}: link=true removes it")
+    _record(request)  # raises where there is no such link
+    record = engine.containers.find(name)
+    links = tuple(link for link in record.container.links if link[0] != alias)
+    host = record.asked["HostConfig"]
+    kept = [text for text in host.get("Links") or () if translate.links_of({"Links": [text]})[0][0] != alias]
+    engine.containers.transition(
+        record,
+        container=msgspec.structs.replace(record.container, links=links),
+        asked=record.asked | {"HostConfig": host | {"Links": kept}},
+    )
+    return web.Response(status=204)
+
+
 def _when(request: web.Request, name: str) -> str:
     """A time of the query, to the nanosecond if it is one rather than a duration; "" if it is missing."""
     at = moment(request, name)
@@ -298,11 +336,11 @@ async def read_logs(request: web.Request) -> web.StreamResponse:
     """Stream the log of a container (ContainerLogs)."""
     engine, record = request.app[ENGINE], _record(request)
     if record.container.log_driver == "none":
-        raise NotImplementedHereError("configured logging driver does not support reading: it is none")
+        raise NotImplementedHereError("configured logging driver does not support reading")
     tail = request.query.get("tail") or "all"
     wanted = {n for n, name in ((1, "stdout"), (2, "stderr")) if flag(request, name)}
     if not wanted and "version" in request.match_info:
-        raise BadRequestError("Bad parameters: you must choose at least one stream: stdout or stderr")
+        raise BadRequestError("Bad parameters: you must choose at least one stream")
     wanted = wanted or {1, 2}
     stamps, marks = flag(request, "timestamps"), flag(request, "marks")
     details = f"{_details(record)} ".encode() if flag(request, "details") else b""

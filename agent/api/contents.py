@@ -171,13 +171,16 @@ async def rename(request: web.Request) -> web.Response:
     engine, name = request.app[ENGINE], request.query.get("name", "").lstrip("/")
     record = engine.containers.find(request.match_info["name"])
     if not name:
-        raise BadRequestError("name is missing: give the name")
-    checks.name(name)
+        raise BadRequestError("Neither old nor new names may be empty")
     if name == record.name:
-        raise BadRequestError(f"Renaming a container with the same name as its current name ({name})")
+        raise BadRequestError("Renaming a container with the same name as its current name")
     if record.task:
         raise ConflictError(f"container {record.name} is a task of stack {record.stack}: its file says what it is called")
-    changing.rename(engine.context, record, name)
+    try:
+        checks.name(name, f"/{name}")
+        changing.rename(engine.context, record, name)
+    except (BadRequestError, ConflictError) as error:
+        raise type(error)(f"Error when allocating new name: {error}") from None
     return web.Response(status=204)
 
 
@@ -209,10 +212,14 @@ async def update(request: web.Request) -> web.Response:
     payload = {k: v for k, v in payload.items() if v and (k in UPDATES or k in ("NanoCpus", "RestartPolicy"))}
     policy = payload.get("RestartPolicy", {})
     if policy.get("Name") and record.auto_remove:
-        raise ConflictError("Restart policy cannot be updated because AutoRemove is enabled for the container")
+        raise ConflictError(
+            f"Cannot update container {record.id}: Restart policy cannot be updated because AutoRemove is enabled for the "
+            "container"
+        )
     if c.memory_swap > 0 and payload.get("Memory", 0) > c.memory_swap and not payload.get("MemorySwap"):
         raise ConflictError(
-            "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time"
+            f"Cannot update container {record.id}: Memory limit should be smaller than already set memoryswap limit, update "
+            "the memoryswap at the same time"
         )
     checks.update({"Memory": c.memory, "MemorySwap": c.memory_swap} | payload)
     fields: dict[str, object] = {UPDATES[key]: value for key, value in payload.items() if key in UPDATES}

@@ -38,8 +38,10 @@ DOCKER_STATES = {
 
 def state_word(record: Record) -> str:
     """Docker's word for the state: a container that never ran is "created", even if its start failed."""
+    if record.state in ("failed", "starting") and record.started:
+        return "restarting" if record.state == "starting" and record.restarts else "exited"
     if record.state == "failed":
-        return "exited" if record.started else "created"
+        return "created"
     return DOCKER_STATES.get(record.state, record.state)
 
 
@@ -54,7 +56,9 @@ def _bindings(record: Record) -> Document:
 def sizes(engine: Engine, record: Record) -> dict[str, int]:
     """Bytes of its writable layer, and of that with its image. Blocks."""
     image = image_of(engine, record)
-    written = used(engine.paths.container(record.id) / "upper")
+    upper = engine.paths.container(record.id) / "upper"
+    own = upper / prepare.MOUNT_TABLE[1:]  # written by nobody inside
+    written = used(upper) - (own.lstat().st_size if own.is_symlink() else 0)
     return {"SizeRw": written, "SizeRootFs": written + (engine.sizes.image(image) if image else 0)}
 
 
@@ -73,7 +77,7 @@ def summary(engine: Engine, record: Record, version: int = 48) -> Document:
     command, arguments = _command(record.container, config)
     return {
         "Id": record.id,
-        "Names": [f"/{record.name}"],
+        "Names": [f"/{record.name}", *(f"/{other.name}/{alias}" for other, alias in engine.containers.linked_to(record))],
         "Image": _shown_image(record, image),
         "ImageID": image.id if image else record.image_id,
         "Command": " ".join([command, *map(_quoted, arguments)]).strip(),
@@ -340,7 +344,7 @@ def _network_settings(engine: Engine, record: Record, config: RunConfig, version
         "SandboxID": record.id if record.running else "",
         "HairpinMode": False,
         "SandboxKey": str(engine.networks.endpoints.netns(record)) if record.running else "",
-        "Ports": _exposed(record, config),
+        "Ports": _exposed(record, config) if record.running else {},
         "Networks": attached,
         "LinkLocalIPv6Address": "",
         "LinkLocalIPv6PrefixLen": 0,
@@ -429,7 +433,9 @@ def _config(record: Record, config: RunConfig) -> Document:
         document["MacAddress"] = asked["MacAddress"]
     if "StopTimeout" in asked or not asked:
         document["StopTimeout"] = asked.get("StopTimeout", int(c.stop_grace_s))
-    if c.healthcheck:
+    if c.healthcheck and asked:
+        document["Healthcheck"] = asked["Healthcheck"]
+    elif c.healthcheck:
         second = 10**9
         document["Healthcheck"] = {
             "Test": list(c.healthcheck.test),

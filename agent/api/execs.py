@@ -86,9 +86,9 @@ def _forget(engine: Engine) -> None:
             del EXECS[found.id]
 
 
-def _runs(record: Record) -> None:
+def _runs(record: Record, name: str) -> None:
     if record.state == "paused":
-        raise ConflictError(f"Container {record.id} is paused, unpause the container before exec")
+        raise ConflictError(f"Container {name} is paused, unpause the container before exec")
     if record.state != "running":
         raise ConflictError(f"Container {record.id} is not running")
 
@@ -99,8 +99,8 @@ async def create(request: web.Request) -> web.Response:
     record = engine.containers.find(request.match_info["name"])
     payload = body(request)
     if not payload.get("Cmd"):
-        raise BadRequestError("No exec command specified: give Cmd, the words to run")
-    _runs(record)
+        raise BadRequestError("No exec command specified")
+    _runs(record, request.match_info["name"])
     Keys(payload.get("DetachKeys", ""))
     _forget(engine)
     made = Exec(
@@ -204,7 +204,7 @@ async def start(request: web.Request) -> web.StreamResponse:
         found.size = size
     if found.started:
         raise ConflictError(f"exec {found.id} has already run" if found.ended else f"exec {found.id} is already running")
-    _runs(found.record)
+    _runs(found.record, found.record.id)
     found.started, found.complaints = True, os.memfd_create("complaints")
     if payload.get("Detach"):
         try:
@@ -288,7 +288,7 @@ def _failed(found: Exec) -> str:
     if found.complaints < 0:
         return ""
     message = os.pread(found.complaints, MESSAGE_BYTES, 0).decode(errors="replace")
-    return runtime.exec_failure(message) if message else ""
+    return runtime.exec_failure(message, found.command[0]) if message else ""
 
 
 def _misplaced(found: Exec, seen: bytes) -> bytes:
@@ -314,7 +314,7 @@ def _end(engine: Engine, found: Exec, code: int) -> None:
         os.close(found.complaints)
         found.complaints = -1
         failed = code and message and (code in RUNTIMES_OWN or not found.tty)
-        code = runtime.exec_status(message) if failed else code
+        code = runtime.exec_status(message, found.command[0]) if failed else code
     # one that a signal ended has the status that a shell gives it
     found.exit_code = 128 - code if code < 0 else code
     found.running, found.ended = False, time.monotonic()

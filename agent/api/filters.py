@@ -48,7 +48,7 @@ class Filters:
     def chosen(self, items: Iterable[T], tests: Mapping[str, Callable[[T, str], bool]]) -> list[T]:
         """Those of *items* for which every key's test holds for one of its values. Raises BadRequestError for one without."""
         if unknown := self._values.keys() - tests.keys():
-            raise BadRequestError(f"invalid filter '{quoted(min(unknown))}': there is {', '.join(sorted(tests))}")
+            raise BadRequestError(f"Invalid filter '{quoted(min(unknown))}'")
         return [
             i
             for i in items
@@ -73,7 +73,7 @@ def path_matches(pattern: str, path: str) -> bool:
     try:
         return re.fullmatch("".join(special.get(p, p if p.startswith("[") else re.escape(p)) for p in parts), path) is not None
     except re.error:
-        raise BadRequestError(f"invalid filter value {pattern!r}: it is not a pattern") from None
+        raise BadRequestError("syntax error in pattern") from None
 
 
 def pattern(text: str) -> re.Pattern[str] | None:
@@ -88,13 +88,16 @@ def pattern(text: str) -> re.Pattern[str] | None:
         return None
 
 
-def truth(word: str) -> bool:
-    """Raises BadRequestError."""
+NOT_DANGLING = "Invalid filter 'dangling=[{}]'"
+
+
+def truth(word: str, complaint: str = "invalid filter value {!r}: it is neither true nor false") -> bool:
+    """Raises BadRequestError with *complaint* about the word."""
     if word.lower() in ("1", "true", "t"):
         return True
     if word.lower() in ("0", "false", "f"):
         return False
-    raise BadRequestError(f"invalid filter value {quoted(word)!r}: it is neither true nor false")
+    raise BadRequestError(complaint.format(quoted(word)))
 
 
 def whole(word: str) -> int:
@@ -102,15 +105,15 @@ def whole(word: str) -> int:
     try:
         return int(word[:20])
     except ValueError:
-        raise BadRequestError(f"invalid filter value {quoted(word)!r}: a whole number is wanted here") from None
+        raise BadRequestError(f'strconv.Atoi: parsing "{quoted(word)}": invalid syntax') from None
 
 
-def one_of(*words: str) -> Callable[[str], str]:
-    """A check of a filter's value: one of *words*. Raises BadRequestError."""
+def one_of(complaint: str, *words: str) -> Callable[[str], str]:
+    """A check of a filter's value: one of *words*, or else BadRequestError with *complaint* about the value."""
 
     def check(value: str) -> str:
         if value not in words:
-            raise BadRequestError(f"invalid filter value {quoted(value)!r}: there is {', '.join(words)}")
+            raise BadRequestError(complaint.format(quoted(value)))
         return value
 
     return check
@@ -127,9 +130,7 @@ def moment_of(value: str) -> float:
     try:
         return instant(value)
     except (ValueError, OverflowError):
-        raise BadRequestError(
-            f"{quoted(value)!r} is not a time: it is written like 2024-01-02T15:04:05Z, as seconds since the epoch, or like 24h"
-        ) from None
+        raise BadRequestError(f'failed to parse value as time or duration: "{quoted(value)}"') from None
 
 
 def moment(request: web.Request, name: str) -> float | None:

@@ -12,6 +12,7 @@ import time
 
 from aiohttp import web
 
+from agent.contract.printable import quoted
 from agent.contract.takeover import Taken, Written
 from agent.errors import BadRequestError
 
@@ -70,7 +71,10 @@ class Keys:
         """*text* as Docker has it: letters, or ctrl- and one of `a-z @ [ \\ ] ^ _`, between commas; "" is the default.
 
         Raises BadRequestError."""
-        self._wanted = b"".join(map(_key, (text or DETACH_KEYS).split(",")))
+        try:
+            self._wanted = b"".join(map(_key, (text or DETACH_KEYS).split(",")))
+        except ValueError:
+            raise BadRequestError(f"Invalid escape keys ({quoted(text)}) provided") from None
         self._held = b""
 
     def passed(self, data: bytes) -> tuple[bytes, bool]:
@@ -91,4 +95,4 @@ def _key(word: str) -> bytes:
         return word.encode()
     if match := re.fullmatch(r"(?i:ctrl)-([a-zA-Z@\[\\\]^_])", word):
         return bytes([ord(match[1].upper()) - 64])
-    raise BadRequestError(f"Invalid detach keys: {word!r}: a letter, or ctrl- and one of a-z @ [ \\ ] ^ _")
+    raise ValueError(word)

@@ -66,6 +66,9 @@ def host_config(engine: Engine, record: Record, version: int = 48) -> Document:
         **(
             {"Links": [f"/{_linked(engine, source)}:/{record.name}/{alias}" for alias, source in c.links]}
             if asked.get("Links")
+            and network_mode(record, version) in ("default", "bridge")  # elsewhere they are the endpoint's
+            else {"Links": None}
+            if asked
             else {}
         ),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import re
 import tempfile
@@ -17,7 +18,7 @@ from aiohttp import web
 
 from agent.api import describe, login
 from agent.api.app_keys import ENGINE, answer, flag, minor, number
-from agent.api.filters import Filters, labelled, moment_of, path_matches, truth
+from agent.api.filters import NOT_DANGLING, Filters, labelled, moment_of, path_matches, truth
 from agent.api.instructions import changes
 from agent.containers.logs import instant
 from agent.engine.engine import Engine
@@ -75,12 +76,16 @@ def summary(image: Image, size: int = 0, version: int = 48) -> dict[str, Any]:
     }
 
 
+ZERO_TIME = -62_135_596_800
+"""Seconds since 1970 of the first of January of the year 1, by which Docker's clients know that there is no time."""
+
+
 def epoch(stamp: str) -> int:
-    """Seconds since 1970 of an RFC 3339 *stamp*; 0 if it cannot be read."""
+    """Seconds since 1970 of an RFC 3339 *stamp*; those of Go's zero time if it cannot be read."""
     try:
-        return int(instant(stamp)) if stamp else 0
+        return int(instant(stamp)) if stamp else ZERO_TIME
     except (ValueError, OverflowError):  # a date of no calendar, or "inf"
-        return 0
+        return ZERO_TIME
 
 
 def run_config(c: RunConfig) -> dict[str, Any]:
@@ -158,13 +163,13 @@ async def listing(request: web.Request) -> web.Response:
         familiar = parse(name).familiar
         return path_matches(pattern, familiar) or path_matches(pattern, familiar.rpartition(":")[0])
 
-    filters.check(dangling=truth, until=moment_of, before=created, since=created)
+    filters.check(dangling=lambda v: truth(v, NOT_DANGLING), until=moment_of, before=created, since=created)
     patterns = [*filters["reference"], *([name] if (name := request.query.get("filter")) else [])]
     images = filters.chosen(
         store.everything(),
         {
             "reference": lambda i, v: any(fits(n, v) for n in i.names),
-            "dangling": lambda i, v: (not i.names) == truth(v),
+            "dangling": lambda i, v: (not i.names) == truth(v, NOT_DANGLING),
             "label": lambda i, v: labelled((i.config.config or RunConfig()).labels or {}, v),
             "before": lambda i, v: i.created < created(v),
             "since": lambda i, v: i.created > created(v),
@@ -256,7 +261,7 @@ async def search(request: web.Request) -> web.Response:
     if not term:
         raise BadRequestError("term is missing: give what to search for")
     if not 0 < limit <= 100:
-        raise BadRequestError(f"limit={limit}: from 1 to 100 results")
+        raise BadRequestError(f"Limit {limit} is outside the range of [1, 100]")
     timeout = aiohttp.ClientTimeout(total=SEARCH_S)
     try:
         async with (
@@ -488,7 +493,10 @@ async def _saved(request: web.Request, names: list[str]) -> web.StreamResponse:
     platform_of(request.query.get("platform", ""))
     exact = []
     for name in names:
-        image = engine.images.find(name)
+        try:
+            image = engine.images.find(name)
+        except ImageNotFoundError:
+            raise ImageNotFoundError(f"No such image: {name}") from None
         # an image requested by its ID has no name in the archive
         exact.append(image.id if named_by_id(image, name) else name)
         event(engine, "save", image, name)
@@ -562,18 +570,22 @@ async def remove(request: web.Request) -> web.Response:
     by_id = named_by_id(image, text)
     if by_id and running:
         raise ConflictError(
-            f"conflict: unable to delete {text} (cannot be forced) - image is being used by running container {running.short}"
+            f"conflict: unable to delete {image.id[7:19]} (cannot be forced) - image is being used by running container "
+            f"{running.short}"
         )
     repositories = {n.rpartition(":")[0] for n in image.names}
     if by_id and len(repositories) > 1 and not force:
         raise ConflictError(
-            f"conflict: unable to delete {text} (must be forced) - image is referenced in multiple repositories"
+            f"conflict: unable to delete {image.id[7:19]} (must be forced) - image is referenced in multiple repositories"
         )
     last = by_id or set(image.names) <= {parse(text).name}
     if last and users and not force:
         raise ConflictError(
-            f"conflict: unable to {'delete' if by_id else 'remove repository reference'} {text} (must force) - "
-            f"container {users[0].short} is using its referenced image {image.id[7:19]}"
+            f"conflict: unable to delete {image.id[7:19]} (must be forced) - image is being used by stopped container "
+            f"{users[0].short}"
+            if by_id
+            else f'conflict: unable to remove repository reference "{text}" (must force) - container {users[0].short} is using '
+            f"its referenced image {image.id[7:19]}"
         )
     if last and running:  # the container goes on, and so does its image, without a name
         engine.images.keep_untagged(image.digest)
@@ -582,7 +594,21 @@ async def remove(request: web.Request) -> web.Response:
     else:
         gone = engine.images.remove(image.id if by_id else text, in_use=engine.context.images_in_use() if not force else set())
     report_removed(engine, image, gone)
-    return answer(gone)
+    return answer([*gone, *_layers_gone(engine, image)] if {"Deleted": image.id} in gone else gone)
+
+
+def _layers_gone(engine: Engine, image: Image) -> list[dict[str, str]]:
+    """Of the layers of *image*, which is deleted, those that no other image has, by their chain IDs. Source: OCI image
+    specification, "Layer ChainID"."""
+
+    def chains(diff_ids: Sequence[str]) -> list[str]:
+        out = list(diff_ids[:1])
+        for diff_id in diff_ids[1:]:
+            out.append(f"sha256:{hashlib.sha256(f'{out[-1]} {diff_id}'.encode()).hexdigest()}")
+        return out
+
+    kept = {chain for other in engine.images.everything() for chain in chains(other.layers)}
+    return [{"Deleted": chain} for chain in reversed(chains(image.layers)) if chain not in kept]
 
 
 async def prune(request: web.Request) -> web.Response:
@@ -590,7 +616,7 @@ async def prune(request: web.Request) -> web.Response:
     those made before, `unused-until` to those that no container was made of since."""
     engine = request.app[ENGINE]
     filters = Filters(request)
-    filters.check(dangling=truth, until=moment_of)
+    filters.check(dangling=lambda v: truth(v, NOT_DANGLING), until=moment_of)
     everything = filters["dangling"] and not truth(filters["dangling"][0])
     spare = [i for i in garbage.unused(engine.images) if everything or not i.names]
     gone: list[dict[str, str]] = []

@@ -24,11 +24,12 @@ from agent.api.app_keys import ENGINE, answer, flag, since, terminal_size
 from agent.api.hijack import MULTIPLEXED, RAW, Hijacked, Keys
 from agent.containers import logs, usage, users
 from agent.contract.frames import frame
+from agent.contract.printable import quoted
 from agent.contract.times import timestamp
 from agent.engine.container_table import PendingAttach
 from agent.engine.engine import Engine
 from agent.engine.records import Record
-from agent.errors import AgentError, BadRequestError, ConflictError, of_worker
+from agent.errors import AgentError, BadRequestError, ConflictError, NotFoundError, of_worker
 from agent.trees import process
 from agent.trees.workers import Worker, started
 
@@ -64,7 +65,7 @@ async def top(request: web.Request) -> web.Response:
     head, *lines = out.decode(errors="replace").splitlines() or [""]
     titles = head.split()
     if "PID" not in titles:
-        raise BadRequestError("Couldn't find PID field in ps output: ps_args must ask for the column PID")
+        raise BadRequestError("Couldn't find PID field in ps output")
     assert record.process
     column, inside = titles.index("PID"), usage.processes(_group(engine, record), record.process.pid)
     rows = [line.split(None, len(titles) - 1) for line in lines]
@@ -168,10 +169,13 @@ def _putting(request: web.Request, record: Record, root: str) -> dict[str, Any]:
     return payload
 
 
-async def _answer(child: Worker) -> dict[str, str]:
+async def _answer(child: Worker, request: web.Request) -> dict[str, str]:
     """The worker's description of the path, as the header that Docker's clients read."""
     reply = process.parsed(await child.line())
     if "error" in reply:
+        if reply.get("status") == NotFoundError.status:
+            path, name = request.query.get("path", ""), request.match_info["name"]
+            raise NotFoundError(f"Could not find the file {quoted(path)} in container {name}")
         raise of_worker(reply)
     return {"X-Docker-Container-Path-Stat": base64.b64encode(json.dumps(reply).encode()).decode()}
 
@@ -179,13 +183,13 @@ async def _answer(child: Worker) -> dict[str, str]:
 async def describe(request: web.Request) -> web.Response:
     """Describe a path in a container by a header (ContainerArchiveInfo)."""
     async with _copier(request, "stat") as child:
-        return web.Response(headers=await _answer(child))
+        return web.Response(headers=await _answer(child, request))
 
 
 async def get(request: web.Request) -> web.StreamResponse:
     """Stream a path of a container as a tar archive (ContainerArchive)."""
     async with _copier(request, "get", event="archive-path") as child:
-        response = web.StreamResponse(headers={"Content-Type": "application/x-tar", **await _answer(child)})
+        response = web.StreamResponse(headers={"Content-Type": "application/x-tar", **await _answer(child, request)})
         await response.prepare(request)
         while data := await child.read():
             await response.write(data)
@@ -201,7 +205,7 @@ async def put(request: web.Request) -> web.Response:
             async for data in request.content.iter_chunked(1 << 18):
                 await child.write(data)
             child.close_input()
-        await _answer(child)
+        await _answer(child, request)
     return web.Response(status=200)
 
 

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from agent.contract.printable import quoted
 from agent.errors import BadRequestError
 from agent.images.types import HealthConfig, RunConfig
 
@@ -141,8 +142,8 @@ def changes(lines: Iterable[str]) -> RunConfig:
         for one in filter(str.strip, line.splitlines()):
             word, _, rest = one.strip().partition(" ")
             if word.upper() not in INSTRUCTIONS:
-                raise BadRequestError(f"change {one!r}: {', '.join(INSTRUCTIONS)} are known")
+                raise BadRequestError(f"{quoted(word.lower())} is not a valid change command")
             if not rest.strip():
-                raise BadRequestError(f"change {one!r}: {word.upper()} of what?")
+                raise BadRequestError(f"{word.upper()} requires at least one argument")
             INSTRUCTIONS[word.upper()](fields, rest.strip())
     return RunConfig(**fields)

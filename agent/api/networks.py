@@ -109,14 +109,15 @@ def _everything(engine: Engine) -> list[Document]:
     return [_document(engine, n) for n in known.values()] + [_builtin(engine, n) for n in BUILTIN]
 
 
-KINDS = one_of("custom", "builtin")
-SCOPES = one_of("local", "swarm", "global")
+NOT_TRUE = """invalid value for filter 'dangling', must be "true" (or "1"), or "false" (or "0")"""
+KINDS = one_of("invalid filter: 'type'='{}'", "custom", "builtin")
+SCOPES = one_of("invalid filter: 'scope'='{}'", "local", "swarm", "global")
 
 
 async def listing(request: web.Request) -> web.Response:
     """List networks (NetworkList)."""
     filters = Filters(request)
-    filters.check(type=KINDS, scope=SCOPES, dangling=truth)
+    filters.check(type=KINDS, scope=SCOPES, dangling=lambda v: truth(v, NOT_TRUE))
     return answer(
         filters.chosen(
             _everything(request.app[ENGINE]),
@@ -127,7 +128,9 @@ async def listing(request: web.Request) -> web.Response:
                 "label": lambda n, v: labelled(n["Labels"], v),
                 "scope": lambda n, v: n["Scope"] == v,
                 "type": lambda n, v: (n["Name"] in (*BUILTIN, DEFAULT_NETWORK)) == (v == "builtin"),
-                "dangling": lambda n, v: (not n["Containers"] and n["Name"] not in (*BUILTIN, DEFAULT_NETWORK)) == truth(v),
+                "dangling": lambda n, v: (
+                    (not n["Containers"] and n["Name"] not in (*BUILTIN, DEFAULT_NETWORK)) == truth(v, NOT_TRUE)
+                ),
             },
         )
     )
@@ -239,14 +242,11 @@ def addressable(engine: Engine, payload: Attachment) -> None:
     for address in asked if network else ():
         assert network
         if not any(ipaddress.ip_address(address) in ipaddress.ip_network(s.cidr) for s in network.subnets):
-            raise BadRequestError(f"invalid endpoint settings: no configured subnet contains the IP address {address}")
+            raise BadRequestError(f"Invalid address {address}: It does not belong to any of this network's subnets")
 
 
 def _of_creation(record: Record, network: str) -> BadRequestError:
-    return BadRequestError(
-        f"container cannot be disconnected from {network} network or connected to {network} network: "
-        f"{record.name} is on it from its creation on, or never"
-    )
+    return BadRequestError(f"container cannot be disconnected from {network} network or connected to {network} network")
 
 
 async def connect(request: web.Request) -> web.Response:
@@ -269,7 +269,13 @@ async def connect(request: web.Request) -> web.Response:
 async def disconnect(request: web.Request) -> web.Response:
     """Detach a container from a network (NetworkDisconnect)."""
     engine, payload = request.app[ENGINE], body(request)
-    name, record = _found(engine, request.match_info["name"]), engine.containers.find(payload.get("Container", ""))
+    name, container = _found(engine, request.match_info["name"]), payload.get("Container", "")
+    try:
+        record = engine.containers.find(container)
+    except NotFoundError:
+        if not payload.get("Force"):
+            raise
+        raise NotFoundError(f"endpoint {container} not found") from None
     if name in BUILTIN:
         raise _of_creation(record, name)
     await changing.disconnect(engine.context, record, name)

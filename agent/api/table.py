@@ -77,6 +77,8 @@ ROUTES = (
     Route("POST", "/containers/{name}/unpause", containers.unpause),
     Route("POST", "/containers/{name}/wait", containers.wait),
     Route("DELETE", "/containers/{name}", containers.remove),
+    Route("DELETE", "/containers/{name}/{alias}", containers.unlink),
+    Route("GET", "/containers/{name}/{alias}/json", containers.inspect),
     Route("GET", "/containers/{name}/logs", containers.read_logs),
     Route("POST", "/containers/{name}/rename", contents.rename),
     Route("POST", "/containers/{name}/update", contents.update, shapes.UPDATE),

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from agent.api import checks
 from agent.api.app_keys import ENGINE, answer, body, flag, minor
-from agent.api.filters import Filters, labelled, moment_of, truth
+from agent.api.filters import NOT_DANGLING, Filters, labelled, moment_of, truth
 from agent.containers.logs import instant
 from agent.contract.volume import VOLUME_DRIVERS, volume_driver
 from agent.engine.engine import Engine
@@ -35,7 +35,7 @@ def document(engine: Engine, record: VolumeRecord) -> dict[str, Any]:
 async def listing(request: web.Request) -> web.Response:
     """List volumes (VolumeList)."""
     engine, filters = request.app[ENGINE], Filters(request)
-    filters.check(dangling=truth)
+    filters.check(dangling=lambda v: truth(v, NOT_DANGLING))
     chosen = filters.chosen(
         engine.volumes.all.values(),
         {
@@ -43,7 +43,7 @@ async def listing(request: web.Request) -> web.Response:
             "label!": lambda v, w: not labelled(v.labels, w),
             "name": lambda v, w: w in v.name,
             "driver": lambda v, w: v.driver == w,
-            "dangling": lambda v, w: (not engine.containers.users_of_volume(v.name)) == truth(w),
+            "dangling": lambda v, w: (not engine.containers.users_of_volume(v.name)) == truth(w, NOT_DANGLING),
         },
     )
     return answer({"Volumes": [document(engine, v) for v in chosen], "Warnings": None})
@@ -82,10 +82,7 @@ def _complete(name: str, options: dict[str, str]) -> None:
 def driver_of(name: str, driver: str) -> None:
     """Raises NotFoundError for an unknown *driver*, in the words that tools look for."""
     if volume_driver(driver) not in VOLUME_DRIVERS:
-        raise NotFoundError(
-            f'create {name}: error looking up volume plugin {driver}: plugin "{driver}" not found: there is '
-            f"{', '.join(sorted(VOLUME_DRIVERS))}"
-        )
+        raise NotFoundError(f'create {name}: error looking up volume plugin {driver}: plugin "{driver}" not found')
 
 
 def make(engine: Engine, name: str, options: dict[str, Any]) -> None:
@@ -117,7 +114,8 @@ async def remove(request: web.Request) -> web.Response:
     engine, name = request.app[ENGINE], request.match_info["name"]
     if not (flag(request, "force") and name not in engine.volumes.all):
         record = engine.volumes.get(name)
-        engine.volumes.remove(name, engine.containers.users_of_volume(name))
+        users = [engine.containers.find(user).id for user in engine.containers.users_of_volume(name)]
+        engine.volumes.remove(name, users)
         _tell(engine, "destroy", record)
     return web.Response(status=204)
 

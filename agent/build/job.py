@@ -15,27 +15,25 @@ from typing import TypeVar
 import msgspec
 
 from agent import mounts
-from agent.build import config, contexts, dockerfile, plan, writing
+from agent.build import checking, config, dockerfile, plan, writing
 from agent.build import instructions as steps
 from agent.build.build_context import BuildContext
 from agent.build.build_options import BuildOptions
 from agent.build.builder import Builder
-from agent.build.cache import key_of
+from agent.build.cache import Entry, key_of
 from agent.build.contexts import Origin
 from agent.build.copying import Copying
 from agent.build.errors import DockerfileError, RunError
 from agent.build.inputs import Client
 from agent.build.layers import Layer, image_layers
-from agent.build.remote_cache import Imports
+from agent.build.remote_cache import Imports, Sources
 from agent.build.report import Channel, Report, shown
 from agent.build.runsteps import RunSteps
-from agent.build.selection import MissingError, choose
 from agent.build.states import State
 from agent.build.words import Expansion, WordError
 from agent.contract.printable import quoted
 from agent.errors import AgentError, BadRequestError, user_message
 from agent.images import pull
-from agent.images.platforms import platform_of
 from agent.images.reference import parse
 from agent.images.store import Image
 
@@ -59,6 +57,7 @@ class Job(BuildContext):
         self.copying = Copying(self)
         self.runsteps = RunSteps(self, self.copying)
         self.imports = Imports(self)
+        self.sources = Sources(builder.engine.images, options.cache_from)
         self._stages: dict[int, asyncio.Task[State]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._first: BaseException | None = None
@@ -77,8 +76,8 @@ class Job(BuildContext):
         )
         if self.inputs.client.lends:
             await self.inputs.lent(self.plan)
-        self._check()
         self.report.begin(self.plan.needed)
+        checking.check(self)
         say = self.report.channel(self.plan.needed[0])
         for number, arg in enumerate(self.plan.head, 1):
             say.argument(number, self.plan.total, arg)
@@ -88,7 +87,7 @@ class Job(BuildContext):
         except BaseExceptionGroup as group:
             raise (self._first or _first(group)) from None
         if self.plan.unused:
-            self.report.warn(f"One or more build-args {quoted(str(list(self.plan.unused)))} were not consumed")
+            self.report.warn(f"One or more build-args [{quoted(' '.join(self.plan.unused))}] were not consumed")
         return state
 
     async def image(self, state: State) -> Image:
@@ -105,34 +104,10 @@ class Job(BuildContext):
     def _platform(self) -> str:
         return f"linux/{self.architecture}"
 
-    def _check(self) -> None:
-        """Check what can be checked before the first step. Raises DockerfileError."""
-        if self.options.platform:
-            self._check_platform(self.options.platform, None)
-        for number in self.plan.needed:
-            stage = self.plan.stages[number]
-            if stage.platform:
-                self._check_platform(stage.platform, stage.origin)
-            for step in stage.steps:
-                if isinstance(step, steps.Run):
-                    self.runsteps.check(step)
-                elif isinstance(step, steps.Copy) and not step.origin and not any("$" in w for w in step.sources):
-                    self._check_sources(step)
-
-    def _check_sources(self, step: steps.Copy) -> None:
-        local = [s for s in step.sources if not (step.add and (contexts.is_url(s) or contexts.repository(s)))]
-        with self.located(step):
-            try:
-                choose(self.inputs.context.listing, local, "/", parents=step.parents, ignored=self.inputs.context.ignored)
-            except MissingError as error:
-                raise BadRequestError(f"{step.at.word} failed: {error}") from None
-
-    def _check_platform(self, text: str, at: steps.Step | None) -> None:
-        try:
-            platform_of(text)
-        except AgentError as error:
-            why = f"{error}: images for other machines are not built here"
-            raise (self.plan.file.error(at.at, why) if at else BadRequestError(why)) from None
+    def steps_before(self, number: int) -> int:
+        """The number of steps before those of stage *number*."""
+        before = [n for n in self.plan.needed if n < number]
+        return len(self.plan.head) + sum(1 + len(self.plan.stages[n].steps) for n in before)
 
     @contextlib.contextmanager
     def located(self, step: steps.Step) -> Iterator[None]:
@@ -160,8 +135,7 @@ class Job(BuildContext):
             if other is not None and other not in self._stages:
                 assert self._group
                 self._stages[other] = self._group.create_task(self._staged(other), name=f"stage {other}")
-        before = [n for n in self.plan.needed if n < number]
-        step_number = len(self.plan.head) + sum(1 + len(self.plan.stages[n].steps) for n in before) + 1
+        step_number = self.steps_before(number) + 1
         try:
             with self.located(stage.origin):
                 say.step(step_number, self.plan.total, stage, stage.origin)
@@ -174,7 +148,9 @@ class Job(BuildContext):
                 step_number += 1
                 say.step(step_number, self.plan.total, stage, step)
                 with self.located(step):
-                    state = await self.step(number, state, step, say)
+                    before, state = state, await self.step(number, state, step, say)
+                    if len(before.layers) == len(state.layers) and not isinstance(step, steps.Run | steps.Copy | steps.Workdir):
+                        self._recall(number, before, state, say)
                 say.reached(state.short)
         except (AgentError, OSError) as error:
             self._first = self._first or error
@@ -286,19 +262,28 @@ class Job(BuildContext):
         """*state* with the layer of the step *key*, from the cache or made by *make*."""
         if self.epoch is not None:
             key = key_of("until", self.epoch, key)
+        found = self.builder.cache.entries.get(key)
+        cached = self.cached(number) and (found is None or self.sources.have(_on(state, found, by or note)))
         entry, known = await self.builder.result(
-            key, note, make, cached=self.cached(number), elsewhere=self.imports.find if self.options.cache_from else None
+            key, note, make, cached=cached, elsewhere=self.imports.find if self.options.cache_from else None
         )
         self.used[entry.key] = entry
         if known:
             say.cached()
-        if not entry.layer:
-            return state.recorded(by or note)
-        layer = Layer(entry=entry)
-        self.builder.transient |= {entry.layer, entry.digest[7:27]}
-        if self._is_final(number) and self._group:
-            self._group.create_task(_shared(self, layer), name="pack")
-        return state.with_layer(layer, key_of("layer", entry.identity)).recorded(by or note, layer)
+        after = _on(state, entry, by or note)
+        if entry.layer:
+            self.builder.transient |= {entry.layer, entry.digest[7:27]}
+            if self._is_final(number) and self._group:
+                self._group.create_task(_shared(self, after.layers[-1]), name="pack")
+        return after
+
+    def _recall(self, number: int, before: State, state: State, say: Channel) -> None:
+        """Report whether the step from *before* to *state*, which changes no file, was done by an earlier build."""
+        history = state.document["history"][-1]["created_by"]
+        key = key_of("recalled", before.key, before.document, before.arguments, state.document["config"], history)
+        if self.cached(number) and self.builder.cache.known(key) and self.sources.have(state):
+            say.recalled()
+        self.builder.cache.remember(key, "done")
 
     def _is_final(self, number: int) -> bool:
         """Whether the files of stage *number* are part of the image."""
@@ -346,6 +331,14 @@ async def _end(job: Job) -> None:
             mounts.unmount(point)
         await job.inputs.keep()
         await job.builder.end(job.folder)
+
+
+def _on(state: State, entry: Entry, by: str) -> State:
+    """*state* after a step recorded as *by*, of which *entry* is the result."""
+    if not entry.layer:
+        return state.recorded(by)
+    layer = Layer(entry=entry)
+    return state.with_layer(layer, key_of("layer", entry.identity)).recorded(by, layer)
 
 
 async def _shared(job: Job, layer: Layer) -> None:

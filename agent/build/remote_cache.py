@@ -9,12 +9,13 @@ docs.docker.com, "Cache storage backends" (names of options).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import tarfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -24,6 +25,7 @@ from agent.build.build_context import BuildContext
 from agent.build.cache import Entry
 from agent.build.cache_option import HERE, CacheOption
 from agent.build.layers import Layer
+from agent.build.states import State
 from agent.contract.printable import quoted
 from agent.errors import AgentError, BadRequestError, ImageError
 from agent.images import documents, types
@@ -31,7 +33,7 @@ from agent.images.auth import Credentials
 from agent.images.pull import architecture, choose
 from agent.images.reference import parse
 from agent.images.registry import Registry
-from agent.images.store import ImageStore
+from agent.images.store import Image, ImageStore
 from agent.trees.tree import Tree
 
 log = logging.getLogger(__name__)
@@ -78,6 +80,27 @@ def inline(layers: Iterable[Layer]) -> dict[str, object]:
     found = Document(records=tuple(record(layer.entry) for layer in layers if layer.entry))
     made: dict[str, object] = msgspec.to_builtins(found)
     return made
+
+
+class Sources:
+    """The images of this node that the classic builder takes steps from, and from nothing else, where any are named."""
+
+    def __init__(self, store: ImageStore, options: Sequence[CacheOption]) -> None:
+        self._names = [one.attributes["ref"] for one in options if one.kind == HERE]
+        self._images: list[Image] = []
+        for name in self._names:
+            with contextlib.suppress(ImageError):
+                self._images.append(store.find(name))
+
+    def have(self, state: State) -> bool:
+        """Whether one of them was built by way of *state*; true where none is named."""
+        layers = tuple(layer.diff_id for layer in state.layers)
+        steps = [step.get("created_by", "") for step in state.document.get("history") or ()]
+        return not self._names or any(
+            image.layers[: len(layers)] == layers
+            and [step.created_by or "" for step in (image.config.history or ())[: len(steps)]] == steps
+            for image in self._images
+        )
 
 
 class Imports:

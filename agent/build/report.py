@@ -41,6 +41,10 @@ class Channel:
         """The result of the step came from the cache."""
         self._tell(" ---> Using cache\n")
 
+    def recalled(self) -> None:
+        """The step changes no file, and was done before."""
+        self.cached()
+
     def running(self, short: str) -> None:
         """The command of the step runs in the container *short*."""
         self._tell(f" ---> Running in {short}\n")

@@ -232,7 +232,7 @@ class Running:
     def _refused(reason: str, say: Say) -> int:
         """Report a program that cannot be run, and return the exit status of a shell for it, as Docker does."""
         say(f"{reason}\n")
-        return runtime.exec_status(reason)
+        return runtime.exec_status(reason, "")
 
     async def _learn(self, record: Record) -> None:
         """Keep the filter that crun has compiled; its file exists while the container runs."""

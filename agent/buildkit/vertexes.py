@@ -106,6 +106,9 @@ class VertexChannel(Channel):
         if self._work:
             self._work.cached()
 
+    def recalled(self) -> None:
+        """Such a step is not shown."""
+
     def running(self, short: str) -> None:
         """Not reported."""
 

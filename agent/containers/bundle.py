@@ -20,7 +20,7 @@ from agent import cgroups
 from agent.containers import cdi, hardware
 from agent.containers.users import Identity
 from agent.contract.container import Container, Mount
-from agent.errors import BadRequestError
+from agent.errors import BadRequestError, reason
 from agent.isolation import apparmor, capabilities, paths, seccomp
 from agent.trees.sandbox import IDS
 
@@ -302,7 +302,7 @@ def _block_io(c: Container, notes: list[str], cgroup2: bool) -> Document:
         try:
             status = os.stat(device.path)
         except OSError as error:
-            raise BadRequestError(f"blkio_config: device {device.path}: {error.strerror}") from error
+            raise BadRequestError(f"stat {device.path}: {reason(error)}") from error
         if not stat.S_ISBLK(status.st_mode):
             raise BadRequestError(f"blkio_config: {device.path} is not a block device")
         number = {"major": os.major(status.st_rdev), "minor": os.minor(status.st_rdev)}
@@ -337,7 +337,9 @@ def devices(p: Parts) -> None:
         try:
             status = os.stat(device.source)
         except OSError as error:
-            raise BadRequestError(f"device {device.source}: {error.strerror}") from error
+            raise BadRequestError(
+                f'error gathering device information while adding custom device "{device.source}": {reason(error)}'
+            ) from error
         kind = {0o020000: "c", 0o060000: "b"}.get(status.st_mode & 0o170000)
         if kind is None:
             raise BadRequestError(f"device {device.source} is not a device node")
@@ -353,7 +355,7 @@ def _device_rule(text: str) -> Document:
     """`c 1:3 rwm`, with * for any number. Source: docker-run(1), --device-cgroup-rule."""
     match = re.fullmatch(r"([abc]) (\d+|\*):(\d+|\*) ([rwm]{1,3})", text.strip())
     if not match:
-        raise BadRequestError(f"device_cgroup_rules: {text!r} is written like 'c 1:3 rwm'")
+        raise BadRequestError(f"invalid device cgroup rule format: {text!r}")
     rule: Document = {"allow": True, "type": match[1], "access": match[4]}
     return rule | {key: int(number) for key, number in (("major", match[2]), ("minor", match[3])) if number != "*"}
 

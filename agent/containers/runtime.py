@@ -195,7 +195,7 @@ class Runtime:
         reply: dict[str, Any] = json.loads(line) if line else {"pid": -1, "message": complaint}
         pid = int(reply.get("data", reply.get("pid", -1)))  # the key changed with conmon API version 1
         if pid <= 0:
-            raise failure(_reason(str(reply.get("message", "")) or complaint, bundle / "runc.log"))
+            raise failure(_reason(str(reply.get("message", "")) or complaint, bundle / "runc.log", _program(bundle)))
         self.filters.store(ident, self.root / ident)
         monitor = int((bundle / "conmon.pid").read_text())
         failpoint("container.created")
@@ -436,6 +436,10 @@ def was_oom_killed(bundle: Path) -> bool:
     return (bundle / "oom").exists()
 
 
+NOT_CREATED = "failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: "
+"""What Docker's daemon puts before a runtime's complaint, and what tools look for."""
+
+
 def failure(text: str) -> RuntimeFailureError:
     """The error for a runtime's message *text*: NoProgramError if the command does not exist or cannot be executed."""
     theirs = (
@@ -445,11 +449,18 @@ def failure(text: str) -> RuntimeFailureError:
         "is a directory",
         "not a directory",
     )
-    return NoProgramError(text) if any(words in text for words in theirs) else RuntimeFailureError(text)
+    kind = NoProgramError if any(words in text for words in theirs) else RuntimeFailureError
+    return kind(f"{NOT_CREATED}{text}: unknown")
 
 
-def _reason(text: str, log: Path | None) -> str:
-    """runc's last complaint without its prefixes."""
+def _program(bundle: Path) -> str:
+    """The first word of a container's command."""
+    arguments: list[str] = json.loads((bundle / "config.json").read_bytes())["process"]["args"]
+    return arguments[0]
+
+
+def _reason(text: str, log: Path | None, program: str = "") -> str:
+    """The last complaint of a runtime about *program* without its prefixes."""
     if log and log.exists():
         for line in reversed(log.read_text(errors="replace").splitlines()):
             if "error" in line or "msg=" in line:
@@ -457,7 +468,7 @@ def _reason(text: str, log: Path | None) -> str:
                 break
     for prefix in ("runc create failed: ", "unable to start container process: ", "container_linux.go:"):
         text = text.replace(prefix, "")
-    return _plain(text.strip()) or "the runtime failed without a word"
+    return _plain(text.strip(), program) or "the runtime failed without a word"
 
 
 def complaint(log: Path) -> str:
@@ -467,9 +478,9 @@ def complaint(log: Path) -> str:
     return _plain((last.partition('msg="')[2].rstrip('"').replace('\\"', '"') or last).strip())
 
 
-def exec_failure(complaint: str) -> str:
-    """The message for a command that could not be run, in the words that Docker's clients know."""
-    words = _plain(complaint.strip())
+def exec_failure(complaint: str, program: str = "") -> str:
+    """The message for *program*, which could not be run, in the words that Docker's clients know."""
+    words = _plain(complaint.strip(), program)
     for line in words.splitlines()[:: -1 if 'msg="' in words else 1]:  # runc puts the cause last, crun first
         words = line.partition('msg="')[2].rstrip('"').replace('\\"', '"') or line
         break
@@ -477,20 +488,28 @@ def exec_failure(complaint: str) -> str:
     return f"{known}{words.removeprefix('exec failed: ').removeprefix('unable to start container process: ')}: unknown"
 
 
-def exec_status(complaint: str) -> int:
-    """The exit status of a command that the runtime could not run, in Docker's numbers, from the runtime's message."""
-    words = _plain(complaint)
+def exec_status(complaint: str, program: str) -> int:
+    """The exit status of *program*, which the runtime could not run, in Docker's numbers, from the runtime's message."""
+    words = _plain(complaint, program)
     return 127 if "executable file not found" in words or "no such file or directory" in words else 126
 
 
-def _plain(text: str) -> str:
-    """*text* of crun in runc's words, by which Docker's clients recognise kinds of failures."""
+def _plain(text: str, program: str = "") -> str:
+    """*text* of crun in runc's words, by which Docker's clients recognise kinds of failures; crun does not always say which
+    *program* it is about."""
+
+    def missing(name: str) -> str:
+        return f"stat {name}: no such file or directory" if "/" in name else "executable file not found in $PATH"
+
     text = re.sub(
         r"executable file `([^`]*)` not found in \$PATH(: No such file or directory)?",
-        r'exec: "\1": executable file not found in $PATH',
+        lambda found: f'exec: "{found[1]}": {missing(found[1])}',
         text,
     )
-    text = text.replace("open executable: Operation not permitted", "open executable: permission denied")
-    for error in (errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR):
+    why = "permission denied" if program else missing("")
+    text = text.replace("open executable: Operation not permitted", f'exec: "{program}": {why}')
+    text = re.sub(r"chdir `([^`]*)`", r'chdir to cwd ("\1") set in config.json failed', text)
+    text = re.sub(r"the sysctl `([^`]*)` is not namespaced", r'sysctl "\1" is not in a separate kernel namespace', text)
+    for error in (errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.EINVAL):
         text = text.replace(os.strerror(error), os.strerror(error).lower())
     return text

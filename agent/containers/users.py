@@ -52,18 +52,18 @@ def resolve(rootfs: Path, user: str, group_add: Sequence[str] = ()) -> Identity:
     elif not name or _is_number(name):
         uid, gid, home = _number(name or "0", "user"), 0, "/"
     else:
-        raise BadRequestError(f"user {name!r} is not in the image's /etc/passwd")
+        raise BadRequestError(f"unable to find user {name}: no matching entries in passwd file")
 
-    def gid_of(text: str) -> int:
+    def gid_of(text: str, unable: str = "unable") -> int:
         hit = next((r for r in table if r[0] == text), None)
         if hit:
             return _number(hit[2], "group")
         if _is_number(text):
             return _number(text, "group")
-        raise BadRequestError(f"group {text!r} is not in the image's /etc/group")
+        raise BadRequestError(f"{unable} to find group {text}: no matching entries in group file")
 
     groups = [_number(r[2], "group") for r in table if row and row[0] in r[3].split(",")] if not group else []
     if group:
         gid = gid_of(group)
-    groups += [gid_of(extra) for extra in group_add]
+    groups += [gid_of(extra, "Unable") for extra in group_add]
     return Identity(uid, gid, tuple(dict.fromkeys([gid, *groups])), home)

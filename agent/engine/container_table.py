@@ -62,12 +62,24 @@ class ContainerTable:
         """The container by name, ID, or beginning of an ID. Raises NotFoundError, or BadRequestError if it is ambiguous."""
         name = name.lstrip("/")
         hits = [r for r in self.records.values() if r.name == name or r.id == name]
+        if "/" in name:  # OWNER/ALIAS, as of a link
+            owner, _, alias = name.partition("/")
+            hits = [r for r in self.records.values() if (owner, alias) in ((o.name, a) for o, a in self.linked_to(r))]
         hits = hits or [r for r in self.records.values() if len(name) >= MIN_ID_DIGITS and r.id.startswith(name)]
         if not hits:
             raise NotFoundError(f"No such container: {name}")
         if len(hits) > 1:
             raise BadRequestError(f"{len(hits)} containers' IDs begin with {name}: give more digits")
         return hits[0]
+
+    def linked_to(self, record: Record) -> list[tuple[Record, str]]:
+        """The containers with a link to *record*, and what each calls it."""
+        return [
+            (other, alias)
+            for other in self.records.values()
+            for alias, name in other.container.links
+            if name and (name == record.name or (len(name) >= MIN_ID_DIGITS and record.id.startswith(name)))
+        ]
 
     def require_free_name(self, name: str) -> None:
         """Raises ConflictError, in the words that Docker's tools look for, where a container has the *name*."""

@@ -12,12 +12,12 @@ def write(directory: Path, record: Record, hostname: str, *, gateway: str, share
     """Write the three files below *directory*; returns where each goes in the container."""
     c = record.container
     domain = f"{hostname}.{c.domainname} {hostname}" if c.domainname else hostname
-    lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
+    lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
     for endpoint in record.endpoints:
-        lines += [f"{address} {domain}" for address in (endpoint.ipv4, endpoint.ipv6) if address]
+        lines += [f"{address}\t{domain}" for address in (endpoint.ipv4, endpoint.ipv6) if address]
     if shared_host_network:
         lines = _read(Path("/etc/hosts")).splitlines() or lines
-    lines += [f"{address if address != 'host-gateway' else gateway} {name}" for name, address in c.extra_hosts]
+    lines += [f"{address if address != 'host-gateway' else gateway}\t{name}" for name, address in c.extra_hosts]
     contents: Mapping[str, str] = {
         "hosts": "\n".join(lines) + "\n",
         "hostname": hostname + "\n",

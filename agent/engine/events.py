@@ -68,7 +68,7 @@ class Events:
         event: dict[str, object] = {
             "Type": kind,
             "Action": action,
-            "Actor": {"ID": ident, "Attributes": dict(attributes)},
+            "Actor": {"ID": ident, "Attributes": dict(sorted(attributes.items()))},
             "scope": "local",
             "time": instant // 10**9,
             "timeNano": instant,

@@ -122,7 +122,7 @@ async def run_probe(runtime: Runtime, ident: str, bundle: Path, command: Sequenc
     try:
         code, output = await runtime.output_of(ident, bundle, command, timeout_s, complaints=complaints)
         if code and (message := os.pread(complaints, OUTPUT_LIMIT, 0)):
-            return -1, exec_failure(message.decode(errors="replace"))[:OUTPUT_LIMIT]
+            return -1, exec_failure(message.decode(errors="replace"), command[0])[:OUTPUT_LIMIT]
     except TimeoutError:
         return -1, f"Health check exceeded timeout ({timeout_s:g}s)"
     finally:

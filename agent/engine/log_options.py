@@ -13,6 +13,7 @@ from agent.errors import BadRequestError
 
 JOURNAL = Path("/run/systemd/journal/socket")
 MAX_FILES = 1000
+NOT_LOGGED = "failed to initialize logging driver"
 LOCAL_DEFAULTS = {"max-size": "20m", "max-file": "5"}
 """The defaults of the driver `local`."""
 UNITS = {"k": 10, "m": 20, "g": 30}
@@ -26,8 +27,12 @@ def limits(container: Container, default_size: str) -> RotationLimits:
         options = LOCAL_DEFAULTS | options
     count = options.get("max-file", "1")
     if not count.isdigit() or not 0 < int(count) < MAX_FILES:
-        raise BadRequestError(f"log option max-file {count!r}: a number from 1")
-    return RotationLimits(parse_size(options.get("max-size", "") or default_size), int(count))
+        why = "max-file cannot be less than 1" if count in ("0", "-1") else f"max-file is not a number: {count!r}"
+        raise BadRequestError(f"{NOT_LOGGED}: {why}")
+    try:
+        return RotationLimits(parse_size(options.get("max-size", "") or default_size), int(count))
+    except BadRequestError as error:
+        raise BadRequestError(f"{NOT_LOGGED}: {error}") from None
 
 
 def syslog_server(container: Container, name: str) -> SyslogAddress | None:
@@ -45,5 +50,5 @@ def parse_size(text: str) -> int:
     shift = UNITS.get(text[-1], 0)
     digits = text[:-1] if shift else text
     if not digits.isdigit():
-        raise BadRequestError(f"log size {text!r}: use a number with k, m or g")
+        raise BadRequestError(f"invalid size: '{text}'")
     return int(digits) << shift

@@ -21,6 +21,9 @@ async def stop(
     """Ask the container to end by signal *number* (0: its own), and kill it after *grace_s* (None: its own). It is not
     restarted by its policy until it is started. Raises NotModifiedError if it does not run."""
     containers = context.containers
+    if record.state == "starting":
+        async with containers.lock(record):
+            pass  # it runs, or could not be started
     if not record.running:
         if record.state == "restarting":
             containers.transition(record, state="exited", stopped=True)
@@ -61,7 +64,7 @@ async def kill(context: EngineContext, record: Record, number: int) -> None:
     """Send the signal *number*. One that ends the container leaves its restart policy in force, as in Docker. Raises
     ConflictError if it does not run."""
     if not record.running or not record.process:
-        raise ConflictError(f"Cannot kill container: {record.name}: Container {record.id} is not running")
+        raise ConflictError(f"Container {record.id} is not running")
     if number in (signal.SIGKILL, stop_signal(context, record)):
         await _thaw(context, record)
     context.containers.tell(record, "kill", {"signal": str(int(number))})
@@ -149,4 +152,4 @@ def signal_number(name: str) -> int:
     try:
         return int(signal.Signals[f"SIG{text}"])
     except KeyError:
-        raise BadRequestError(f"Invalid signal: {name[:40]}: it does not exist, see signal(7)") from None
+        raise BadRequestError(f"Invalid signal: {name[:40]}") from None

@@ -1,4 +1,4 @@
-"""The sizes of unpacked layers on disk; measured once, since a layer never changes."""
+"""The sizes of unpacked layers; measured once, since a layer never changes."""
 
 from __future__ import annotations
 

@@ -197,7 +197,7 @@ class Volumes:
         """Delete a volume and its data. Raises ConflictError while a container uses it."""
         self.get(name)
         if users:
-            raise ConflictError(f"remove {name}: volume is in use - [{', '.join(users)}]: remove that first")
+            raise ConflictError(f"remove {name}: volume is in use - [{', '.join(users)}]")
         if mounts.below(self.root / name):
             mounts.unmount(self.data(name))
             if mounts.below(self.root / name):  # the data of a server is not ours to delete

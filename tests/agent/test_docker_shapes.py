@@ -106,7 +106,7 @@ def test_keys_are_found_however_they_come_in_and_all_else_goes_through(before: l
 
 @pytest.mark.parametrize("text", ["bad-keys", "ctrl-", "ctrl-1", "ctrl-p,", "é"])
 def test_keys_that_are_none(text: str) -> None:
-    with pytest.raises(BadRequestError, match="Invalid detach keys"):
+    with pytest.raises(BadRequestError, match="Invalid escape keys"):
         Keys(text)
 
 

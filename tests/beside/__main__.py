@@ -12,11 +12,11 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from tests.beside import containers, execs, images, networks, system, volumes
+from tests.beside import built, containers, execs, images, models, networks, system, volumes
 from tests.beside.look import Look
 
 REFERENCE = Path(__file__).with_name("reference.json")
-MODULES = (containers, execs, images, networks, volumes, system)
+MODULES = (containers, execs, images, networks, volumes, system, built, models)
 PROGRAMS = {f"{m.__name__.rpartition('.')[2]}.{p.__name__}": p for m in MODULES for p in m.ALL}
 
 
@@ -78,6 +78,15 @@ MEANT = {
     r"networks\.created\.bad range": "a range outside of its subnet is refused",
     r"system\.told\.(privileges|pull plugin)": "there are no plug-ins to pull",
     r"without_a_swarm\.join": "a node joins no swarm",
+    r"built\.with_each_parameter\.plain: said": "a step that changes no file runs no container",
+    r"built\.with_each_parameter\.bad bad stop": "an image may have a signal that its user's machine does not know",
+    r"built\.with_each_parameter\.bad run exec none": "127, as by a shell",
+    r"(built|models).*other platform": "images of other machines are not taken",
+    r"of_each_kind_of_context\.tar: files": "what .dockerignore names is not of the context, whoever sends it",
+    r"by_caches\.from both": "of a step the last result is kept",
+    r"exec runs$": "a command goes on when its client detaches",
+    r"type of an archive": "archives are sent as they are",
+    r"the_daemon_as_an_object\.info\[[45]\]": "the node's own programs are called otherwise",
     r"image attributes\.delete": "says which labels the image had",
 }
 """Where it may differ from a daemon of 20.10, by place, with why."""

@@ -187,12 +187,15 @@ def test_limits_of_the_process(tmp_path: Path) -> None:
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a limit that does not exist": ({"ulimits": (Ulimit(name="nope", soft=1, hard=1),)}, "ulimit 'nope' does not exist"),
-    "a device that is not there": ({"devices": (Device(source="/dev/nope", target="/x"),)}, "/dev/nope: No such file"),
+    "a device that is not there": (
+        {"devices": (Device(source="/dev/nope", target="/x"),)},
+        'custom device "/dev/nope": no such file',
+    ),
     "a device that is none": ({"devices": (Device(source="/etc/passwd", target="/x"),)}, "/etc/passwd is not a device node"),
-    "a rule that cannot be read": ({"device_rules": ("c 1 rwm",)}, "is written like 'c 1:3 rwm'"),
+    "a rule that cannot be read": ({"device_rules": ("c 1 rwm",)}, "invalid device cgroup rule format: 'c 1 rwm'"),
     "a block device that is not there": (
         {"blkio": (DeviceRate(what="read_bps", path="/dev/nope", rate=1),)},
-        "device /dev/nope: No such file",
+        "stat /dev/nope: no such file",
     ),
     "a block device that is none": (
         {"blkio": (DeviceRate(what="read_bps", path="/dev/null", rate=1),)},

@@ -311,7 +311,7 @@ ROWS = (
         "opened by its path",
         copy_out_link,
         copy_out_link_followed,
-        "does not exist in the container",
+        "Could not find the file",
     ),
     Content(
         "copy_out_proc",

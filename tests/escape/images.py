@@ -389,7 +389,7 @@ ROWS = (
         "opened by its path",
         passwd_link,
         passwd_link_followed,
-        "is not in the image's /etc/passwd",
+        "no matching entries in passwd file",
     ),
     Content(
         "root_passwd_fifo",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import uuid
 from pathlib import Path
@@ -12,16 +11,17 @@ import pytest
 
 from tests.builds import Built, Node
 from tests.conftest import Pystack
+from tests.docker_clients import debian_compose, debian_docker
 
 pytestmark = pytest.mark.kernel
-COMPOSE = "/usr/bin/docker-compose"
 
 
 @pytest.mark.parametrize("kit", ["0", "1"])
 def test_docker_compose_builds(lab: Pystack, tmp_path: Path, kit: str) -> None:
     """Version 1.29 by its library, and by the docker command that it calls."""
-    if not shutil.which(COMPOSE) or not shutil.which("/usr/bin/docker"):
-        pytest.skip("docker-compose of Debian is not installed: `apt-get install docker-compose docker.io`")
+    compose, docker = debian_compose(), debian_docker()
+    if compose is None or docker is None:
+        pytest.skip("Debian cannot be asked for docker-compose and docker.io")
     name = f"composed{uuid.uuid4().hex[:8]}"
     (tmp_path / "Dockerfile").write_text(
         "FROM busybox AS base\nARG WORD\nRUN echo $WORD > /word\nFROM base AS last\nCOPY file /file\nFROM base\nRUN false\n"
@@ -33,11 +33,11 @@ def test_docker_compose_builds(lab: Pystack, tmp_path: Path, kit: str) -> None:
     )
     socket = f"{lab.environment['PYSTACK_ROOT']}/run/docker.sock"
     done = subprocess.run(
-        [COMPOSE, "build"],
+        [str(compose / "docker-compose"), "build"],
         cwd=tmp_path,
         env={
             **os.environ,
-            "PATH": f"/usr/bin:{os.environ['PATH']}",
+            "PATH": f"{docker.parent}:{os.environ['PATH']}",
             "DOCKER_HOST": f"unix://{socket}",
             "COMPOSE_DOCKER_CLI_BUILD": kit,
             "DOCKER_BUILDKIT": kit,

@@ -111,7 +111,7 @@ def test_a_failing_run_ends_the_build_in_dockers_words(node: Node) -> None:
     with pytest.raises(Failed) as caught:
         node.build('FROM busybox\nRUN ["/nothing"]\n')
     assert caught.value.code == 127
-    with pytest.raises(Failed, match="Dockerfile:3:1: user 'nobody-here' is not in the image's /etc/passwd"):
+    with pytest.raises(Failed, match="Dockerfile:3:1: unable to find user nobody-here: no matching entries in passwd file"):
         node.build("FROM busybox\nUSER nobody-here\nRUN true\n")
 
 
@@ -373,7 +373,7 @@ def test_modes_and_owners(node: Node, line: str, path: str, mode: int, owner: tu
         ("COPY d /srv/hello", "cannot copy to non-directory: /srv/hello"),
         ("COPY a.txt /bin/busybox/x", "/bin/busybox"),
         ("COPY --chmod=abc a.txt /x", "invalid chmod parameter"),
-        ("COPY --chown=nobody-here a.txt /x", "is not in the image's /etc/passwd"),
+        ("COPY --chown=nobody-here a.txt /x", "no matching entries in passwd file"),
         ("COPY --from=none /a /x", "none"),
         ("COPY --from=5 /a /x", "Dockerfile:2:1: invalid from flag value 5"),
         (

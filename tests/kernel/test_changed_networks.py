@@ -63,7 +63,7 @@ def test_who_is_on_it_is_reconnected(stack: Stack, change: str) -> None:
         seen = stack.run("exec", "-T", "--index", index, service, "ip", "-o", "address").stdout
         assert f" {address}/" in seen
         assert seen.count("10.66.0.") == 0 or "10.66.0." in address
-        assert f"{address} " in stack.run("exec", "-T", "--index", index, service, "cat", "/etc/hosts").stdout
+        assert f"{address}\t" in stack.run("exec", "-T", "--index", index, service, "cat", "/etc/hosts").stdout
     if "10.66.7" in change:
         assert all(a.startswith("10.66.7.") for a in addresses.values())
     eventually(lambda: reaches(stack, "shop"))

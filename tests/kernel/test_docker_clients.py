@@ -83,7 +83,7 @@ class Proxy:
         labels, networks = found["Config"]["Labels"], found["NetworkSettings"]["Networks"]
         rules = [v for k, v in labels.items() if k.startswith("traefik.http.routers.") and k.endswith(".rule")]
         addresses = [n["IPAddress"] for n in networks.values() if n["IPAddress"]]
-        port = next(iter(found["NetworkSettings"]["Ports"])).partition("/")[0]
+        port = next(iter(found["Config"]["ExposedPorts"] or ["/"])).partition("/")[0]
         if found["State"]["Running"] and rules and addresses:
             self.routes[ident] = (rules[0], f"{addresses[0]}:{port}")
         else:

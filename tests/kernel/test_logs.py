@@ -102,7 +102,7 @@ services:
   a: {image: busybox, command: sh -c "echo x; sleep 1000", stop_signal: SIGKILL, logging: {driver: none}}
 """)
     done = stack.run("logs", check=False)
-    assert "logging driver does not support reading: it is none" in done.stderr
+    assert "logging driver does not support reading" in done.stderr
     assert not list(folder(stack, "a-1").glob("log*"))
 
 
@@ -243,7 +243,7 @@ services:
     docker = f"{stack.pystack.environment['PYSTACK_ROOT']}/run/docker.sock"
     url = f"http://node/containers/{ident}/logs?stdout=1&since=yesterday"
     asked = stack.pystack.on("n1", "curl", "-s", "--unix-socket", docker, url)
-    assert "since: 'yesterday' is not a time: it is written like" in json.loads(asked)["message"]
+    assert 'since: failed to parse value as time or duration: "yesterday"' in json.loads(asked)["message"]
 
 
 def test_what_scripts_read(stack: Stack) -> None:

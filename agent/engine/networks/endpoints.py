@@ -41,7 +41,7 @@ class EndpointTable:
             for other in others:
                 if twice := _addresses(record) & _addresses(other):
                     network, address = min(twice)
-                    raise ConflictError(f"address {address} of network {network} is in use by container {other.name}")
+                    raise ConflictError(f"Address already in use: {address} of network {network} is container {other.name}'s")
         self._starting[record.id] = record
 
     def _holders(self) -> list[Record]:

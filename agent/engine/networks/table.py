@@ -110,7 +110,10 @@ class NetworkTable:
         subnets = tuple(addresses.validated(network.name, s) for s in network.subnets)
         for subnet in subnets:
             if other := next((cidr for cidr in taken if addresses.overlap(subnet.cidr, cidr)), None):
-                raise ForbiddenError(f"network {network.name}: pool {subnet.cidr} overlaps with {other} of another network")
+                raise ForbiddenError(
+                    f"Pool overlaps with other one on this address space: {subnet.cidr} of network {network.name} overlaps "
+                    f"with {other}"
+                )
         if not any(":" not in s.cidr for s in subnets):
             subnets = (addresses.free_subnet(self._pools, taken), *subnets)
         if ipv6 and not any(":" in s.cidr for s in subnets):
@@ -130,7 +133,7 @@ class NetworkTable:
         has some or belongs to a stack."""
         network = self.get(name)
         if users:
-            raise ConflictError(f"network {name} has active endpoints: {', '.join(users)}")
+            raise ConflictError(f"network {name} id {network_id(name)} has active endpoints")
         if network.name in self._planned:
             raise ConflictError(f"network {name} belongs to stack {network.stack}: use `pystack down`")
         self._save({n: one for n, one in self._local.items() if n != network.name})

@@ -24,7 +24,7 @@ def test_sizes_are_dockers(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["10t", "k", "1.5m", "-2"])
 def test_other_sizes_are_refused(text: str) -> None:
-    with pytest.raises(BadRequestError, match="log size"):
+    with pytest.raises(BadRequestError, match="invalid size"):
         log_options.parse_size(text)
 
 

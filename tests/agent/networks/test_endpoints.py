@@ -69,7 +69,7 @@ def test_the_default_route_leads_out_by_priority_then_over_what_is_not_internal(
 
 def test_an_address_that_another_container_has_is_refused(endpoints: EndpointTable) -> None:
     endpoints.reserve(record("one", Attachment(network="a", ipv4="10.1.0.9")))
-    with pytest.raises(ConflictError, match=r"address 10\.1\.0\.9 of network a is in use by container one"):
+    with pytest.raises(ConflictError, match=r"Address already in use: 10\.1\.0\.9 of network a is container one's"):
         endpoints.reserve(record("two", Attachment(network="a", ipv4="10.1.0.9")))
 
 
