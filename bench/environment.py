@@ -10,8 +10,10 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+from orchestrator.lab import cgroups
 from orchestrator.lab import lab as labs
 from tests.images import archive, busybox_rootfs
 
@@ -111,7 +113,8 @@ def docker(environment: Environment) -> Iterator[bool]:
         f"unix://{environment.docker_socket}",
     ]
     with (home / "log").open("wb") as log:
-        daemon = subprocess.Popen(command, stdout=log, stderr=log)
+        # in the control group of the node, as pystack is: on a busy machine processors are shared out among groups first
+        daemon = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=partial(cgroups.enter, LAB, "n1"))
     try:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
