@@ -278,7 +278,7 @@ def test_a_build_with_all_that_can_be_asked_for(client: docker.DockerClient, tmp
         "container_limits": {"memory": 64 << 20, "memswap": 128 << 20, "cpushares": 512, "cpusetcpus": "0"},
         "shmsize": 8 << 20,
         "labels": {"a": "b"},
-        "cache_from": ["busybox"],
+        "cache_from": ["busybox", "pywhole:1"],
         "target": "first",
         "network_mode": "none",
         "extra_hosts": {"there": "10.1.2.3"},
@@ -296,7 +296,7 @@ def test_a_build_with_all_that_can_be_asked_for(client: docker.DockerClient, tmp
 
         assert (file("/word"), file("/net")) == ("said\n", "lo\n")
         assert file("/list").split() == ["Other", "a.txt"]
-        assert "10.1.2.3 there\n" in file("/hosts")
+        assert "10.1.2.3\tthere\n" in file("/hosts")
         assert file("/shm").split()[1] == "8192"
         assert file("/memory") == f"{64 << 20}\n"
         again, _ = client.images.build(path=str(tmp_path), gzip=True, **words)
@@ -429,7 +429,7 @@ def test_one_of_two_that_want_the_same_port_or_address_starts(client: docker.Doc
         with ThreadPoolExecutor(4) as pool:
             said = sorted(filter(None, pool.map(start, made)))
         assert len(said) == 2
-        assert "Address already in use: 172.29.7.9 of network fixed is container fixed's" in said[0]
+        assert "Address already in use: 172.29.7.9 of network fixed is container fixed" in said[0]
         assert "port 8097/tcp is already published by port" in said[1]
     finally:
         for c in made:
