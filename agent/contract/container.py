@@ -212,6 +212,8 @@ class Container(WireStruct, frozen=True, kw_only=True):
     hostname: str = ""
     domainname: str = ""
     labels: tuple[tuple[str, str], ...] = ()
+    origin: tuple[tuple[str, str], ...] = ()
+    """Labels that say where the container comes from, and nothing of how it runs: they stay as they were when it was made."""
     annotations: tuple[tuple[str, str], ...] = ()
     tty: bool = False
     stdin_open: bool = False
@@ -287,19 +289,12 @@ class Container(WireStruct, frozen=True, kw_only=True):
         return {self.image: self.image_id} | {m.source: m.image_id for m in self.mounts if m.kind == "image"}
 
 
-PROJECT_LABELS = "com.docker.compose."
-"""What the names of labels begin with that say where a container comes from; like Docker's, they are as they were when it was
-made."""
-
-
 def digest(container: Container) -> str:
     """The identity of a container's spec: equal exactly when nothing that decides how it runs differs. 16 hex digits."""
     import hashlib
 
-    own = tuple(label for label in container.labels if not label[0].startswith(PROJECT_LABELS))
-    if len(own) < len(container.labels):
-        container = msgspec.structs.replace(container, labels=own)
-    return hashlib.sha256(msgspec.json.encode(container, order="deterministic")).hexdigest()[:16]
+    bare = msgspec.structs.replace(container, origin=()) if container.origin else container
+    return hashlib.sha256(msgspec.json.encode(bare, order="deterministic")).hexdigest()[:16]
 
 
 def moved(old: Container, new: Container) -> bool:

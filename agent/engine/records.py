@@ -92,7 +92,7 @@ class Record(msgspec.Struct, kw_only=True):
 
 def labels(record: Record) -> dict[str, str]:
     """The container's labels, with those of Docker Compose for the tools that look for them."""
-    out = dict(record.container.labels)
+    out = {**dict(record.container.labels), **dict(record.container.origin)}
     if record.stack:
         out |= {
             "com.docker.compose.project": record.stack,

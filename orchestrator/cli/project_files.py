@@ -19,7 +19,6 @@ def with_project_labels(loaded: Loaded) -> Stack:
     have the names that --compatibility asks for."""
     import msgspec
 
-    from agent.contract.container import PROJECT_LABELS
     from orchestrator.cli.compose_progress import COMPOSE
     from orchestrator.stackfile.stable import SLOT
 
@@ -33,11 +32,10 @@ def with_project_labels(loaded: Loaded) -> Stack:
     services = []
     for one in loaded.stack.services:
         needs = ",".join(f"{d.service}:{d.condition}:{str(d.restart).lower()}" for d in one.depends_on)
-        own = {PROJECT_LABELS + key: value for key, value in {**same, "depends_on": needs}.items() if value}
-        labels = tuple(sorted({**dict(one.container.labels), **own}.items()))
+        origin = tuple((f"com.docker.compose.{k}", v) for k, v in {**same, "depends_on": needs}.items() if v)
         # as Docker Compose of old, and the later ones with --compatibility, call containers
         called = one.container_name or (f"{loaded.stack.name}_{one.name}_{SLOT}" if joined_by_underscores else "")
-        container = msgspec.structs.replace(one.container, labels=labels)
+        container = msgspec.structs.replace(one.container, origin=origin)
         services.append(msgspec.structs.replace(one, container=container, container_name=called))
     return msgspec.structs.replace(loaded.stack, services=tuple(services))
 
