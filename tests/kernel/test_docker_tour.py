@@ -9,7 +9,7 @@ import pytest
 from tests.beside.tour import CLIENTS, MEANT, chapters, client, compared
 from tests.conftest import PATIENCE, cluster_of
 
-pytestmark = [pytest.mark.kernel, pytest.mark.slow, pytest.mark.timeout(400 * PATIENCE)]
+pytestmark = [pytest.mark.kernel, pytest.mark.long, pytest.mark.timeout(400 * PATIENCE)]
 
 
 @pytest.fixture(scope="module")
