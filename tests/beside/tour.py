@@ -35,6 +35,7 @@ LONGEST_S = 60.0
 CLIENTS = ("debian", "newer")
 WORDS = (
     (re.compile(r'time="[^"]*" level=error msg="error waiting for container: context canceled"\n'), ""),  # now and then
+    (re.compile(r"failed to resize tty, using default size\n"), ""),  # the client may come too late with it
     (re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\r"), ""),
     (re.compile(r"\b(Less than a second|About an? (minute|hour)|\d+ (second|minute|hour)s?)\b"), "<age>"),
     (re.compile(r"(/ # ?)+"), "/ # "),  # a shell writes its prompt again whenever the terminal's size is set
@@ -214,7 +215,7 @@ MEANT = {
     r"> Dockerfile; docker build": "an error has its place in the Dockerfile",
     r"--filter label=com.docker.compose.service=blog": "a port that is only exposed is listed on internal networks too",
     r"HostConfig.NetworkMode}}|mac-address 02:42|API_VERSION": "what API versions above 1.41 have otherwise",
-    r"^docker volume (prune -f --filter label=a|rm vv tt ss ww)": "named volumes are pruned to API version 1.41",
+    r"^docker volume (prune$|prune -f --filter label=a|rm vv tt ss ww)": "named volumes are pruned to API version 1.41",
     r"BAD/name": "a registry's host may have capitals",
     r"--type image one": "the same refusal in other words",
     r"^docker attach --detach-keys ctrl-a": "a client that detaches is told so",

@@ -60,7 +60,7 @@ CHAPTERS: dict[str, tuple[str | Typed, ...]] = {
         "docker run --rm -a stderr busybox sh -c 'echo out; echo err >&2'",
         "docker run --rm -d --name two busybox sleep 1000 | wc -c",
         "docker stop -t 0 two",
-        "docker ps -a --format '{{.Names}} {{.Image}} {{.Command}}'",
+        "sleep 1; docker ps -a --format '{{.Names}} {{.Image}} {{.Command}}'",  # the daemon removes it a little later
     ),
     "starts that fail": (
         "docker run --rm busybox nosuch",
@@ -502,7 +502,7 @@ CHAPTERS: dict[str, tuple[str | Typed, ...]] = {
         "DOCKER_API_VERSION=1.99 docker ps",
     ),
     "events": (
-        "date +%s > begun",
+        "sleep 1; date +%s > begun",  # what was done before is over
         "docker run --name one busybox true",
         "docker rm one",
         "docker volume create vv; docker volume rm vv",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,19 +14,14 @@ pytestmark = pytest.mark.kernel
 
 def test_a_live_server_is_watched_and_works_on(lab: Pystack, tmp_path: Path) -> None:
     folded = tmp_path / "folded"
-    over = threading.Event()
-
-    def work() -> None:
-        while not over.is_set():
-            lab("node", "ls")
-
-    asker = threading.Thread(target=work)  # a server that does nothing is in no function
-    asker.start()
-    try:
-        lab("system", "profile", "--seconds", "3", "-o", str(folded))
-    finally:
-        over.set()
-        asker.join()
+    socket = lab.environment["PYSTACK_HOST"].removeprefix("unix://")
+    # a server that does nothing is in no function
+    asking = ["curl", "-s", "-o", "/dev/null", "--unix-socket", socket, "http://server/v1/nodes?[1-1000000]"]
+    with subprocess.Popen(asking) as asker:
+        try:
+            lab("system", "profile", "--seconds", "3", "-o", str(folded))
+        finally:
+            asker.terminate()
     lines = folded.read_text().splitlines()
     assert lines
     assert all(line.rpartition(" ")[2].isdigit() and ".py" in line for line in lines)
