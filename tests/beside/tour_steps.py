@@ -474,7 +474,7 @@ CHAPTERS: dict[str, tuple[str | Typed, ...]] = {
     "the daemon": (
         "docker version --format '{{.Server.Os}} {{.Server.Arch}}'",
         "docker info --format '{{.OSType}} {{.Swarm.LocalNodeState}} {{.Containers}}'",
-        "docker system df --format '{{.Type}} {{.TotalCount}} {{.Active}}'",
+        "docker builder prune -af > /dev/null 2>&1; docker system df --format '{{.Type}} {{.TotalCount}} {{.Active}}'",
         "docker system df -v > /dev/null",
         "docker events --since 1 --until 2",
         "docker events --since bogus",
