@@ -19,7 +19,7 @@ from orchestrator.store.etcd.users import Users
 from orchestrator.store.etcd.watch import Watcher
 from orchestrator.store.interface import CompactedError, Compare, Entry, KeyChange, Op, Put, StoreError, TransactionResult
 
-TERM = "term"
+TERM = "\0term"
 """The key of the last term, in decimal digits."""
 PAGE, PAGE_BYTES = 1000, 16 << 20
 """Keys of the first page of a list, and bytes of the later ones."""
