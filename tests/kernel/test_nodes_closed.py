@@ -15,6 +15,8 @@ import pytest
 from tests.conftest import Pystack, Stack, cluster_of, eventually
 from tests.kernel.attacks import Attacker, root, table
 
+pytestmark = pytest.mark.long
+
 FILE = """
 services:
   a:

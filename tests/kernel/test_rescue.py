@@ -9,6 +9,8 @@ import pytest
 
 from tests.conftest import Pystack, Stack, cluster_of, eventually
 
+pytestmark = pytest.mark.long
+
 FILE = """
 services:
   web:

@@ -23,7 +23,7 @@ import pytest
 from tests.conftest import PATIENCE, SHARED, Pystack, cluster_of, eventually
 from tests.images import archive, busybox_rootfs, tar_of
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.long, pytest.mark.kernel]
 CORPUS = SHARED / "corpora" / "compose-e2e"
 INDEX = SHARED / "corpora" / "compose-e2e.json"
 NEED_A_HUB = {

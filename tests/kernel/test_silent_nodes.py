@@ -11,6 +11,8 @@ import pytest
 
 from tests.conftest import PATIENCE, Pystack, Stack, cluster_of, eventually
 
+pytestmark = pytest.mark.long
+
 WEB = """
 services:
   web:

@@ -411,6 +411,7 @@ def test_a_volume_that_follows_leaves_a_drained_node_with_its_users(stack: Stack
         ("n1", "move.settled"),
     ],
 )
+@pytest.mark.long
 def test_a_move_survives_a_kill_at(stack: Stack, cluster: Pystack, machine: str, point: str) -> None:
     stack.up(LOGGER)
     if home_of(stack) != "n1":

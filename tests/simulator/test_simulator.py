@@ -36,6 +36,7 @@ def test_a_seed_is_the_same_again() -> None:
     assert first == second
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("bug", ["boot", "drain", "fence", "move", "term"])
 def test_a_fault_put_in_on_purpose_is_found(bug: str) -> None:
     done = simulate("--bug", bug, "--seeds", "60")

@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +14,8 @@ from orchestrator.store.etcd.store import EtcdStore
 from orchestrator.store.interface import Compare, Delete, Op, Put, Store
 from orchestrator.store.sqlite import SqliteStore
 from tests.store.members import Members
+
+pytestmark = pytest.mark.long
 
 KEYS = st.sampled_from(["a", "a/1", "a/2", "b", "b/é", "zz"])
 OPS = st.lists(
