@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -31,9 +32,10 @@ def _holds_nothing(self: BootFence, task: str) -> bool:
 
 
 async def _moves_in_two(self: ClusterState, *, tasks: Any = (), networks: Any = ()) -> None:
-    """A task that moves is deleted in one transaction, and written in the next."""
+    """A task that moves is deleted in one transaction, and written in the next, a second later."""
     gone = [Delete(store_keys.of_task(self.tasks[t.name])) for t in tasks if t.name in self.tasks]
     await self.transact(gone)
+    await asyncio.sleep(1)
     await self.transact([Put(store_keys.of_task(t), msgspec.json.encode(t)) for t in tasks])
     await self.transact([Put(store_keys.of_network(n), msgspec.json.encode(n)) for n in networks])
     self.networks.update({n.name: n for n in networks})

@@ -110,12 +110,20 @@ class Run:
             image = plane.state.stacks[name].stack.services[0].container.image
             if int(image.partition(":")[2]) < version:
                 self.world.violate(f"version {version} of {name} was acknowledged, and {image} is what is kept")
+            self._all_there(plane, name, version)
         # an `up` that was cut off leaves a mixed stack: the next one ends it
         for name in sorted(plane.state.stacks):
             failures = await plane.rollouts.redeploy(name, lambda event: None)
             if failures:
                 return f"{failures[0].task}: {failures[0].reason}"
         return self.world.unsettled()
+
+    def _all_there(self, plane: ControlPlane, name: str, version: int) -> None:
+        """Of a stack as it was acknowledged last every replica is there: a move may not lose one."""
+        service = plane.state.stacks[name].stack.services[0]
+        there = sum(t.service == service.name and t.planned for t in plane.state.of_stack(name).tasks)
+        if service.container.image == f"{service.name}:{version}" and there != service.replicas:
+            self.world.violate(f"version {version} of {name} has {there} of {service.replicas} replicas")
 
     # --- users -------------------------------------------------------------------------------------------------
 
