@@ -547,6 +547,7 @@ def test_the_example_repository_works(repository: Repository) -> None:
     assert set(row["stacks"]) == {f"{name}-shop", f"{name}-status"}
 
 
+@pytest.mark.long
 def test_any_row_of_commits_and_kills_ends_at_the_newest_good_one(repository: Repository) -> None:
     """Good, broken, crashing, huge, reverted, renamed, force-pushed; the server is killed in between. PYSTACK_COMMITS says how
     many."""

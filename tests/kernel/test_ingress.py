@@ -210,6 +210,7 @@ def serial(lab: Pystack, host: str, node: int) -> str:
     return lab.on("outside", "sh", "-c", ask, check=False)
 
 
+@pytest.mark.long
 def test_an_acme_server_certifies_what_any_node_answers(stack: Stack, lab: Pystack, tmp_path: Path) -> None:
     with pebble(lab, tmp_path) as hook:
         url = "https://10.99.0.254:14000"

@@ -280,6 +280,7 @@ services:
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_replicas_follow_what_they_use_until_somebody_says_how_many(stack: Stack, lab: Pystack) -> None:
     stack.up(SCALED)

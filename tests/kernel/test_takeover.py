@@ -140,6 +140,7 @@ def test_every_server_is_a_manager(stack: Stack, cluster: Pystack) -> None:
     assert {row["node"] for row in stack.ps().values()} == {"n1", "n2", "n3"}
 
 
+@pytest.mark.long
 def test_without_a_quorum_nothing_is_said_and_nothing_stops(stack: Stack, cluster: Pystack) -> None:
     stack.up("services:\n  a: {image: busybox, command: sleep 10000, stop_signal: SIGKILL, deploy: {mode: global}}\n")
     ids = {name: row["id"] for name, row in stack.ps().items()}

@@ -264,6 +264,7 @@ def test_a_policy_of_a_node_is_kept_there_whoever_asks(lab: Pystack, stack: Stac
         configure(lab, nodes=("n1",))
 
 
+@pytest.mark.long
 def test_a_run_of_a_schedule_is_held_to_the_lock_too(lab: Pystack, stack: Stack, repository: str) -> None:
     pushed(lab, repository, "first")
     stack.write(f"""

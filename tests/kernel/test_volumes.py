@@ -54,6 +54,7 @@ def mounted(cluster: Pystack) -> str:
     return "".join(cluster.on(node, "grep", "sshfs", "/proc/mounts", check=False) for node in ("n1", "n2", "n3"))
 
 
+@pytest.mark.long
 @needs_sshfs
 def test_tasks_on_several_nodes_write_one_volume(stack: Stack, cluster: Pystack) -> None:
     stack.up(SHARED)

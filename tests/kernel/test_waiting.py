@@ -60,6 +60,7 @@ def test_a_verb_that_must_wait_says_for_whom(stack: Stack, lab: Pystack) -> None
         restart.kill()
 
 
+@pytest.mark.long
 def test_tasks_of_a_dead_node_are_moved_while_another_stack_waits(tmp_path: Path) -> None:
     with cluster_of(3) as lab:
         stuck, other = Stack(lab, tmp_path / "stuck"), Stack(lab, tmp_path / "other")
