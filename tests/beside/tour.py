@@ -35,6 +35,7 @@ LONGEST_S = 60.0
 CLIENTS = ("debian", "newer")
 WORDS = (
     (re.compile(r'time="[^"]*" level=error msg="error waiting for container: context canceled"\n'), ""),  # now and then
+    (re.compile(r"time=\S+ level=error msg=\"Can't (add file|close tar writer)[^\n]*\n"), ""),  # the client's own, by chance
     (re.compile(r"failed to resize tty, using default size\n"), ""),  # the client may come too late with it
     (re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\r"), ""),
     (re.compile(r"\b(Less than a second|About an? (minute|hour)|\d+ (second|minute|hour)s?)\b"), "<age>"),
@@ -212,6 +213,7 @@ MEANT = {
     r"docker-compose -p counter build|^docker build (-t own:1|--network|--no-cache|--target)": (
         "a step that changes no file runs no container, and an error has its place in the Dockerfile"
     ),
+    r"^docker-compose -p counter ps": "whether a container that just ended is shown as up hangs on the moment",
     r"> Dockerfile; docker build": "an error has its place in the Dockerfile",
     r"--filter label=com.docker.compose.service=blog": "a port that is only exposed is listed on internal networks too",
     r"HostConfig.NetworkMode}}|mac-address 02:42|API_VERSION": "what API versions above 1.41 have otherwise",
