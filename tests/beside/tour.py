@@ -213,7 +213,7 @@ MEANT = {
     r"docker-compose -p counter build|^docker build (-t own:1|--network|--no-cache|--target)": (
         "a step that changes no file runs no container, and an error has its place in the Dockerfile"
     ),
-    r"^docker-compose -p counter ps": "whether a container that just ended is shown as up hangs on the moment",
+    r"^docker-compose -p counter ps": "it differed in two runs on a busy machine, in no other: the cause is not known",
     r"> Dockerfile; docker build": "an error has its place in the Dockerfile",
     r"--filter label=com.docker.compose.service=blog": "a port that is only exposed is listed on internal networks too",
     r"HostConfig.NetworkMode}}|mac-address 02:42|API_VERSION": "what API versions above 1.41 have otherwise",
