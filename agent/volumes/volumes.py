@@ -51,6 +51,7 @@ class Volumes:
         self.root.mkdir(parents=True, exist_ok=True, mode=0o711)
         self.keys = paths.root / "ssh"
         self._mounting: dict[str, asyncio.Lock] = {}
+        self._filling: dict[str, asyncio.Lock] = {}
         self.all: dict[str, VolumeRecord] = {}
         for path in self.root.glob("*/volume.json"):
             try:
@@ -181,17 +182,32 @@ class Volumes:
                 mounts.unmount(self.data(name))
 
     async def fill(self, name: str, rootfs: Path, target: str) -> None:
-        """Copy the files of the image at *target* into a new volume, with owners and attributes, as Docker does."""
-        record = self.get(name)
-        if not record.fresh:
+        """Copy the files of the image at *target* into a new volume, with owners and attributes, as Docker does.
+
+        Whoever else uses the volume waits until it is whole. What was copied half-way, because the disk was full or this process
+        was killed, is deleted and copied again: to take it for the volume's content would lose files without a word."""
+        if not self.get(name).fresh:
             return
-        data = self.data(name)
-        if not any(data.iterdir()):
-            failpoint("volume.fill")
-            reply = await process.asked("filling", (str(rootfs), target, str(data)))
-            if "error" in reply:
-                raise of_worker(reply, AgentError, f"volume {name}: cannot be filled from the image: ")
-        self._save(msgspec.structs.replace(record, fresh=False))
+        async with self._filling.setdefault(name, asyncio.Lock()):
+            record = self.get(name)
+            if not record.fresh:
+                return
+            data, begun = self.data(name), self.root / name / "filling"
+            served = mounts.is_mounted(data)  # another node may have written there since
+            if begun.exists() and not served:
+                _clear(data)
+            if not any(data.iterdir()):
+                begun.touch()
+                failpoint("volume.fill")
+                reply = await process.asked("filling", (str(rootfs), target, str(data)))
+                if "error" in reply:
+                    if not served:
+                        _clear(data)
+                    raise of_worker(reply, AgentError, f"volume {name}: cannot be filled from the image: ")
+                failpoint("volume.filled")
+            self._save(msgspec.structs.replace(record, fresh=False))
+            begun.unlink(missing_ok=True)
+        self._filling.pop(name, None)
 
     def remove(self, name: str, users: list[str]) -> None:
         """Delete a volume and its data. Raises ConflictError while a container uses it."""
@@ -206,7 +222,14 @@ class Volumes:
         doomed = self.root / f"{name}.tmp"
         (self.root / name).rename(doomed)
         del self.all[name]
+        self._filling.pop(name, None)
         files.remove_tree(doomed)
+
+
+def _clear(data: Path) -> None:
+    """The directory *data* is there, and empty."""
+    files.remove_tree(data)
+    data.mkdir(mode=0o755, exist_ok=True)
 
 
 async def _run(*command: str) -> str:

@@ -96,6 +96,8 @@ def a_container_as_an_object(look: Look) -> None:
     look.see("exposed", made.attrs["Config"]["ExposedPorts"])
     look.see("size", made.resize(30, 90))
     look.see("same", made == look.docker.containers.get(made.id))
+    while not any(row[-1] == "sleep 1000" for row in made.top()["Processes"]):  # the shell has its trap before it has a child
+        time.sleep(0.05)
     look.see("stop", made.stop(timeout=5))
     look.see("wait", made.wait())
     look.see("wait by condition", made.wait(condition="not-running", timeout=10))

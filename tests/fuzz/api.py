@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.parse
 import uuid
 from collections.abc import Iterable, Sequence
@@ -393,8 +394,12 @@ class Requests(Area):
                 run.begin(index)
                 node.furnish()
             self._try(index, run, node)
-        if left := [p.name for p in (*(machine / "layers").glob("*.tmp"), *(machine / "images/blobs/sha256").glob("*.tmp"))]:
-            run.fault(-1, f"half-made things are left: {left[:5]}")
+        patience = time.monotonic() + HANG_S  # the daemon may still be at a request whose client went away
+        while left := half_made(machine):
+            if time.monotonic() > patience:
+                run.fault(-1, f"half-made things are left: {left[:5]}")
+                break
+            time.sleep(0.05)
 
     def _try(self, index: int, run: Run, node: Node) -> None:
         rng = run.rng(index)
@@ -443,6 +448,11 @@ class Requests(Area):
                 said = file.read(20000)
             if b"Traceback" in said or b"Error handling" in said:
                 run.fault(index, f"the daemon's log has {said[-700:]!r} for {data[:160]!r}")
+
+
+def half_made(machine: Path) -> list[str]:
+    """What of images was begun on the node and has not ended."""
+    return [p.name for p in (*(machine / "layers").glob("*.tmp"), *(machine / "images/blobs/sha256").glob("*.tmp"))]
 
 
 def head(method: str, path: str, size: int) -> bytes:

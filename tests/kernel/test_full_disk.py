@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Pystack, Stack, cluster_of, eventually
-from tests.images import archive, tar_of
+from tests.images import archive, busybox_rootfs, tar_of
 from tests.kernel.test_crash import STACK, leftovers
 
 pytestmark = [pytest.mark.long, pytest.mark.kernel]
@@ -52,6 +52,31 @@ def test_an_up_at_every_fill(lab: Pystack, stack: Stack) -> None:
 
         eventually(clean, 5)
     assert 0 < went_well < 8
+
+
+def test_a_volume_is_never_taken_for_filled_when_it_is_not(lab: Pystack, stack: Stack, tmp_path: Path) -> None:
+    """The disk is full in the middle of the image's files: what was copied goes, and the next start copies all."""
+    files = {f"var/kept/{n}": os.urandom(256 << 10) for n in range(8)}
+    tar = archive(tmp_path / "i.tar", [busybox_rootfs(), tar_of(files)], name=f"docker.io/library/{stack.name}:1")
+    lab("image", "load", "-i", str(tar))
+    stack.write(
+        f"services: {{a: {{image: '{stack.name}:1', command: sleep 1000, stop_grace_period: 0s, volumes: ['d:/var/kept']}}}}\n"
+        "volumes: {d: {}}\n"
+    )
+    fault(lab, "fill-disk", "n1", str(1 << 20))
+    try:
+        done = stack.run("up", check=False)
+        assert done.returncode
+        assert "is full" in done.stderr, done.stderr
+        data = Path(lab.environment["PYSTACK_ROOT"]) / f"volumes/{stack.name}_d/_data"
+        assert not list(data.iterdir())
+    finally:
+        fault(lab, "heal")
+    stack.run("up")
+    found = stack.exec("a", "sh", "-c", "cd /var/kept && sha256sum *").split()
+    assert dict(zip(found[1::2], found[::2], strict=True)) == {
+        name.rpartition("/")[2]: hashlib.sha256(data).hexdigest() for name, data in files.items()
+    }
 
 
 def test_images_networks_volumes_and_secrets(lab: Pystack, tmp_path: Path) -> None:

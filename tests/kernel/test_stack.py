@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PATIENCE, Pystack, Stack, eventually
+from tests.images import archive, busybox_rootfs, tar_of
 
 pytestmark = pytest.mark.kernel
 SLEEP = "command: sleep 1000\n    stop_grace_period: 0s"
@@ -187,6 +188,21 @@ def test_volumes_are_filled_outlive_down_and_go_with_v(stack: Stack, lab: Pystac
     assert stack.exec("a", "cat", "/srv/new") == "kept\n"
     stack.run("down", "-v")
     assert stack.name not in lab("volume", "ls").stdout
+
+
+def test_who_shares_a_new_volume_starts_when_it_is_whole(stack: Stack, lab: Pystack, tmp_path: Path) -> None:
+    """The first of them fills it from the image; none of the others sees a part of that."""
+    files = {f"srv/many/{n}": b"x" * 2000 for n in range(4000)}
+    tar = archive(tmp_path / "i.tar", [busybox_rootfs(), tar_of(files)], name=f"docker.io/library/{stack.name}:1")
+    lab("image", "load", "-i", str(tar))
+    service = f"{{image: '{stack.name}:1', command: sh -c 'ls /srv/many | wc -l', volumes: ['v:/srv/many']}}"
+    stack.up("services:\n" + "".join(f"  s{n}: {service}\n" for n in range(6)) + "volumes: {v: {}}\n", "--no-wait")
+
+    def told() -> None:
+        lines = stack.run("logs", "--no-log-prefix").stdout.split()
+        assert lines == ["4000"] * 6
+
+    eventually(told)
 
 
 def test_limits_capabilities_seccomp_and_namespaces_hold(stack: Stack, lab: Pystack) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,18 +12,27 @@ from pathlib import Path
 
 from orchestrator.store.etcd.address import Address
 
+TRIES = 5
+
 
 class Members:
     """*directory* holds their data and certificates."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.ports = [_free_port() for _ in range(6)]
+        self.ports: list[int] = []
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         _certificates(directory)
-        for number in range(3):
-            self.start(number)
-        self.wait()
+        for _ in range(TRIES):
+            self.ports = _free_ports(6)
+            for number in range(3):
+                self.start(number)
+            if self.wait():
+                return
+            self.stop()  # a port was taken between the asking and the listening
+            for number in range(3):
+                shutil.rmtree(directory / f"m{number}", ignore_errors=True)
+        raise AssertionError(f"etcd does not start: {self.said()}")
 
     def start(self, number: int) -> None:
         data, files = self.directory / f"m{number}", self.directory
@@ -65,11 +76,19 @@ class Members:
                 stderr=log,
             )
 
-    def wait(self) -> None:
-        until = time.monotonic() + 30
+    def wait(self) -> bool:
+        """Whether all answer; False once one has ended."""
+        until = time.monotonic() + 120  # a disk that is busy for other tests makes each of its writes wait
         while subprocess.run([*self.ctl(), "endpoint", "health"], capture_output=True, check=False).returncode:
-            assert time.monotonic() < until, "etcd does not answer"
+            if any(process.poll() is not None for process in self.processes.values()):
+                return False
+            assert time.monotonic() < until, f"etcd does not answer: {self.said()}"
             time.sleep(0.1)
+        return True
+
+    def said(self) -> str:
+        """The last lines of each member's log."""
+        return "\n".join(f"m{n}: {(self.directory / f'm{n}.log').read_text()[-1500:]}" for n in range(3))
 
     def ctl(self) -> list[str]:
         files = self.directory
@@ -111,10 +130,13 @@ class Members:
             process.wait()
 
 
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+def _free_ports(count: int) -> list[int]:
+    """Ports that are free, all at once: one asked for alone may be given again."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [int(sock.getsockname()[1]) for sock in sockets]
 
 
 def _certificates(directory: Path) -> None:
