@@ -17,6 +17,7 @@ from agent import mounts
 from agent.api import bandwidth, checks, images
 from agent.api.app_keys import ENGINE, answer, body, flag
 from agent.api.instructions import changes as dockerfile_changes
+from agent.cancellation import to_end
 from agent.contract.container import Container
 from agent.engine import changing, stopping
 from agent.engine.engine import Engine
@@ -116,7 +117,7 @@ async def commit(request: web.Request) -> web.Response:
         )
     finally:
         if pausing:
-            await stopping.resume(engine.context, record)
+            await to_end(stopping.resume(engine.context, record))
     engine.committed[image.id] = record
     if reference:
         before = engine.images.names.get(reference.name, "")

@@ -26,6 +26,7 @@ from aiohttp import web
 from agent import descriptors
 from agent.api.app_keys import ENGINE, answer, body, since, terminal_size
 from agent.api.hijack import MULTIPLEXED, RAW, Hijacked, Keys
+from agent.cancellation import to_end
 from agent.containers import runtime, terminal, users
 from agent.contract.frames import frame
 from agent.contract.processes import start_time
@@ -359,7 +360,7 @@ async def _with_pipes(engine: Engine, found: Exec, run: Run, client: Hijacked, s
         if message := _failed(found):
             await send(1, f"{message}\r\n".encode())
     finally:
-        await _settle(engine, found, child, feeder)
+        await to_end(_settle(engine, found, child, feeder))
         for fd in (out, err, mine):
             if fd >= 0:
                 os.close(fd)
@@ -435,10 +436,10 @@ async def _with_terminal(engine: Engine, found: Exec, run: Run, client: Hijacked
         await child.wait()
     except BaseException:
         viewer.cancel()
-        await _settle(engine, found, child, feeder)
+        await to_end(_settle(engine, found, child, feeder))
         os.close(master)
         raise
-    await _settle(engine, found, child, feeder)
+    await to_end(_settle(engine, found, child, feeder))
     os.close(master)
 
 
@@ -451,7 +452,7 @@ async def _left(engine: Engine, found: Exec, child: ChildProcess, master: int, v
             pass
         await child.wait()
     finally:
-        await _settle(engine, found, child, None)
+        await to_end(_settle(engine, found, child, None))
         os.close(master)
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from agent import files, mounts
+from agent.cancellation import to_end
 from agent.contract.failpoints import failpoint
 from agent.errors import ConflictError, ImageError, ImageNotFoundError, of_worker
 from agent.images import types
@@ -183,10 +184,10 @@ class ImageStore:
                     directory.rename(final)
                 return reply
             finally:
-                if directory.exists():
-                    await asyncio.to_thread(files.remove_tree, directory)
                 if blob:
                     blob.unlink(missing_ok=True)
+                if directory.exists():
+                    await to_end(asyncio.to_thread(files.remove_tree, directory))
 
     def tag(self, reference: Reference, digest: str) -> None:
         """Name the image *digest* by *reference*, and save the names."""

@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from agent import descriptors
+from agent.cancellation import to_end
 from agent.rootless import MARK
 
 PROGRAMS = Path(__file__).parents[2]
@@ -202,4 +203,4 @@ async def started(
     try:
         yield worker
     finally:
-        await asyncio.shield(worker.end())
+        await to_end(worker.end())

@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from agent import files
+from agent.cancellation import to_end
 from agent.contract.backup import VARIABLES, BackupOrder, BackupReport, Repository, Snapshot
 from agent.contract.failpoints import failpoint
 from agent.contract.printable import quoted, shown
@@ -91,7 +92,7 @@ class VolumeBackups:
         try:
             return await self._fill(order, self._migration.incoming(beside) / "_data")
         finally:
-            await self._migration.discard(beside)
+            await to_end(self._migration.discard(beside))
 
     async def _fill(self, order: BackupOrder, data: Path) -> BackupReport:
         taken = await self._named(order)
@@ -145,7 +146,7 @@ class VolumeBackups:
                     paused.append(ident)
             yield
         finally:
-            await self._wake(paused)
+            await to_end(self._wake(paused))
             self._note([])
 
     def _note(self, paused: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from agent import rootless
+from agent.cancellation import to_end
 from agent.contract.coalescing import Coalescer
 from agent.contract.container import Attachment, Container
 from agent.contract.failpoints import failpoint
@@ -101,7 +102,7 @@ class Networks:
             self.endpoints.attach(record)
             await self._sync_for(record)
         except BaseException:
-            await self.detach(record)
+            await to_end(self.detach(record))
             raise
 
     async def detach(self, record: Record) -> None:
@@ -113,7 +114,7 @@ class Networks:
             try:
                 await self.sync()
             finally:
-                await asyncio.to_thread(netns.delete, path)
+                await to_end(asyncio.to_thread(netns.delete, path))
 
     async def connect(self, record: Record, attachment: Attachment) -> None:
         """Put *record*, running or not, on one more network. Raises AgentError; its networks are unchanged then."""
@@ -122,7 +123,7 @@ class Networks:
         try:
             await self.replace_endpoints(record, after)
         except BaseException:
-            await self.replace_endpoints(record, before)
+            await to_end(self.replace_endpoints(record, before))
             raise
 
     async def disconnect(self, record: Record, network: Network) -> None:
