@@ -1,4 +1,4 @@
-"""What must run to its end though whoever waits for it has gone away."""
+"""What must run to its end though the one who waits for it has gone away."""
 
 from __future__ import annotations
 

@@ -103,6 +103,11 @@ CHECKS = {
     "route": ("a route of ours is there", "`doctor --repair`"),
     "tunnel": ("an encrypted network's WireGuard device has its keys and peers", "`doctor --repair`"),
     "backup": ("the last backup of a volume, and its trial, went well", "see its words, then `pystack volume backup VOLUME`"),
+    "certificate": (
+        "the certificate of a host of the ingress is there, and far from its end",
+        "bring another one, or let the authority reach port 80",
+    ),
+    "ingress": ("a proxy of the ingress has its configuration", "see `pystack logs -p pystack-ingress`"),
     "clock": ("a node's clock is far from the server's", "`timedatectl set-ntp true` there"),
     "dns": ("a container's resolver answers, or does not", "`doctor --repair` starts it again"),
     "firewall": (

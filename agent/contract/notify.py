@@ -7,9 +7,17 @@ from typing import Literal
 import msgspec
 
 Kind = Literal[
-    "stack_degraded", "stack_healed", "rollout_failed", "run_failed", "node_down", "node_up", "certificate_ends", "test"
+    "stack_degraded",
+    "stack_healed",
+    "rollout_failed",
+    "run_failed",
+    "backup_failed",
+    "node_down",
+    "node_up",
+    "certificate_ends",
+    "test",
 ]
-"""The kinds of notices. `run_failed` is of jobs, schedules and hooks: backups that a schedule makes are among them."""
+"""The kinds of notices. `run_failed` is of jobs, schedules and hooks, `backup_failed` of volumes' backups and their trials."""
 
 
 class Webhook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -184,7 +184,7 @@ class Volumes:
     async def fill(self, name: str, rootfs: Path, target: str) -> None:
         """Copy the files of the image at *target* into a new volume, with owners and attributes, as Docker does.
 
-        Whoever else uses the volume waits until it is whole. What was copied half-way, because the disk was full or the agent
+        Who else uses the volume waits until it is whole. What was copied half-way, because the disk was full or the agent
         was killed, is deleted and copied again: to take it for the volume's content would lose files without a word."""
         if not self.get(name).fresh:
             return

@@ -61,4 +61,4 @@ def extension(ingress: Ingress) -> ApiExtension:
     def attach(app: web.Application) -> None:
         app[INGRESS] = ingress
 
-    return ApiExtension(routes=ROUTES, readable_when_stale=READABLE_WHEN_STALE, attach=attach)
+    return ApiExtension(routes=ROUTES, readable_when_stale=READABLE_WHEN_STALE, attach=attach, checks=ingress.checks)

@@ -15,11 +15,13 @@ from agent.contract.times import timestamp, timestamp_if_set
 from orchestrator.errors import PystackError, RefusedError
 from orchestrator.ingress import caddy
 from orchestrator.ingress.certificates import Certificates
+from orchestrator.ingress.health import Held, brought, certificate_checks, obtained, proxy_checks
 from orchestrator.ingress.model import SERVICE, STACK, IngressSettings, Overview, ProxyRow, RouteRow
 from orchestrator.ingress.routes import Claim, Site, claims_of, conflicts, hosts_to_certify, issuer_of, sites_for
 from orchestrator.ingress.system_stack import system_stack
 from orchestrator.planning.manifests import ingress_ports
 from orchestrator.server import lifecycle
+from orchestrator.server.doctor import Check
 from orchestrator.server.events import Emit, Failure, WarningEvent
 from orchestrator.server.plane import ControlPlane
 from orchestrator.server.records import UpOptions
@@ -304,18 +306,9 @@ class Ingress:
         return ProxyRow(node=task.node, task=task.name, state=state, configured=proxy.configured)
 
     def _route_row(self, claim: Claim, site: Site | None, settings: IngressSettings) -> RouteRow:
-        tls = issuer_of(claim.rule, settings)
-        until, problem = 0.0, ""
-        if tls in ("acme", "internal"):
-            one = self.certificates.known.get(claim.rule.host)
-            until = one.not_after if one else 0.0
-            problem = (one.problem if one else "") or ("" if until else "no certificate yet")
-        elif tls == "manual":
-            content = self._secrets(self.plane.state.stacks[claim.stack].stack).get(claim.rule.secret, b"")
-            try:
-                until = read_pair(content, claim.rule.host).not_after.timestamp()
-            except CertificateTextError as error:
-                problem = str(error)
+        held = self._held(claim, settings)
+        until, tls = held.not_after, held.issuer
+        problem = held.problem or ("no certificate yet" if tls in ("acme", "internal") and not until else "")
         ready = site.upstreams if site else ()
         if not problem and not ready and not claim.rule.maintenance:
             problem = "no task is ready"
@@ -332,6 +325,22 @@ class Ingress:
             state=problem or "ok",
             where=claim.rule.where,
         )
+
+    def _held(self, claim: Claim, settings: IngressSettings) -> Held:
+        """The certificate for what is claimed."""
+        tls, host = issuer_of(claim.rule, settings), claim.rule.host
+        if tls == "manual":
+            return brought(host, self._secrets(self.plane.state.stacks[claim.stack].stack).get(claim.rule.secret, b""))
+        return obtained(host, tls, self.certificates.known.get(host))
+
+    def checks(self) -> list[Check]:
+        """Its part of `pystack doctor`; nothing while the cluster has no ingress."""
+        if (settings := self.settings) is None:
+            return []
+        claims = claims_of(r.stack for r in self.plane.state.stacks.values())
+        held = {one.host: one for c in claims if (one := self._held(c, settings)).issuer != "off"}
+        proxies = (self._proxy_row(t) for t in self.plane.state.tasks.values() if t.stack == STACK)
+        return [*certificate_checks(held.values(), time.time()), *proxy_checks(proxies)]
 
     async def close(self) -> None:
         """Stop following. The proxies go on with what they have."""

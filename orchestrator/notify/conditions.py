@@ -80,16 +80,21 @@ def failed_rollouts(records: Iterable[RolloutRecord], since: float) -> list[Cond
 
 
 def failed_runs(runs: Iterable[JobRun], since: float) -> list[Condition]:
-    """Runs of jobs and schedules that failed after *since*."""
-    return [
-        Condition(
-            kind="run_failed",
-            subject=f"{r.stack}/{r.service}/{r.id}",
-            text=f"run {r.id} of {r.stack}/{r.service} failed: {r.reason}",
-        )
-        for r in runs
-        if r.state == "failed" and (r.ended or 0.0) >= since
-    ]
+    """Runs of jobs, schedules and backups that failed after *since*, and backups whose time passed without one."""
+    found = []
+    for run in runs:
+        volume, _, kind = run.service.partition("@")  # a backup's belongs to a volume: `data@backup`, `data@verify`
+        failed = run.state == "failed" or (kind != "" and run.state == "missed")
+        if not failed or max(run.ended, run.created, run.scheduled) < since:
+            continue
+        what = f"run {run.id} of {run.stack}/{run.service} failed"
+        if kind:
+            what = f"the {'backup' if kind == 'backup' else 'trial of the backup'} of volume {volume} of stack {run.stack} "
+            what += "failed" if run.state == "failed" else "was missed"
+        text = f"{what}: {run.reason}" if run.reason else what
+        subject = f"{run.stack}/{run.service}/{run.id}"
+        found.append(Condition(kind="backup_failed" if kind else "run_failed", subject=subject, text=text))
+    return found
 
 
 def ending_certificates(ends: Mapping[str, float], now: float, days: float) -> list[Condition]:

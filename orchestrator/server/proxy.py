@@ -60,7 +60,9 @@ async def _relay(request: web.Request, path: str, socket: Path, begun: asyncio.E
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
     )
-    body = request.content if request.can_read_body else None
+    body: bytes | aiohttp.StreamReader | None = request.content if request.can_read_body else None
+    if body is None and request.body_exists:  # the guard has read it, to see what it asks for
+        body = await request.read()
     async with session, session.request(request.method, url, data=body, allow_redirects=False) as reply:
         answer = web.StreamResponse(status=reply.status, reason=reply.reason, headers=_passed_on(reply.headers))
         begun.set()

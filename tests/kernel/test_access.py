@@ -112,6 +112,18 @@ def test_a_token_is_as_good_as_a_certificate_for_what_it_may(far: Far, tmp_path:
     rows = json.loads(far.run("ps", "-p", "shop", "--format", "json", token=clerk).stdout)
     assert [r["state"] for r in rows] == ["running"]
     assert far.run("logs", "-p", "shop", token=clerk).returncode == 0
+    inside = far.run("exec", "-T", "-p", "shop", "web", "sh", "-c", "cat; exit 3", token=clerk, stdin="typed\n")
+    assert (inside.returncode, inside.stdout) == (3, "typed\n"), inside.stderr
+    (tmp_path / "note").write_text("carried\n")
+    copied = far.run("cp", "-p", "shop", "note", "web:/tmp/note", token=clerk, cwd=tmp_path)
+    assert copied.returncode == 0, copied.stderr
+    assert far.run("exec", "-T", "-p", "shop", "web", "cat", "/tmp/note", token=clerk).stdout == "carried\n"
+    rooted = far.run("exec", "-T", "-p", "shop", "--privileged", "web", "id", token=clerk)
+    assert (rooted.returncode, "--privileged reaches the node" in rooted.stderr) == (1, True), rooted.stderr
+    foreign = far.root_does("container", "run", "-d", "--network", "none", "busybox", "sleep", "1000").strip()
+    for asked in (("container", "exec", foreign, "id"), ("container", "rm", "-f", foreign)):
+        assert "clerk" in far.run(*asked, token=clerk).stderr
+    far.root_does("container", "rm", "-f", foreign)
     other = far.run("up", "-p", "bank", token=clerk, cwd=tmp_path)
     assert (other.returncode, other.stderr.strip()) == (1, "pystack: clerk has shop, and not bank")
     (tmp_path / "stack.yml").write_text(STACK.replace("busybox,", "busybox, privileged: true,"))

@@ -24,9 +24,10 @@ from agent.contract.status import TaskStatus
 from agent.contract.task import Task
 from orchestrator.notify import notifier as module
 from orchestrator.notify.channels import channels
-from orchestrator.notify.conditions import ending_certificates, failed_rollouts, trouble_of
+from orchestrator.notify.conditions import ending_certificates, failed_rollouts, failed_runs, trouble_of
 from orchestrator.notify.model import Notice
 from orchestrator.notify.notifier import Notifier, attempt
+from orchestrator.server.jobs.records import JobRun
 from orchestrator.server.plane import ControlPlane
 from orchestrator.server.records import StackRecord, UpOptions
 from orchestrator.server.rollouts.records import RolloutRecord
@@ -222,3 +223,25 @@ def test_troubles() -> None:
     failed = RolloutRecord(id="r", stack=Stack(name="s"), options=UpOptions(), state="failed", ended=50.0, reason="no image")
     assert [c.text for c in failed_rollouts([failed], 40.0)] == ["the rollout of stack s failed: no image"]
     assert failed_rollouts([failed], 60.0) == []
+
+
+def test_runs_of_backups_are_told_apart_from_those_of_jobs() -> None:
+    def run(service: str, **more: Any) -> JobRun:
+        return JobRun(id="1", stack="shop", service=service, trigger="schedule", **{"ended": 10.0, "state": "failed", **more})
+
+    found = failed_runs(
+        [
+            run("nightly", reason="it ended with status 1"),
+            run("data@backup", reason="the repository is locked"),
+            run("data@verify", state="missed", ended=0.0, created=10.0, reason="nobody led"),
+            run("nightly", state="missed"),
+            run("data@backup", ended=1.0),
+            run("data@backup", state="succeeded"),
+        ],
+        since=5.0,
+    )
+    assert [(c.kind, c.text) for c in found] == [
+        ("run_failed", "run 1 of shop/nightly failed: it ended with status 1"),
+        ("backup_failed", "the backup of volume data of stack shop failed: the repository is locked"),
+        ("backup_failed", "the trial of the backup of volume data of stack shop was missed: nobody led"),
+    ]

@@ -69,6 +69,11 @@ def test_what_changes_something_is_not_for_viewers() -> None:
         ("GET", "/v1.47/containers/abc/json", "look", "abc"),
         ("GET", "/containers/json", "look", ""),
         ("GET", "/containers/abc/archive", "operate", ""),
+        ("GET", f"/containers/{'a' * 64}/archive", "operate", "a" * 64),
+        ("POST", f"/v1.47/containers/{'a' * 64}/exec", "operate", "a" * 64),
+        ("POST", "/containers/shop-web-1/exec", "operate", ""),
+        ("POST", f"/exec/{'b' * 64}/start", "operate", "b" * 64),
+        ("POST", f"/exec/{'b' * 64}/start/../../{'c' * 64}/start", "administer", ""),
         ("GET", "/containers/abc/export", "operate", ""),
         ("POST", "/containers/create", "operate", ""),
         ("POST", "/containers/abc/logs", "operate", ""),
@@ -257,7 +262,11 @@ async def test_a_token_of_one_stack_has_nothing_of_another(sockets: Sockets) -> 
         ("GET", f"/v1/nodes/n1/engine/containers/{'1' * 64}/logs"),
         ("GET", "/v1/nodes/n1/engine/containers/bank-web-1/json"),
         ("GET", f"/v1/nodes/n1/engine/containers/{'1' * 64}/archive?path=/"),
-        ("POST", f"/v1/nodes/n1/engine/containers/{'0' * 64}/exec"),
+        ("POST", f"/v1/nodes/n1/engine/containers/{'1' * 64}/exec"),
+        ("POST", f"/v1/nodes/n1/engine/containers/{'1' * 64}/attach"),
+        ("POST", "/v1/nodes/n1/engine/containers/shop-web-1/exec"),
+        ("POST", f"/v1/nodes/n1/engine/exec/{'2' * 64}/start"),
+        ("POST", f"/v1/nodes/n2/engine/exec/{'2' * 64}/start"),
         ("GET", "/v1/nodes/n1/engine/containers/json"),
         ("GET", "/v1/secrets"),
         ("GET", "/v1/gitops"),
@@ -276,6 +285,26 @@ async def test_a_token_of_one_stack_has_nothing_of_another(sockets: Sockets) -> 
         assert (status, answer["message"]) == (403, "clerk has shop, shop-*, and not bank")
     twice = b'{"stack":{"name":"shop"},' + body[1:]
     assert (await sockets("POST", "/v1/up", token=secret, data=twice))[0] == 403, "the last of two stacks counts for both"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"Cmd": ["id"], "Privileged": True},
+        {"Cmd": ["id"], "privileged": 1},
+        b'{"PRIVILEGED": true, "Privileged": false}',
+        b'{"Privileged": true, "Privileged": false}',
+        b'{"Pr\\u0069vileged": true}',
+    ],
+)
+async def test_a_command_in_a_task_has_no_more_rights_than_the_task(sockets: Sockets, body: Any) -> None:
+    secret = await sockets.token("clerk", "operator", "shop")
+    data = body if isinstance(body, bytes) else msgspec.json.encode(body)
+    path = f"/v1/nodes/n1/engine/containers/{'0' * 64}/exec"
+    status, answer, _ = await sockets("POST", path, token=secret, data=data)
+    assert (status, "--privileged reaches the node" in answer["message"]) == (403, True)
+    status, answer, _ = await sockets("POST", path, token=secret, data=b'{"Cmd": ["id"], "Privileged": false}')
+    assert status != 403, "the node is asked"
 
 
 @pytest.mark.parametrize(

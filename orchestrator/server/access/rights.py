@@ -8,7 +8,8 @@ The scope says how a caller who is limited to some stacks is held to them:
 - `shown`: its answer is left with what the caller's stacks have (`guard.sees`);
 - `cluster`: it is about more than one stack, and for those alone who are not limited;
 - `all`: there is nothing of a stack in it;
-- `engine`: a node's Engine API, see `engine_need`.
+- `engine`: a node's Engine API, see `engine_need`;
+- `exec`: its path names something that was started in a container, by the ID of an exec.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Literal, NamedTuple
 
 from orchestrator.server.access.model import Right
 
-Scope = Literal["stack", "body", "shown", "cluster", "all", "engine"]
+Scope = Literal["stack", "body", "shown", "cluster", "all", "engine", "exec"]
 
 
 class Need(NamedTuple):
@@ -153,6 +154,9 @@ _BY_PLAIN = {(method, plain(path)): need for (method, path), need in NEEDS.items
 REPAIR = Need("operate", "cluster", True)
 """`GET /v1/doctor?repair=1`."""
 OF_CONTAINER = re.compile(r"/containers/([A-Za-z0-9][A-Za-z0-9_.-]*)/(json|logs|stats|top)")
+INTO = re.compile(r"/containers/([0-9a-f]{64})/(exec|attach|resize|wait|archive)")
+"""What goes into one container. Its whole ID: a name is one node's, and may be another container's on the next."""
+STARTED = re.compile(r"/exec/([0-9a-f]{64})/(start|resize|json)")
 OF_NODE = re.compile(r"/(_ping|version|info|images/json|containers/json|networks|volumes|system/df|events|metrics)")
 INSIDE = re.compile(r"/(containers|exec|images|networks|volumes|build|commit|distribution|auth|system)(/|$)")
 
@@ -164,11 +168,11 @@ def need_of(method: str, path: str) -> Need:
 
 
 def engine_need(method: str, path: str) -> tuple[Need, str]:
-    """What a request to a node's Engine API needs, and the container that it is about, "" for none.
+    """What a request to a node's Engine API needs, and the container that it is about, or the exec; "" for none.
 
     *path* is as it was sent: what has escapes, or a form that is not in a list, is an admin's. Who is limited to stacks has
-    of it what looks at one container alone, if it is theirs. To change is to be root on the node: a container can be made
-    with any rights."""
+    of it what looks at one container alone, or goes into it, if it is theirs. To change is to be root on the node: a container
+    can be made with any rights."""
     asked = re.sub(r"^/v1\.\d+(?=/)", "", path)
     strange = ".." in asked or "%" in asked or "//" in asked
     if not strange and method in ("GET", "HEAD"):
@@ -176,5 +180,8 @@ def engine_need(method: str, path: str) -> tuple[Need, str]:
             return LOOK_STACK, found[1]
         if OF_NODE.fullmatch(asked):
             return LOOK_CLUSTER, ""
+    if not strange and (found := INTO.fullmatch(asked) or STARTED.fullmatch(asked)):
+        scope: Scope = "exec" if asked.startswith("/exec/") else "stack"
+        return Need("operate", scope, method not in ("GET", "HEAD")), found[1]
     need = OPERATE_CLUSTER if INSIDE.match(asked) and not strange else ADMIN
     return need._replace(changes=method not in ("GET", "HEAD")), ""

@@ -47,8 +47,8 @@ class Shipper:
             )
             kind = socket.SOCK_STREAM if self._parts.scheme == "tcp" else socket.SOCK_DGRAM
             self._handler = logging.handlers.SysLogHandler(address, facility=AUDIT, socktype=kind)
+            self._handler.append_nul = False  # servers show it as a part of the message
             if kind == socket.SOCK_STREAM:
-                self._handler.append_nul = False
                 self._handler.setFormatter(logging.Formatter("%(message)s\n"))  # RFC 6587: lines
             self._handler.handleError = self._lost  # type: ignore[method-assign]
         self._handler.emit(record)

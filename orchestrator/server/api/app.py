@@ -14,6 +14,7 @@ from orchestrator.server.api.extension import ApiExtension
 from orchestrator.server.api.guard import OWN_ENGINE, add_headers, guard, trust
 from orchestrator.server.api.responses import PLANE, STOP, errors
 from orchestrator.server.api.routes import ROUTE_TABLE, ROUTES
+from orchestrator.server.api.system import CHECKS
 from orchestrator.server.plane import ControlPlane
 
 __all__ = ["OWN_ENGINE", "make_app"]
@@ -31,6 +32,7 @@ def make_app(
     trust(app, trusted)
     app[PLANE] = plane
     app[STOP] = stop
+    app[CHECKS] = [extension.checks for extension in extensions]
     app[ROUTE_TABLE] = (*ROUTES, *(route for extension in extensions for route in extension.routes))
     for extension in extensions:
         extension.attach(app)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import json
 import os
 import pwd
 import struct
@@ -157,7 +158,7 @@ def _local_user(request: web.Request) -> str:
 
 
 def _needed(request: web.Request) -> tuple[Need, str]:
-    """What the request needs, and the container of a node that it is about."""
+    """What the request needs, and the container of a node, or the exec there, that it is about."""
     resource = request.match_info.route.resource
     path = resource.canonical if resource else ""
     if path.startswith(f"{OWN_ENGINE}/") or path == "/v1/nodes/{node}/engine/{path}":
@@ -196,11 +197,34 @@ def _container_stack(plane: ControlPlane, ident: str) -> str:
     return plane.state.tasks[found.pop()].stack if len(found) == 1 and found <= plane.state.tasks.keys() else ""
 
 
+async def _container_of_exec(request: web.Request, ident: str) -> str:
+    """The ID of the container in which the exec *ident* of a node runs, "" if that is not known. Raises PystackError."""
+    cluster = request.app[PLANE].cluster
+    member = cluster.members.get(request.match_info.get("node", cluster.local))
+    if member is None or not member.ready:
+        return ""
+    found = await member.client.call("GET", f"/exec/{ident}/json")
+    return str(found.get("ContainerID", "")) if isinstance(found, dict) else ""
+
+
+async def _check_privileges(request: web.Request, caller: Caller) -> None:
+    """A command that is started in a container with more rights than the container has is one on the node. Raises RefusedError
+    (403)."""
+    # names of Go's fields are the same in capitals, and of two the node may take either
+    pairs = json.loads(await request.read() or b"{}", object_pairs_hook=list)
+    if any(name.casefold() == "privileged" and value is not False for name, value in pairs):
+        raise RefusedError(f"--privileged reaches the node, and {caller.name} is limited to {', '.join(caller.stacks)}", 403)
+
+
 async def _check_stack(request: web.Request, caller: Caller, need: Need, container: str) -> None:
     """Raises RefusedError (403) if what the request is about is not the caller's; of which stack that is, its change knows."""
     stack = request.match_info.get("stack", "")
+    if need.scope == "exec" and caller.is_limited:
+        container = await _container_of_exec(request, container)
     if container:
         stack = _container_stack(request.app[PLANE], container)
+    if caller.is_limited and request.path.endswith("/exec") and need.scope == "stack":
+        await _check_privileges(request, caller)
     if need.scope == "body":
         stack = msgspec.json.decode(await request.read(), type=NamedBody).stack.name
     change_of(request).stack = stack
@@ -216,7 +240,7 @@ async def _check_stack(request: web.Request, caller: Caller, need: Need, contain
     if caller.is_limited:
         if need.scope == "cluster":
             raise RefusedError(f"this is about more than {', '.join(caller.stacks)}, which is all that {caller.name} has", 403)
-        if need.scope in ("stack", "body") and not caller.has_stack(stack):
+        if need.scope in ("stack", "body", "exec") and not caller.has_stack(stack):
             raise RefusedError(f"{caller.name} has {', '.join(caller.stacks)}, and not {stack or 'what is of no stack'}", 403)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Sequence
 from typing import TypedDict
 
 import msgspec
@@ -17,6 +18,8 @@ from orchestrator.server.doctor import Check, diagnose
 from orchestrator.store.transfer import dump
 
 STARTED = time.time()
+CHECKS = web.AppKey("checks", list[Callable[[], Sequence[Check]]])
+"""What extensions add to `GET /v1/doctor`."""
 
 
 class Version(TypedDict):
@@ -84,9 +87,11 @@ async def dump_store(request: web.Request) -> web.StreamResponse:
 
 
 async def doctor(request: web.Request) -> web.Response:
-    """Checks of every layer of the networks on every node; with `repair=1`, after a repair."""
+    """Checks of every layer of the networks on every node, of backups, and of the ingress; with `repair=1`, after a repair."""
     plane = request.app[PLANE]
     checks = await diagnose(plane.cluster, plane.state.networks, repair=request.query.get("repair") == "1")
     for one in backup_health(plane.state, plane.backup_sources, plane.jobs.book):
         checks.append(Check(check="backup", target=one.target, ok=one.ok, detail=one.detail, fix=one.fix))
+    for more in request.app[CHECKS]:
+        checks += more()
     return json_response([_check_row(one) for one in sorted(checks, key=lambda c: c.ok)])
