@@ -1,7 +1,7 @@
 """Containers whose system calls are reported: the seccomp profile that reports them, and the smallest one that allows them.
 
-A container with `security_opt: [seccomp=observe]` may do what the default profile allows, but each call is reported to a recorder
-(`recorder.py`) before it goes on. The profile of it is Docker's JSON. Pure, but for `begin`.
+A container with `security_opt: [seccomp=observe]` may do what the default profile allows, but each call is reported to a
+recorder (`recorder.py`) before it goes on. The profile of it is Docker's JSON. Pure, but for `begin`.
 Source: seccomp_unotify(2); OCI Runtime Specification 1.2, config-linux.md, "The Container Process State".
 """
 
