@@ -28,6 +28,19 @@ TOO_LARGE: Json = {
     "handle": [{"handler": "static_response", "status_code": 413, "body": "413: the request is too large\n"}],
 }
 """Caddy 2.6 blames the service for a body beyond the limit: 502."""
+QUIET: Json = {"level": "WARN"}
+FORWARDING = "http.handlers.reverse_proxy"
+FORWARDED: Json = {
+    "level": "DEBUG",
+    "include": [FORWARDING],
+    "writer": {"output": "stdout"},
+    "encoder": {
+        "format": "filter",
+        "wrap": {"format": "json", "time_key": "", "level_key": "", "name_key": ""},
+        "fields": {"request": {"filter": "delete"}, "headers": {"filter": "delete"}},
+    },
+}
+"""Lines such as {"msg":"upstream roundtrip","upstream":"10.0.0.5:80","duration":0.0013,"status":200}."""
 EMPTY: Json = {"admin": {"listen": f"unix/{ADMIN_SOCKET}", "origins": ["localhost"], "config": {"persist": False}}}
 """What a proxy starts with: nothing but its admin API, which is a socket of its own container."""
 
@@ -37,9 +50,11 @@ def configuration(
     certificates: Iterable[tuple[str, str]],
     challenges: Mapping[str, str],
     settings: IngressSettings,
+    observed: bool = False,
 ) -> Json:
     """What a proxy must do. *certificates* are chains and keys as PEM, *challenges* the key authorizations that are to be
-    answered for tokens (RFC 8555 §8.3)."""
+    answered for tokens (RFC 8555 §8.3). While *observed*, it says a line on its standard output for each request that it
+    forwarded; `requests.py` reads them."""
     secure = [s for s in sites if s.tls != "off"]
     plain = [_redirect(s, settings) if s.tls != "off" and s.rule.redirect else _answer(s, settings) for s in sites]
     servers: Json = {
@@ -52,7 +67,9 @@ def configuration(
         del servers["https"]
     return {
         **EMPTY,
-        "logging": {"logs": {"default": {"level": "WARN"}}},
+        "logging": {
+            "logs": {"default": QUIET | {"exclude": [FORWARDING]}, "forwarded": FORWARDED} if observed else {"default": QUIET}
+        },
         "apps": {
             "http": {"grace_period": GRACE, "servers": servers},
             "tls": {"certificates": {"load_pem": pairs} if pairs else {}},

@@ -17,7 +17,18 @@ from orchestrator.ingress import caddy
 from orchestrator.ingress.certificates import Certificates
 from orchestrator.ingress.health import Held, brought, certificate_checks, obtained, proxy_checks
 from orchestrator.ingress.model import SERVICE, STACK, IngressSettings, Overview, ProxyRow, RouteRow
-from orchestrator.ingress.routes import Claim, Site, claims_of, conflicts, hosts_to_certify, issuer_of, sites_for
+from orchestrator.ingress.requests import Requests
+from orchestrator.ingress.routes import (
+    Claim,
+    Site,
+    claims_of,
+    conflicts,
+    hosts_to_certify,
+    issuer_of,
+    port_conflicts,
+    sites_for,
+    unseen,
+)
 from orchestrator.ingress.system_stack import system_stack
 from orchestrator.planning.manifests import ingress_ports
 from orchestrator.server import lifecycle
@@ -57,6 +68,7 @@ class Ingress:
         self.settings: IngressSettings | None = None
         self.certificates = Certificates(plane.store, plane.contents, self.push, self.trigger)
         self.proxies: dict[str, Proxy] = {}
+        self.requests = Requests(self.push, self.trigger)
         self._wake = asyncio.Event()
         self._locks: dict[str, asyncio.Lock] = {}
         self._loop: asyncio.Task[None] | None = None
@@ -68,6 +80,7 @@ class Ingress:
         await self.certificates.load()
         self.plane.planner.checks.append(self.check)
         self.plane.executor.finishers.append(self.finish)
+        self.plane.executor.requests = self.requests
         self.plane.cluster.followers.append(self.follow)
         self._loop = asyncio.create_task(self._run(), name="ingress")
 
@@ -112,17 +125,13 @@ class Ingress:
             return []
         wrong = conflicts(stack, [r.stack for r in self.plane.state.stacks.values()])
         contents = self._secrets(stack)
+        wrong += (
+            port_conflicts(stack, self.settings) if self.settings else unseen(stack, self.plane.state.stacks.get(stack.name))
+        )
         for service in stack.services:
             for rule in service.ingress:
                 for key, (why, fix) in secret_problems(rule, contents):
                     wrong.append(f"{rule.where}: services.{service.name}.x-ingress.{key}: {why}\n    → {fix}")
-            ports = {p.published for p in service.container.ports if p.protocol == "tcp"}
-            mine = {self.settings.http_port, self.settings.https_port} if self.settings and stack.name != STACK else set()
-            wrong += [
-                f"{service.where}: services.{service.name}.ports: port {p} is that of the cluster's ingress\n"
-                "    → choose another, or write x-ingress instead"
-                for p in sorted(ports & mine)
-            ]
         return wrong
 
     def _secrets(self, stack: Stack) -> dict[str, bytes]:
@@ -204,6 +213,7 @@ class Ingress:
         running = {t.name: t for t in self.plane.state.tasks.values() if t.stack == STACK and t.service == SERVICE}
         for gone in self.proxies.keys() - running.keys():
             del self.proxies[gone]
+        self.requests.keep({t.node for t in running.values()})
         await asyncio.gather(*(self._configure(t) for t in running.values()))
 
     async def _configure(self, task: Task) -> None:
@@ -224,6 +234,7 @@ class Ingress:
             start = f"{status.container} {status.started}"
             if (proxy.start, proxy.digest) == (start, digest):
                 return
+            self.requests.follow(member.client, status.container)
             path = f"/pystack/containers/{status.container}/http/load"
             headers = {"Content-Type": "application/json"}
             try:
@@ -248,20 +259,13 @@ class Ingress:
                 pairs[host] = (known.chain, known.key)
         manual = [pair for claim in claims if (pair := self._manual(claim))]
         unique = dict.fromkeys((*(pairs[h] for h in sorted(pairs)), *manual))
-        return caddy.configuration(sites, unique, self.certificates.challenges, settings)
+        self.requests.tasks[node] = {u.dial: u.task for site in sites for u in site.upstreams}
+        return caddy.configuration(sites, unique, self.certificates.challenges, settings, self.requests.wanted)
 
     def _sites(self, node: str, claims: list[Claim], settings: IngressSettings) -> list[Site]:
-        cluster, state = self.plane.cluster, self.plane.state
-        underlays = {m.node.name: m.node.underlay for m in cluster.members.values()}
-        sites = sites_for(
-            node,
-            claims,
-            settings,
-            state.tasks.values(),
-            state.networks,
-            self.plane.dispatcher.backends(),
-            underlays,
-        )
+        state, backends = self.plane.state, self.plane.dispatcher.backends()
+        underlays = {m.node.name: m.node.underlay for m in self.plane.cluster.members.values()}
+        sites = sites_for(node, claims, settings, state.tasks.values(), state.networks, backends, underlays)
         if not any(s.rule.basic_auth for s in sites):
             return sites
         owners = {(c.rule.host, c.rule.path): c.stack for c in reversed(claims)}
@@ -347,4 +351,5 @@ class Ingress:
         if self._loop:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
+        self.requests.keep(())
         await self.certificates.close()

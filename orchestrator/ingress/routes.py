@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence, Set
+from fractions import Fraction
 from typing import NamedTuple
 
 from agent.contract.network import Network
 from agent.contract.task import Task
 from orchestrator.ingress.model import STACK, IngressSettings, Issuer
-from orchestrator.planning.manifests import ingress_network
+from orchestrator.planning.manifests import connection_weights, ingress_network
+from orchestrator.server.records import StackRecord
 from orchestrator.stackfile.model import IngressRule, Stack
+from orchestrator.stackfile.workloads import AbortOn
 
 MOST_SHARES = 256
 """Entries in one list of upstreams: weights are kept as exactly as these allow."""
@@ -27,10 +30,11 @@ class Claim(NamedTuple):
 
 
 class Upstream(NamedTuple):
-    """Where a task answers (`10.0.0.5:80`), and how many *shares* of new requests it gets."""
+    """Where *task* answers (`10.0.0.5:80`), and how many *shares* of new requests it gets."""
 
     dial: str
     shares: int
+    task: str = ""
 
 
 class Site(NamedTuple):
@@ -61,6 +65,28 @@ def conflicts(stack: Stack, others: Iterable[Stack]) -> list[str]:
         "one out of its file and bring it up first"
         for claim in claims_of([stack])
         if (other := taken.get((claim.rule.host, claim.rule.path)))
+    ]
+
+
+def port_conflicts(stack: Stack, settings: IngressSettings) -> list[str]:
+    """What *stack* publishes of the ports of the proxies."""
+    taken = {settings.http_port, settings.https_port} if stack.name != STACK else set()
+    return [
+        f"{service.where}: services.{service.name}.ports: port {port} is that of the cluster's ingress\n"
+        "    → choose another, or write x-ingress instead"
+        for service in stack.services
+        for port in sorted({p.published for p in service.container.ports if p.protocol == "tcp"} & taken)
+    ]
+
+
+def unseen(stack: Stack, present: StackRecord | None) -> list[str]:
+    """What of *stack* has no effect on its update from *present*, where the cluster has no ingress that sees requests."""
+    there = {s.name for s in present.stack.services} if present else set()
+    return [
+        f"{service.where}: services.{service.name}.x-update.abort_on: nobody sees requests: the cluster has no ingress\n"
+        "    → `pystack ingress up`, or leave error_rate and p99 out"
+        for service in stack.services
+        if service.name in there and service.staged and service.staged.abort_on != AbortOn()
     ]
 
 
@@ -108,8 +134,9 @@ def sites_for(
         for claim in group:
             known = by_service.get((claim.stack, claim.service), [])
             ready = next((found for names in backends if (found := [t for t in known if t.name in names])), [])
-            dials = [d for t in ready if (d := _dial(node, t, claim.rule.port, networks, underlays))]
-            answering.append((claim.rule.weight, dials))
+            reached = [(t, d) for t in ready if (d := _dial(node, t, claim.rule.port, networks, underlays))]
+            weights = connection_weights([t for t, _ in reached]) or (1,) * len(reached)
+            answering.append((claim.rule.weight, [Upstream(d, w, t.name) for (t, d), w in zip(reached, weights, strict=True)]))
         sites.append(Site(rule=group[0].rule, tls=issuer_of(group[0].rule, settings), upstreams=_shares(answering)))
     return sorted(sites, key=lambda s: (s.rule.host.startswith("*."), s.rule.host, -len(s.rule.path), s.rule.path))
 
@@ -127,15 +154,13 @@ def _dial(node: str, task: Task, port: int, networks: Mapping[str, Network], und
     return "" if not address else f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-def _shares(answering: Sequence[tuple[int, Sequence[str]]]) -> tuple[Upstream, ...]:
-    """Shares by which each service gets what its weight says, however many tasks it has. Where only services of weight 0 have
-    tasks, they answer all the same."""
-    live = [(weight, dials) for weight, dials in answering if dials and weight] or [(1, d) for _, d in answering if d]
-    if not live:
+def _shares(answering: Sequence[tuple[int, Sequence[Upstream]]]) -> tuple[Upstream, ...]:
+    """Shares by which each service gets what its weight says, however many tasks it has, and of that each task what its own
+    shares say. Where only services of weight 0 have tasks, they answer all the same."""
+    live = [(weight, ups) for weight, ups in answering if ups and weight] or [(1, ups) for _, ups in answering if ups]
+    parts = [(Fraction(weight * up.shares, sum(u.shares for u in ups)), up) for weight, ups in live for up in ups if up.shares]
+    if not parts:
         return ()
-    common = math.lcm(*(len(dials) for _, dials in live))
-    raw = [(weight * common // len(dials), dial) for weight, dials in live for dial in dials]
-    divisor = math.gcd(*(shares for shares, _ in raw))
-    total = sum(shares for shares, _ in raw) // divisor
-    scale = min(1.0, MOST_SHARES / total)
-    return tuple(Upstream(dial, max(1, round(shares // divisor * scale))) for shares, dial in raw)
+    exact = Fraction(math.gcd(*(p.numerator for p, _ in parts)), math.lcm(*(p.denominator for p, _ in parts)))
+    unit = max(exact, sum((p for p, _ in parts), Fraction()) / MOST_SHARES)
+    return tuple(up._replace(shares=max(1, round(part / unit))) for part, up in parts)

@@ -195,7 +195,7 @@ def _virtuals(
                         for a in t.container.attachments
                         if a.network == network.name
                     ),
-                    weights=_weights(ready),
+                    weights=connection_weights(ready),
                 )
             )
     return out
@@ -205,7 +205,7 @@ def _aliases(task: Task, network: str) -> set[str]:
     return {alias for a in task.container.attachments if a.network == network for alias in a.aliases}
 
 
-def _weights(ready: Sequence[Task]) -> tuple[int, ...]:
+def connection_weights(ready: Sequence[Task]) -> tuple[int, ...]:
     """The weight of each of *ready* if some of them have a share of the connections; () if all are alike."""
     few = [t for t in ready if t.share >= 0]
     if not few or len(few) == len(ready):

@@ -25,6 +25,7 @@ from orchestrator.server.prepare import prepare_nodes
 from orchestrator.server.records import RolloutVerb, UpOptions
 from orchestrator.server.rollout import Rollout
 from orchestrator.server.rollout_control import RolloutControl
+from orchestrator.server.traffic import TrafficSource
 from orchestrator.server.update_executor import UpdateExecutor, Wanted
 from orchestrator.stackfile.model import Service, Stack, UpdateConfig
 from orchestrator.store.interface import Delete, Op, Put
@@ -51,6 +52,8 @@ class PlanExecutor:
         self._images = images
         self.finishers: list[Callable[[Stack, UpOptions, Emit], Awaitable[list[Failure]]]] = []
         """What packages above the server wait for once the tasks of a stack are up."""
+        self.requests: TrafficSource | None = None
+        """Who sees the requests to tasks, if anybody does."""
 
     async def up(
         self,
@@ -169,7 +172,8 @@ class PlanExecutor:
             return failures
         rolling = {} if options.no_start else self._rolling(stack, plan, absent)
         await self._remove_leaving(plan, rolling)
-        actions = UpdateExecutor(self._dispatcher, self.planner, self._images, Wanted(stack, options, plan), emit, control)
+        wanted = Wanted(stack, options, plan)
+        actions = UpdateExecutor(self._dispatcher, self.planner, self._images, wanted, emit, control, self.requests)
         rollout = self._rollout(stack, plan, options, rolling, actions)
         in_place = {name for tasks in rolling.values() for name in tasks}
         tasks = [self._task(t, rollout, options, in_place, plan) for t in plan.desired.tasks if t.planned]

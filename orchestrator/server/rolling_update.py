@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 import msgspec
 
 from agent.contract.task import Task
 from orchestrator.errors import PystackError, UndeliveredError
+from orchestrator.server.traffic import Traffic
 from orchestrator.stackfile.model import Service, UpdateConfig
-from orchestrator.stackfile.workloads import DeployHook
+from orchestrator.stackfile.workloads import AbortOn, DeployHook
 
 
 class UpdateActions(Protocol):
@@ -42,6 +44,10 @@ class UpdateActions(Protocol):
     async def hold(self, seconds: float, phase: str, down: Callable[[], str | None]) -> str:
         """Stay at *phase* for that long, or until somebody promotes the rollout. Returns what *down* does if that is not None
         meanwhile, else ""."""
+        ...
+
+    def observed(self, limits: AbortOn) -> AbstractAsyncContextManager[Traffic]:
+        """See the requests meanwhile, to hold them against *limits*."""
         ...
 
     async def analyse(self, service: Service, hook: DeployHook) -> str:

@@ -6,7 +6,6 @@ Source: Argo Rollouts, canary and blue-green strategies; the weights are shares 
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -33,22 +32,34 @@ async def update_staged(
     blue_green = staged.strategy == "blue-green"
     steps = (CanaryStep(weight=100.0, hold_s=staged.hold_s),) if blue_green else staged.steps
     surge: list[Task] = []
+
+    def worse() -> str | None:
+        return down(surge) or traffic.surely_bad()
+
     try:
-        for number, step in enumerate(steps, 1):
-            count = len(after) if blue_green else max(1, math.ceil(len(after) * step.weight / 100))
-            known = {t.name for t in surge}
-            surge = await actions.surge(service.name, count, share=0.0 if not surge else steps[number - 2].weight)
-            reasons = await watch_all([t for t in surge if t.name not in known], service.update or UpdateConfig(), wait_stable)
-            if not reasons:
-                await actions.weigh(surge, step.weight)
-                words = f"{service.name}: step {number} of {len(steps)}, {step.weight:g}% for {step.hold_s:g} s"
-                found = await actions.hold(step.hold_s, words, functools.partial(down, surge))
-                if not found and staged.analysis:
-                    found = await actions.analyse(service, staged.analysis)
-                reasons = {surge[0].name: found} if found else {}
-            if reasons:
-                actions.warn(f"{service.name}: the update is taken back at {step.weight:g}%: {next(iter(reasons.values()))}")
-                return UpdateOutcome(reasons=reasons, kept=tuple(before))
+        async with actions.observed(staged.abort_on) as traffic:
+            for number, step in enumerate(steps, 1):
+                count = len(after) if blue_green else max(1, math.ceil(len(after) * step.weight / 100))
+                known = {t.name for t in surge}
+                surge = await actions.surge(service.name, count, share=0.0 if not surge else steps[number - 2].weight)
+                reasons = await watch_all(
+                    [t for t in surge if t.name not in known], service.update or UpdateConfig(), wait_stable
+                )
+                if not reasons:
+                    traffic.begin(frozenset(t.name for t in surge))
+                    await actions.weigh(surge, step.weight)
+                    words = f"{service.name}: step {number} of {len(steps)}, {step.weight:g}% for {step.hold_s:g} s"
+                    found = await actions.hold(step.hold_s, words, worse) or traffic.bad()
+                    if traffic.blind and step.hold_s:
+                        actions.warn(f"{service.name}: no request came to the new tasks: abort_on says nothing of them")
+                    if not found and staged.analysis:
+                        found = await actions.analyse(service, staged.analysis)
+                    reasons = {surge[0].name: found} if found else {}
+                if reasons:
+                    actions.warn(
+                        f"{service.name}: the update is taken back at {step.weight:g}%: {next(iter(reasons.values()))}"
+                    )
+                    return UpdateOutcome(reasons=reasons, kept=tuple(before))
         pace = service.update or UpdateConfig()
         if blue_green:
             pace = UpdateConfig(parallelism=0, monitor_s=pace.monitor_s, failure_action=pace.failure_action)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 import msgspec
@@ -18,8 +19,9 @@ from orchestrator.server.plan import Planner
 from orchestrator.server.prepare import prepare_nodes
 from orchestrator.server.records import UpOptions
 from orchestrator.server.rollout_control import RolloutControl
+from orchestrator.server.traffic import Traffic, TrafficSource
 from orchestrator.stackfile.model import Service, Stack
-from orchestrator.stackfile.workloads import DeployHook
+from orchestrator.stackfile.workloads import AbortOn, DeployHook
 
 HOLD_PART_S = 0.5
 
@@ -43,12 +45,14 @@ class UpdateExecutor:
         wanted: Wanted,
         emit: Emit,
         control: RolloutControl,
+        requests: TrafficSource | None = None,
     ) -> None:
         self._dispatcher, self._state, self._cluster = dispatcher, dispatcher.state, dispatcher.cluster
         self._planner, self._images = planner, images
         self._stack, self._options, self._plan = wanted
         self._emit = emit
         self._control = control
+        self._requests = requests
 
     async def exchange(self, tasks: Sequence[Task]) -> None:
         """Drain the tasks that have the names of *tasks*, then replace them. The new ones stay drained until `mark_ready`."""
@@ -121,6 +125,16 @@ class UpdateExecutor:
             except TimeoutError:
                 passed += 0.0 if self._control.pausing else part
         return down() or ""
+
+    @asynccontextmanager
+    async def observed(self, limits: AbortOn) -> AsyncIterator[Traffic]:
+        """See the requests meanwhile, to hold them against *limits*."""
+        traffic = Traffic(limits)
+        if self._requests is None or limits == AbortOn():
+            yield traffic
+            return
+        async with self._requests.observe(traffic.add):
+            yield traffic
 
     async def analyse(self, service: Service, hook: DeployHook) -> str:
         """Run *hook* beside the tasks of *service*. Returns "", or the reason why it failed."""

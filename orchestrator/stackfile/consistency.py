@@ -98,6 +98,20 @@ def ingress(service: Service, body: Mapping[str, Any]) -> Iterator[Conflict]:
             yield Conflict(("x-ingress", number), f"network_mode {service.container.network_mode} has no address of its own")
 
 
+def seen_requests(service: Service, body: Mapping[str, Any]) -> Iterator[Conflict]:
+    """Keys about requests, of a service whose requests nobody sees."""
+    if service.ingress:
+        return
+    for *above, key in (("x-update", "abort_on", "error_rate"), ("x-update", "abort_on", "p99"), ("x-scale", "target", "rps")):
+        there: Any = body
+        for part in above:
+            there = there.get(part) if isinstance(there, dict) else None
+        if isinstance(there, dict) and key in there:
+            yield Conflict(
+                (*above, key), "nobody sees the requests of a service without x-ingress", "add it, or leave this out"
+            )
+
+
 def metrics(service: Service, body: Mapping[str, Any]) -> Iterator[Conflict]:
     """`x-metrics` of tasks that have no address."""
     mode = service.container.network_mode
@@ -105,7 +119,7 @@ def metrics(service: Service, body: Mapping[str, Any]) -> Iterator[Conflict]:
         yield Conflict(("x-metrics",), f"network_mode {mode} has no address of its own", "say it of a service that has one")
 
 
-CHECKS: tuple[Check, ...] = (given_twice, build, ingress, metrics)
+CHECKS: tuple[Check, ...] = (given_twice, build, ingress, seen_requests, metrics)
 
 
 def _build_contexts(reading: LoadContext, service: Service, bodies: Mapping[str, Any]) -> None:

@@ -119,7 +119,6 @@ SCALE_RATE = record(
         "period": key(DURATION, "The period: 15s."),
     }
 )
-UNSEEN = "has no effect: nobody sees the requests of a service here; let `analysis` ask who does"
 DEPLOY_HOOK = either(
     TEXT,
     TEXTS,
@@ -828,8 +827,10 @@ SERVICE = record(
                         record(
                             {
                                 "health": key(FLAG, "A new task that ends or is unhealthy.", differs="it always does"),
-                                "error_rate": key(PERCENT, "More failing requests than this.", refused=UNSEEN),
-                                "p99": key(DURATION, "Slower requests than this.", refused=UNSEEN),
+                                "error_rate": key(PERCENT, "More requests that ingress got no answer or a 5xx for than this."),
+                                "p99": key(
+                                    DURATION, "More than one request in a hundred that waits longer for its answer to begin."
+                                ),
                             }
                         ),
                         "What takes the update back.",

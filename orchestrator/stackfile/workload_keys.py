@@ -21,6 +21,7 @@ from orchestrator.stackfile.load_context import LoadContext
 from orchestrator.stackfile.marked_document import Path_
 from orchestrator.stackfile.workloads import (
     JOBS,
+    AbortOn,
     CanaryStep,
     DeployHook,
     Hooks,
@@ -140,7 +141,19 @@ def x_update(draft: ServiceContext, value: Any, path: Path_) -> Fields:
         draft.reading.check(path, "needs replicas, of which there can be more for a while", "mode: replicated")
     hold = duration("hold_s")(draft, body["hold"], (*path, "hold")) if "hold" in body else {}
     analysis = _deploy_hook(draft, body["analysis"], (*path, "analysis")) if "analysis" in body else None
-    return {"staged": StagedUpdate(strategy=strategy, steps=tuple(steps), analysis=analysis, **hold)}  # type: ignore[arg-type]
+    limits = _abort_on(draft, body.get("abort_on"), (*path, "abort_on"))
+    update = StagedUpdate(strategy=strategy, steps=tuple(steps), analysis=analysis, abort_on=limits, **hold)  # type: ignore[arg-type]
+    return {"staged": update}
+
+
+def _abort_on(draft: ServiceContext, value: Any, path: Path_) -> AbortOn:
+    body = draft.reading.mapping(value, path)
+    fields: Fields = {}
+    if "error_rate" in body and (part := percent(draft, body["error_rate"], (*path, "error_rate"))):
+        fields["error_rate"] = part
+    if "p99" in body:
+        fields |= duration("p99_s")(draft, body["p99"], (*path, "p99"))
+    return AbortOn(**fields)
 
 
 def x_scale(draft: ServiceContext, value: Any, path: Path_) -> Fields:

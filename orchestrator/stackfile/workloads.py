@@ -93,14 +93,24 @@ class CanaryStep(WireStruct, frozen=True, kw_only=True):
     hold_s: float = 0.0
 
 
+class AbortOn(WireStruct, frozen=True, kw_only=True):
+    """What of the requests to new tasks takes an update back: more than *error_rate* percent of them fail, or one in a hundred
+    takes longer than *p99_s*; 0: not looked at. Ingress sees them."""
+
+    error_rate: float = 0.0
+    p99_s: float = 0.0
+
+
 class StagedUpdate(WireStruct, frozen=True, kw_only=True):
     """`x-update`: canary, a few tasks of the new definition get a part of the connections, in *steps*; or blue-green, as many
-    as there are get all of them, and the old ones stay for *hold_s*. An analysis is run at the end of each step."""
+    as there are get all of them, and the old ones stay for *hold_s*. An analysis is run at the end of each step; *abort_on*
+    takes the update back at any time of it."""
 
     strategy: Literal["canary", "blue-green"]
     steps: tuple[CanaryStep, ...] = ()
     hold_s: float = 0.0
     analysis: DeployHook | None = None
+    abort_on: AbortOn = AbortOn()
 
 
 class ScaleDirection(WireStruct, frozen=True, kw_only=True):

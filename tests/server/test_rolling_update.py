@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 
 import msgspec
 from hypothesis import given
@@ -14,7 +15,9 @@ from agent.contract.container import Container
 from agent.contract.task import Task
 from orchestrator.errors import PystackError
 from orchestrator.server.rolling_update import UpdateOutcome, update
+from orchestrator.server.traffic import Traffic
 from orchestrator.stackfile.model import Service, UpdateConfig
+from orchestrator.stackfile.workloads import AbortOn
 
 CONFIGS = st.builds(
     UpdateConfig,
@@ -57,6 +60,9 @@ class Model:
         raise AssertionError("no canary")
 
     async def hold(self, seconds: float, phase: str, down: object) -> str:
+        raise AssertionError("no canary")
+
+    def observed(self, limits: AbortOn) -> AbstractAsyncContextManager[Traffic]:
         raise AssertionError("no canary")
 
     async def analyse(self, service: Service, hook: object) -> str:

@@ -300,7 +300,8 @@ def encoded(loaded: Loaded) -> Any:
 NEEDED: dict[str, dict[str, Any]] = {
     "pull_refresh_after": {"pull_policy": "refresh"},
     "x-job": {"deploy": {"mode": "replicated-job"}},
-    "x-scale": {"mem_limit": "64m"},
+    "x-scale": {"mem_limit": "64m", "x-ingress": [{"host": "a.org", "port": 80}]},
+    "x-update": {"x-ingress": [{"host": "a.org", "port": 80}]},
 }
 """What a service must have beside a key of its own."""
 

@@ -1,0 +1,114 @@
+"""Reads what proxies say of each request that they forwarded: to which task, how long it took, and how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+import msgspec
+
+from agent.contract.frames import FrameDecoder, FrameError
+from orchestrator.errors import PystackError
+from orchestrator.server.traffic import RequestListener
+from orchestrator.transport.agent_client import AgentClient
+
+AGAIN_S = 1.0
+MARK = b'"upstream roundtrip"'
+GONE = "context canceled"
+"""The client went away before it had its answer: nobody's fault here."""
+log = logging.getLogger(__name__)
+
+
+class Forwarded(NamedTuple):
+    """A request that went to *dial*: it *failed* if there was no answer, or a status from 500 on; its answer began after
+    *seconds*."""
+
+    dial: str
+    failed: bool
+    seconds: float
+
+
+class Line(msgspec.Struct):
+    """What Caddy says of a request that it forwarded. Source: modules/caddyhttp/reverseproxy, "upstream roundtrip"."""
+
+    upstream: str
+    duration: float
+    status: int = 0
+    error: str = ""
+
+
+def read_line(line: bytes) -> Forwarded | None:
+    """What a line of a proxy's output says; None for one that is about something else."""
+    if MARK not in line:
+        return None
+    try:
+        found = msgspec.json.decode(line, type=Line)
+    except msgspec.DecodeError:
+        return None
+    if GONE in found.error:
+        return None
+    return Forwarded(found.upstream, bool(found.error) or found.status >= 500, found.duration)
+
+
+class Requests:
+    """Follows the output of proxies while somebody observes: a source of the server's `traffic`. *push* gives the proxies a
+    configuration by which they say something, *trigger* has them become silent again."""
+
+    def __init__(self, push: Callable[[], Awaitable[None]], trigger: Callable[[], None]) -> None:
+        self._push, self._trigger = push, trigger
+        self.tasks: dict[str, dict[str, str]] = {}
+        """Node of a proxy → where it forwards to → task."""
+        self._listeners: list[RequestListener] = []
+        self._readers: dict[str, tuple[str, asyncio.Task[None]]] = {}
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody observes."""
+        return bool(self._listeners)
+
+    @asynccontextmanager
+    async def observe(self, listener: RequestListener) -> AsyncIterator[None]:
+        """Call *listener* for every request that a proxy forwards meanwhile."""
+        self._listeners.append(listener)
+        try:
+            await self._push()
+            yield
+        finally:
+            self._listeners.remove(listener)
+            self.keep(self._readers if self.wanted else ())
+            self._trigger()
+
+    def follow(self, client: AgentClient, container: str) -> None:
+        """Read the proxy *container* on the node of *client* from now on, if somebody observes, and no other there."""
+        known = self._readers.get(client.node)
+        if not self.wanted or (known and known[0] == container):
+            return
+        if known:
+            known[1].cancel()
+        reader = asyncio.create_task(self._read(client, container), name=f"requests on {client.node}")
+        self._readers[client.node] = container, reader
+
+    def keep(self, nodes: Collection[str]) -> None:
+        """Read no more on other nodes than *nodes*."""
+        for node in self._readers.keys() - set(nodes):
+            self._readers.pop(node)[1].cancel()
+
+    async def _read(self, client: AgentClient, container: str) -> None:
+        while True:
+            try:
+                await self._follow(client, container)
+            except (PystackError, FrameError) as error:
+                log.warning("requests on %s are not counted for a while: %s", client.node, error)
+            await asyncio.sleep(AGAIN_S)
+
+    async def _follow(self, client: AgentClient, container: str) -> None:
+        frames = FrameDecoder()
+        async for chunk in client.chunks(f"/containers/{container}/logs?stdout=1&follow=1&tail=0"):
+            for _, text in frames.feed(chunk):
+                found = read_line(text)
+                if found and (task := self.tasks.get(client.node, {}).get(found.dial)):
+                    for listener in self._listeners:
+                        listener(task, found.failed, found.seconds)
