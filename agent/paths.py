@@ -116,6 +116,10 @@ class Paths(msgspec.Struct, frozen=True):
         """The user namespace of the container *ident*."""
         return self.userns / ident[:NAMESPACE_DIGITS]
 
+    def listener(self, ident: str) -> Path:
+        """The socket at which the system calls of the container *ident* are reported, where they are."""
+        return self.run / "observed" / ident[:NAMESPACE_DIGITS]
+
     @property
     def runc(self) -> Path:
         """The directory of the runtime's state."""

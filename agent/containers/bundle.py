@@ -21,7 +21,7 @@ from agent.containers import cdi, hardware
 from agent.containers.users import Identity
 from agent.contract.container import Container, Mount
 from agent.errors import BadRequestError, reason
-from agent.isolation import apparmor, capabilities, paths, seccomp
+from agent.isolation import apparmor, capabilities, observation, paths, seccomp
 from agent.trees.sandbox import IDS
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -50,6 +50,8 @@ class Parts(msgspec.Struct, kw_only=True):
     sysctls: dict[str, str] = {}
     shm: Path | None = None
     """The folder that is its /dev/shm, where that is shared with others."""
+    listener: str = ""
+    """The socket at which system calls are reported, where they are observed."""
     ids: int = 0
     """The host's ID that is 0 in its user namespace; 0 for the node's own."""
     document: Document = {}
@@ -203,7 +205,8 @@ def system_calls(p: Parts) -> None:
     caps = p.document["process"]["capabilities"]["bounding"]
     profile = seccomp.resolve(p.container.security_opt, caps, privileged=p.container.privileged)
     if profile:
-        p.document["linux"]["seccomp"] = profile
+        own = {"listenerPath": p.listener} if observation.asked(p.container.security_opt) else {}
+        p.document["linux"]["seccomp"] = {**profile, **own}
 
 
 def mandatory_access(p: Parts) -> None:

@@ -218,6 +218,7 @@ async def write_bundle(context: EngineContext, record: Record, config: Config, r
         hostname=name,
         cgroup_parent=context.cgroup_parent(record),
         namespaces=namespaces | ({"user": str(user)} if user else {}),
+        listener=str(context.paths.listener(record.id)),
         ids=record.ids,
         mounts=own,
         system_files=system_files,

@@ -17,7 +17,7 @@ from agent.engine.context import EngineContext
 from agent.engine.records import Record
 from agent.errors import BadRequestError
 from agent.images.types import RunConfig
-from agent.isolation import paths
+from agent.isolation import observation, paths
 
 ATTACH_S = 60.0
 """How long to wait for an attached client: a loaded host takes its time, and a client that has gone ends the wait."""
@@ -101,6 +101,8 @@ async def _prepare_rootfs_and_bundle(context: EngineContext, record: Record, *, 
 
 async def _create(context: EngineContext, record: Record) -> None:
     c = record.container
+    if observation.asked(c.security_opt):
+        observation.begin(context.paths.listener(record.id), context.paths.bundle(record.id))
     record.monitor, record.process = await context.runtime.create(
         record.id,
         context.paths.bundle(record.id),

@@ -12,7 +12,7 @@ from errno import ENOSYS
 from pathlib import Path
 
 from agent.errors import BadRequestError
-from agent.isolation import seccomp_profile
+from agent.isolation import observation, seccomp_profile
 from netplugins.linux.uapi import (
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
@@ -127,13 +127,15 @@ def default(capabilities: Sequence[str], *, strict: bool = False) -> dict[str, o
 
 
 def resolve(security_opt: Sequence[str], capabilities: Sequence[str], *, privileged: bool) -> dict[str, object] | None:
-    """The profile that `security_opt: [seccomp:…]` asks for: unconfined (None), builtin, strict, a profile in Docker's JSON, or
-    a file of the node with one. Raises BadRequestError."""
+    """The profile that `security_opt: [seccomp:…]` asks for: unconfined (None), builtin, strict, observe, a profile in Docker's
+    JSON, or a file of the node with one. Raises BadRequestError."""
     for option in security_opt:
         key, _, value = option.replace("=", ":", 1).partition(":")
         if key == "seccomp":
             if value == "unconfined":
                 return None
+            if value == observation.WORD:
+                return observation.reporting(default(capabilities))
             if value in ("builtin", "strict"):
                 return default(capabilities, strict=value == "strict")
             if value.startswith("{"):  # Docker's command and the stack file send the profile itself

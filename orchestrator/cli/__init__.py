@@ -62,6 +62,8 @@ COMMANDS = {
     "why-not": "why",
     "lock": "lock",
     "audit": "audit",
+    "harden": "harden",
+    "profile": "recording",
     "rebalance": "rebalance",
     "schema": "schema",
     "gitops": "gitops",

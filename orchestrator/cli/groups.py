@@ -9,7 +9,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Look": ("ps", "ls", "logs", "events", "top", "stats", "images", "volumes", "port", "why", "why-not"),
     "Go inside": ("exec", "run", "attach", "cp", "port-forward", "export", "commit"),
-    "Files": ("config", "graph", "check", "convert", "schema", "compose"),
+    "Files": ("config", "graph", "check", "convert", "schema", "compose", "lock", "audit", "harden", "profile"),
     "Images": ("build", "pull", "push", "publish", "image"),
     "Single things": ("container", "network", "volume", "secret", "configs"),
     "Hosts and the cluster": (
@@ -52,6 +52,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "config": ("pystack config", "pystack config --services"),
     "graph": ("pystack graph", "pystack graph -o stack.svg", "pystack graph --format dot --nodes"),
     "check": ("pystack check docker-compose.yml",),
+    "audit": ("pystack audit", "pystack audit --cluster", "pystack audit --format sarif --fail-on warning"),
+    "harden": ("pystack harden web", "pystack harden db --test 'pg_isready -h 127.0.0.1'"),
+    "profile record": ("pystack profile record web --for 1m --test 'wget -qO /dev/null http://127.0.0.1/'",),
     "convert run": ("pystack convert run docker run -d -p 80:80 nginx",),
     "build": ("pystack build", "pystack build --no-cache web"),
     "image load": ("pystack image load -i images.tar",),

@@ -245,6 +245,24 @@ class Timestamp(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{value!r}: write how long ago (10m, 1h30m), a time (2026-11-26T14:00:00), or seconds since the epoch")
 
 
+class Span(click.ParamType):  # type: ignore[type-arg]
+    """A span of time (`90s`, `1h30m`), in seconds."""
+
+    name = "time"
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """*value* in seconds."""
+        from orchestrator.stackfile.units import parse_duration
+
+        try:
+            return value if isinstance(value, float) else parse_duration(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a span of time such as 10s or 2m")
+
+
+SPAN = Span()
+
+
 def scales(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, int]:
     """Callback of click: SERVICE=NUMBER options as a dict. Raises BadParameter for another form."""
     out = {}

@@ -127,7 +127,7 @@ def run(
 
         loaded = msgspec.structs.replace(start_providers(loaded, (service,)), providers=())
         wanted = _service(loaded, service)
-    _prepare(client, loaded, shown, service, needs, build=build, pull=pull, remove_orphans=remove_orphans)
+    prepare(client, loaded, shown, service, needs, build=build, pull=pull, remove_orphans=remove_orphans)
     tty = not (no_tty or detach) and sys.stdin.isatty() and sys.stdout.isatty()
     container = one_off(wanted, command, loaded.environment, tty=tty, stdin=interactive and not detach, **given)
     name = name or f"{loaded.stack.name}-{service}-run-{os.urandom(6).hex()}"
@@ -156,7 +156,7 @@ def _service(loaded: Loaded, name: str) -> Service:
     return services[name]
 
 
-def _prepare(
+def prepare(
     client: Client, loaded: Loaded, shown: Progress, service: str, needs: tuple[str, ...], *, pull: str | None, **options: Any
 ) -> None:
     """Bring up what *service* *needs*, as its conditions ask; then its image, networks and volumes, but none of its tasks."""
