@@ -51,6 +51,8 @@ MEMORY_BYTES = 400 * 10**6
 SKEW_S = 60.0
 VXLAN_PORT = 4789
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
+IDS = 65536
+"""User IDs that a container may need; as many subordinate ones the user of an engine without root has."""
 
 
 def examine(root: str = "/var/lib/pystack") -> List[Finding]:  # noqa: UP006
@@ -58,7 +60,7 @@ def examine(root: str = "/var/lib/pystack") -> List[Finding]:  # noqa: UP006
     if sys.platform != "linux":
         return [_bad("system", platform.node(), f"this is {platform.system()}", "use a Linux host; the client works here")]
     out = [_kernel(), _python(), _user(), *_programs(), *_cgroups(), *_features(), _disk(root), _memory()]
-    return [*out, *_beside(), *_firewalls(), *_security_modules(), _names()]
+    return [*out, *_rootless(), *_beside(), *_firewalls(), *_security_modules(), _names()]
 
 
 def _well(check: str, target: str, detail: str, fix: str = "") -> Finding:
@@ -79,7 +81,7 @@ def _read(path: str) -> str:
 
 def _output_of(*command: str) -> Tuple[int, str]:  # noqa: UP006
     """Exit status and output of a program; 127 where it is not there or does not end."""
-    path = _which(command[0])
+    path = which(command[0])
     if not path:
         return 127, ""
     try:
@@ -89,7 +91,7 @@ def _output_of(*command: str) -> Tuple[int, str]:  # noqa: UP006
     return done.returncode, done.stdout.decode(errors="replace")
 
 
-def _which(name: str) -> Optional[str]:  # noqa: UP045
+def which(name: str) -> Optional[str]:  # noqa: UP045
     """Where a program is, in the folders that an ordinary user's PATH lacks too."""
     return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), *FOLDERS]))
 
@@ -138,7 +140,7 @@ def _user() -> Finding:
         "user",
         str(os.geteuid()),
         "not root: one host works without, in a user namespace; as a node of a cluster it needs root",
-        "log in as root, or keep to one host (docs/decisions/0019-without-root.md)",
+        "log in as root, or keep to one host (the guide: Without root)",
     )
 
 
@@ -147,13 +149,55 @@ def _programs() -> List[Finding]:  # noqa: UP006
     wanted = PROGRAMS if os.geteuid() == 0 else PROGRAMS + ROOTLESS
     out = []
     for names, why, debian, fedora in wanted:
-        found = next((path for path in map(_which, names) if path), None)
+        found = next((path for path in map(which, names) if path), None)
         package = fedora if command.startswith("dnf") else debian
         if found:
             out.append(_well("program", names[0], found))
         else:
             out.append(_bad("program", " or ".join(names), f"it is not installed: {why}", f"{command} {package}"))
     return out
+
+
+def _rootless() -> List[Finding]:  # noqa: UP006
+    """What an engine without root needs beside programs: IDs, user namespaces, a way to the network, a folder to run in."""
+    user = os.geteuid()
+    if user == 0:
+        return []
+    import pwd  # Windows has none, and asks other hosts with this module
+
+    try:
+        name = pwd.getpwuid(user).pw_name
+    except KeyError:
+        name = str(user)
+    out = []
+    for file in ("/etc/subuid", "/etc/subgid"):
+        lines = [line.split(":") for line in _read(file).splitlines() if line.count(":") == 2]
+        if not any(who in (name, str(user)) and int(count) >= IDS for who, _, count in lines):
+            fix = f"as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name} (numbers that are free)"
+            out.append(_bad("rootless", file, f"{name} has no {IDS} IDs there for the users of containers", fix))
+    for sysctl, value, wanted in (
+        ("kernel.unprivileged_userns_clone", "0", "1"),
+        ("user.max_user_namespaces", "0", "15000"),
+        ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
+    ):
+        if _read("/proc/sys/" + sysctl.replace(".", "/")).strip() == value:
+            fix = f"as root: sysctl -w {sysctl}={wanted}, and a line of it in /etc/sysctl.d"
+            out.append(_bad("rootless", sysctl, f"it is {value}: users may make no user namespaces", fix))
+    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        fix = "as root: modprobe tun && chmod 666 /dev/net/tun"
+        out.append(_bad("rootless", "/dev/net/tun", "users may not open it: containers reach no network", fix))
+    folder = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{user}"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        out.append(_bad("rootless", folder, *no_runtime_folder(name)))
+    return out or [_well("rootless", name, "subordinate IDs, user namespaces, /dev/net/tun and a folder to run in")]
+
+
+def no_runtime_folder(user: str) -> Tuple[str, str]:  # noqa: UP006
+    """What to say of a user who has no folder of XDG_RUNTIME_DIR's kind: (what and why, the remedy)."""
+    return (
+        "it is not there or not this user's: the user has no login session, as after su, sudo -u and in cron",
+        f"log in over SSH, or as root: loginctl enable-linger {user}; or set XDG_RUNTIME_DIR to a folder of the user's own",
+    )
 
 
 def _cgroups() -> List[Finding]:  # noqa: UP006

@@ -133,6 +133,10 @@ CHECKS = {
     "kernel feature": ("`--host`: namespaces, overlayfs, seccomp, bridges, veth, VXLAN", "load the module that is named"),
     "python": ("`--host`: version 3.11 or newer", "install it"),
     "user": ("`--host`: root, or what is needed without", "log in as root, or keep to one host"),
+    "rootless": (
+        "`--host`: IDs, sysctls, /dev/net/tun and a login session of a user without root",
+        "as the finding says, as root",
+    ),
     "cgroup": ("`--host`: controllers for cpu, memory and pids", "turn the controller on, at boot"),
     "disk": ("`--host`: 2 GB and inodes are free, and it can be written", "free some, or set PYSTACK_ROOT"),
     "memory": ("`--host`: 400 MB", "give it more"),

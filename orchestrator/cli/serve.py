@@ -46,9 +46,10 @@ def server(store: str, ca: str, cert: str, key: str, advertise: str, listen: str
     key.pem of it."""
     import os
 
-    from orchestrator.cli.starting import require_server_parts
+    from orchestrator.cli.starting import require_runtime_folder, require_server_parts
 
     require_server_parts()
+    require_runtime_folder()
     from orchestrator.embedded import main
 
     words = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from orchestrator.errors import PystackError, UnreachableError
 def start_server(path: str) -> None:
     """Start the all-in-one server in the background, and wait until it answers."""
     require_server_parts()
+    require_runtime_folder()
     state = _log_directory(path)
     log = state / "server.log"
     with log.open("ab") as out:
@@ -54,6 +56,18 @@ def require_server_parts() -> None:
             f"the client alone is installed here ({', '.join(missing)} missing): name a server with "
             "PYSTACK_HOST=ssh://user@host, or `pip install 'pystack-orchestrator[server]'` for one on this host"
         )
+
+
+def require_runtime_folder() -> None:
+    """Raises PystackError for an ordinary user with nowhere to keep the socket."""
+    if os.geteuid() == 0 or os.environ.get("PYSTACK_ROOT"):
+        return
+    folder = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        from orchestrator import hostcheck
+
+        what, remedy = hostcheck.no_runtime_folder(getpass.getuser())
+        raise PystackError(f"{folder}: {what}: {remedy}")
 
 
 def _log_directory(path: str) -> Path:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Mapping
 
+from orchestrator import hostcheck
 from orchestrator.errors import PystackError
 from orchestrator.lab import disk, secure
 from orchestrator.lab.cluster import add_users, join_nodes, wait_for_server
@@ -16,7 +16,16 @@ from orchestrator.lab.network import NETWORK4, OUTSIDE
 from orchestrator.lab.power import boot, insert_disk
 
 MAX_NODES = 200
-PROGRAMS = ("ip", "nsenter", "runc", "conmon", "nft", "sshd", "ssh-keygen")
+PROGRAMS = {
+    "ip": "iproute2",
+    "nsenter": "util-linux",
+    "runc": "runc",
+    "conmon": "conmon",
+    "nft": "nftables",
+    "sshd": "openssh-server",
+    "ssh-keygen": "openssh-client",
+}
+"""Program → the package of Debian and Ubuntu that has it."""
 
 
 def up(
@@ -35,11 +44,7 @@ def up(
     and with *readers* the nodes read their manifests from it themselves. Each node has a disk of its own of *disk_size* bytes;
     with 0 it is on the host's. Raises PystackError; nothing is left then."""
     check(name, nodes, labels, servers=servers, etcd=etcd, disk_size=disk_size)
-    for program in (*(("etcd",) if etcd else ()), *PROGRAMS):
-        if not shutil.which(program):
-            raise PystackError(f"{program} is not installed: run `make setup`")
-    if os.geteuid() != 0:
-        raise PystackError("a lab is made of namespaces and needs root")
+    require_programs(PROGRAMS | ({"etcd": "etcd-server"} if etcd else {}))
     with locked(name):
         if (LABS / name / "lab.json").exists():
             lab = find(name)
@@ -65,6 +70,17 @@ def up(
         except BaseException:
             remove(lab)
             raise
+
+
+def require_programs(packages: Mapping[str, str]) -> None:
+    """Have the folders of system programs in PATH, which `su` without - leaves out. Raises PystackError with all that is
+    missing, and without root."""
+    if os.geteuid() != 0:
+        raise PystackError("a lab is made of namespaces and needs root: `sudo pystack lab up`")
+    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), *hostcheck.FOLDERS])
+    if missing := {program: package for program, package in packages.items() if not hostcheck.which(program)}:
+        install = f"{hostcheck.distribution()[1]} {' '.join(dict.fromkeys(missing.values()))}"
+        raise PystackError(f"a lab needs programs that are not installed here ({', '.join(missing)}): {install}")
 
 
 def check(name: str, nodes: int, labels: Mapping[str, Mapping[str, str]], *, servers: int, etcd: bool, disk_size: int) -> None:

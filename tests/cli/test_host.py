@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator import hostcheck
-from orchestrator.cli import host
+from orchestrator.cli import host, starting
+from orchestrator.errors import PystackError
+from orchestrator.lab import up as lab_up
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,7 +39,7 @@ def test_this_machine_is_looked_at_with_no_server() -> None:
 
 
 def test_what_is_missing_is_told_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hostcheck, "_which", lambda name: None)
+    monkeypatch.setattr(hostcheck, "which", lambda name: None)
     told = {row["target"]: row["fix"] for row in hostcheck.examine() if row["check"] == "program"}
     command = hostcheck.distribution()[1]
     assert told["runc or crun"] == f"{command} runc"
@@ -114,3 +117,61 @@ def test_targets_are_for_host_alone() -> None:
     words = [sys.executable, "-m", "orchestrator", "doctor", "root@n2"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
+
+
+ORDINARY = {
+    "/etc/subuid": "someone:100000:65536\n",
+    "/etc/subgid": "someone:100000:65536\n",
+    "/proc/sys/kernel/unprivileged_userns_clone": "1\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "target", "remedy"),
+    [
+        ({"/etc/subuid": "other:100000:65536\n"}, "/etc/subuid", "usermod --add-subuids"),
+        ({"/etc/subgid": "someone:100000:1000\n"}, "/etc/subgid", "usermod --add-subuids"),
+        ({"/proc/sys/kernel/unprivileged_userns_clone": "0\n"}, "kernel.unprivileged_userns_clone", "sysctl -w"),
+        ({"/proc/sys/user/max_user_namespaces": "0\n"}, "user.max_user_namespaces", "sysctl -w"),
+        ({"denied": "/dev/net/tun"}, "/dev/net/tun", "chmod 666 /dev/net/tun"),
+        ({"denied": "/run/user/1001"}, "/run/user/1001", "loginctl enable-linger someone"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_an_engine_without_root_lacks_is_told(
+    monkeypatch: pytest.MonkeyPatch, changed: dict[str, str], target: str, remedy: str
+) -> None:
+    files = ORDINARY | changed
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr(hostcheck, "_read", lambda path: files.get(path, ""))
+    monkeypatch.setattr(os, "geteuid", lambda: 1001)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != files.get("denied"))
+    monkeypatch.setattr(pwd, "getpwuid", lambda user: type("Entry", (), {"pw_name": "someone"}))
+    (row,) = hostcheck._rootless()
+    assert not row["ok"]
+    assert row["target"] == target
+    assert remedy in row["fix"]
+    files = dict(ORDINARY)
+    (well,) = hostcheck._rootless()
+    assert well["ok"]
+
+
+def test_a_user_without_a_session_is_told_how_to_get_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It said "/run/user/1001: Permission denied" and no more."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "none"))
+    monkeypatch.delenv("PYSTACK_ROOT", raising=False)
+    monkeypatch.setattr(os, "geteuid", lambda: 1001)
+    with pytest.raises(PystackError, match=r"none: it is not there.*loginctl enable-linger"):
+        starting.require_runtime_folder()
+
+
+def test_a_lab_names_all_that_it_lacks_with_its_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It named `make setup`, which only a checkout has."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setenv("PATH", "/usr/bin")
+    monkeypatch.setattr(hostcheck, "which", lambda name: None if name in ("nft", "sshd") else "/usr/bin/x")
+    with pytest.raises(PystackError, match=r"\(nft, sshd\): .*install nftables openssh-server"):
+        lab_up.require_programs(lab_up.PROGRAMS)
+    monkeypatch.setattr(os, "geteuid", lambda: 1001)
+    with pytest.raises(PystackError, match="needs root"):
+        lab_up.require_programs(lab_up.PROGRAMS)
