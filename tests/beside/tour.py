@@ -219,6 +219,7 @@ MEANT = {
     r"HostConfig.NetworkMode}}|mac-address 02:42|API_VERSION": "what API versions above 1.41 have otherwise",
     r"^docker volume (prune$|prune -f --filter label=a|rm vv tt ss ww)": "named volumes are pruned to API version 1.41",
     r"BAD/name": "a registry's host may have capitals",
+    r"{{.PIDs}}' one": "the check of its health runs each second, and is a process too",
     r"--type image one": "the same refusal in other words",
     r"^docker attach --detach-keys ctrl-a": "a client that detaches is told so",
 }
