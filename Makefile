@@ -7,6 +7,9 @@ SIDE_BY_SIDE = -n 4 --dist loadfile --no-loadscope-reorder --ignore tests/packag
 UNIT = -p randomly --ignore tests/kernel --ignore tests/escape -m "not kernel and not etcd and not slow"
 # rewritten assertions are kept from run to run, where the environment forbids it too: seconds in each process
 check coverage test: export PYTHONDONTWRITEBYTECODE =
+# how many times longer than on a machine at rest a test waits for what must come: a disk or a processor that others keep busy
+# is no fault of what is tested
+test test-long: export PYSTACK_TEST_PATIENCE ?= 3
 
 # what packages are built and tried with, and nothing else needs
 RELEASE_PACKAGES = debhelper lintian dpkg-dev fakeroot python3-venv mmdebstrap shellcheck
