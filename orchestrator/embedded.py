@@ -31,6 +31,7 @@ from orchestrator.gitops.gitops import Gitops
 from orchestrator.ingress import api as ingress_api
 from orchestrator.ingress.controller import Ingress
 from orchestrator.metrics import api as metrics_api
+from orchestrator.metrics.controller import Monitoring
 from orchestrator.notify import api as notify_api
 from orchestrator.notify.notifier import Notifier
 from orchestrator.planning.quotas import Quota
@@ -230,6 +231,7 @@ class _Companions:
         paths, settings = agent.paths, agent.engine.settings
         self._gitops = Gitops(plane, paths.root / "gitops", paths.run / "gitops")
         self._ingress = Ingress(plane)
+        self._monitoring = Monitoring(plane, self._ingress, paths.web_socket)
         self._board = Board(plane)
         self._notifier = Notifier(plane, self._certificate_ends, settings.notify)
         self._shipper = Shipper(settings.audit_log.syslog) if settings.audit_log.syslog else None
@@ -237,7 +239,7 @@ class _Companions:
         self.extensions = [
             gitops_api.extension(self._gitops),
             ingress_api.extension(self._ingress),
-            metrics_api.extension(self._ingress),
+            metrics_api.extension(self._ingress, self._monitoring),
             notify_api.extension(self._notifier),
             oidc.extension(Provider(settings.oidc) if settings.oidc.issuer else None),
             ui_api.extension(self._board, paths.run / "pasted"),
@@ -249,6 +251,7 @@ class _Companions:
     async def start(self) -> None:
         """Begin, when the plane has. Raises StoreError."""
         await self._ingress.start()
+        await self._monitoring.start()
         await self._gitops.start()
         self._board.start()
         await self._notifier.start()
@@ -257,6 +260,7 @@ class _Companions:
         """Stop, before the plane does."""
         self._board.close()
         await self._notifier.close()
+        await self._monitoring.close()
         await self._ingress.close()
         await self._gitops.close()
 

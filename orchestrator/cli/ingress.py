@@ -50,6 +50,7 @@ def up(
 ) -> None:
     """Run a proxy on the nodes, or change how they run. Its image is made here, of Debian's package."""
     from orchestrator.cli.output import Progress, consume_events
+    from orchestrator.cli.system_image import load
     from orchestrator.ingress.caddy import EMPTY
     from orchestrator.ingress.model import LETS_ENCRYPT, LETS_ENCRYPT_STAGING
     from orchestrator.ingress.package import image
@@ -60,11 +61,7 @@ def up(
         raise click.UsageError("--staging is a directory of its own: leave --acme out")
     client = Client(start=True)
     name, version, archive = image(EMPTY, package or "")
-    known = {tag for i in client.engine("GET", "/images/json") for tag in i["RepoTags"] or ()}
-    if name not in known and f"docker.io/{name}" not in known:
-        for line in client.lines("POST", f"{client.base}/images/load", body=iter([archive])):
-            if line.get("stream"):
-                click.echo(line["stream"], nl=False, err=True)
+    load(client, name, archive)
     settings = {
         "image": name,
         "version": version,

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 from aiohttp import web
 
+from agent.contract.wire import WireStruct
 from orchestrator.ingress.controller import Ingress
-from orchestrator.metrics.discovery import TargetGroup, targets
+from orchestrator.metrics.controller import Monitoring
+from orchestrator.metrics.discovery import TargetGroup, nodes, targets
+from orchestrator.metrics.prometheus import MonitoringSettings
 from orchestrator.server.api.extension import ApiExtension, Route
 from orchestrator.server.api.responses import PLANE, json_response
+from orchestrator.server.api.stream import stream
+from orchestrator.server.events import Event
+from orchestrator.server.openapi import StreamOf
 
 INGRESS = web.AppKey("ingress_of_metrics", Ingress)
+MONITORING = web.AppKey("monitoring", Monitoring)
+
+
+class DownRequest(WireStruct, frozen=True, kw_only=True):
+    """With *volumes*, what Prometheus knows goes too."""
+
+    volumes: bool = False
 
 
 async def metrics(request: web.Request) -> web.Response:
@@ -30,16 +44,37 @@ async def service_discovery(request: web.Request) -> web.Response:
     return json_response(targets([r.stack for r in state.stacks.values()], state.tasks.values(), state.networks, underlays))
 
 
+async def service_discovery_of_nodes(request: web.Request) -> web.Response:
+    """List the nodes, whose containers have metrics by way of this server, for http_sd_configs of Prometheus."""
+    return json_response(nodes(request.app[PLANE].cluster.members, request.host))
+
+
+async def up(request: web.Request) -> web.StreamResponse:
+    """Run Prometheus; a stream of events."""
+    settings = msgspec.json.decode(await request.read(), type=MonitoringSettings)
+    return await stream(request, lambda emit: request.app[MONITORING].up(settings, emit))
+
+
+async def down(request: web.Request) -> web.StreamResponse:
+    """Stop Prometheus; a stream of events."""
+    body = msgspec.json.decode(await request.read() or b"{}", type=DownRequest)
+    return await stream(request, lambda emit: request.app[MONITORING].down(emit, volumes=body.volumes))
+
+
 ROUTES: tuple[Route, ...] = (
     ("GET", "/metrics", metrics, None, None),
     ("GET", "/v1/sd", service_discovery, None, list[TargetGroup]),
+    ("GET", "/v1/sd/nodes", service_discovery_of_nodes, None, list[TargetGroup]),
+    ("POST", "/v1/monitoring", up, MonitoringSettings, StreamOf(Event)),
+    ("POST", "/v1/monitoring/down", down, DownRequest, StreamOf(Event)),
 )
 
 
-def extension(ingress: Ingress) -> ApiExtension:
+def extension(ingress: Ingress, monitoring: Monitoring) -> ApiExtension:
     """The routes, for the server's application; *ingress* is what has certificates and proxies."""
 
     def attach(app: web.Application) -> None:
         app[INGRESS] = ingress
+        app[MONITORING] = monitoring
 
     return ApiExtension(routes=ROUTES, readable_when_stale=frozenset({"/v1/sd"}), attach=attach)

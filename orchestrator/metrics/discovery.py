@@ -39,6 +39,17 @@ def targets(
     return groups
 
 
+def nodes(names: Iterable[str], server: str) -> list[TargetGroup]:
+    """A group for each node: *server* (`10.0.0.1:2376`) has the metrics of its containers."""
+    return [
+        TargetGroup(
+            targets=(server,),
+            labels={"node": name, "instance": name, "__metrics_path__": f"/v1/nodes/{name}/engine/metrics"},
+        )
+        for name in sorted(names)
+    ]
+
+
 def _address(task: Task, networks: Mapping[str, Network], underlays: Mapping[str, str]) -> str:
     if task.container.network_mode == "host":
         return underlays.get(task.node, "") or "127.0.0.1"

@@ -19,7 +19,9 @@ from orchestrator import __version__
 from orchestrator.ingress.controller import Ingress
 from orchestrator.ingress.model import Certificate
 from orchestrator.metrics.api import extension
+from orchestrator.metrics.controller import Monitoring
 from orchestrator.server.api.app import make_app
+from orchestrator.server.api.extension import ApiExtension
 from orchestrator.server.api.standby import StandbyState, make_standby_app
 from orchestrator.server.plane import ControlPlane
 from orchestrator.server.records import StackRecord
@@ -49,8 +51,12 @@ async def ingress(tmp_path: Path) -> AsyncIterator[Ingress]:
     await store.close()
 
 
+def routes_of(ingress: Ingress) -> ApiExtension:
+    return extension(ingress, Monitoring(ingress.plane, ingress, Path()))
+
+
 async def test_a_server_that_leads_tells_what_it_knows(ingress: Ingress) -> None:
-    async with TestClient(TestServer(make_app(ingress.plane, asyncio.Event(), [extension(ingress)]))) as client:
+    async with TestClient(TestServer(make_app(ingress.plane, asyncio.Event(), [routes_of(ingress)]))) as client:
         reply = await client.get("/metrics", headers=ACCEPT)
         assert reply.headers["Content-Type"].startswith("application/openmetrics-text")
         text = await reply.text()
@@ -75,7 +81,11 @@ async def test_a_server_that_leads_tells_what_it_knows(ingress: Ingress) -> None
 
 async def test_a_standby_tells_targets_from_memory_and_refuses_metrics(ingress: Ingress) -> None:
     state = StandbyState()
-    state.last_plane, state.extensions, state.since = ingress.plane, [extension(ingress)], time.monotonic()
+    state.last_plane, state.extensions, state.since = (
+        ingress.plane,
+        [routes_of(ingress)],
+        time.monotonic(),
+    )
     state.store_unreachable = True
     async with TestClient(TestServer(make_standby_app(state))) as client:
         assert len(await (await client.get("/v1/sd")).json()) == 1

@@ -140,6 +140,9 @@ NEEDS: dict[tuple[str, str], Need] = {
     ("GET", "/v1/stacks/{stack}/tasks/{task}/stats"): LOOK_STACK,
     ("GET", "/v1/stacks/{stack}/tasks/{task}/shell"): OPERATE_STACK,
     ("GET", "/v1/sd"): LOOK_CLUSTER,
+    ("GET", "/v1/sd/nodes"): LOOK_CLUSTER,
+    ("POST", "/v1/monitoring"): ADMIN,
+    ("POST", "/v1/monitoring/down"): ADMIN,
 }
 
 _EXPRESSION = re.compile(r"\{(\w+):[^}]*\}")
