@@ -19,6 +19,11 @@ from orchestrator.errors import PystackError, RefusedError, UnreachableError
 
 KEEPALIVE_S = 3
 CONNECT_S = 10
+"""How long a host may take to accept a connection."""
+LOGIN_S = 60
+"""How long one that accepted it may take to let us in: a busy or a slow machine, an sshd that asks DNS and PAM first."""
+KEY_S = 30
+"""How long one may take to show its key."""
 
 
 class SshTarget(msgspec.Struct, frozen=True):
@@ -43,6 +48,18 @@ class SshTarget(msgspec.Struct, frozen=True):
         return cls(host, user, int(port or 0))
 
 
+class _Client(asyncssh.SSHClient):
+    """Gives the login its own time once the host has accepted the connection."""
+
+    def __init__(self, deadline: asyncio.Timeout) -> None:
+        self._deadline = deadline
+
+    def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
+        """Called by asyncssh."""
+        if not self._deadline.expired():
+            self._deadline.reschedule(asyncio.get_running_loop().time() + LOGIN_S)
+
+
 async def connect(text: str, host_key: str = "") -> asyncssh.SSHClientConnection:
     """Connect to *text*, authenticated by agent or key file, ~/.ssh/config honoured.
 
@@ -56,10 +73,12 @@ async def connect(text: str, host_key: str = "") -> asyncssh.SSHClientConnection
         options["port"] = target.port
     if host_key:
         options["known_hosts"] = ([asyncssh.import_public_key(host_key)], [], [])
+    began = asyncio.get_running_loop().time()
     try:
-        async with asyncio.timeout(CONNECT_S):
+        async with asyncio.timeout(CONNECT_S) as deadline:
             return await asyncssh.connect(
                 target.host,
+                client_factory=lambda: _Client(deadline),
                 keepalive_interval=KEEPALIVE_S,
                 keepalive_count_max=2,
                 password_auth=False,
@@ -84,12 +103,12 @@ async def connect(text: str, host_key: str = "") -> asyncssh.SSHClientConnection
             f"{text} refuses the login: {error.reason}: load a key into ssh-agent, or name one in ~/.ssh/config", 403
         ) from None
     except (asyncssh.Error, OSError, TimeoutError) as error:
-        raise UnreachableError(f"{text} does not answer over SSH: {_words(error)}") from None
+        raise UnreachableError(f"{text} does not answer over SSH: {_words(error, began)}") from None
 
 
-def _words(error: BaseException) -> str:
+def _words(error: BaseException, began: float) -> str:
     if isinstance(error, TimeoutError):
-        return f"no answer within {CONNECT_S} s"
+        return f"no answer within {asyncio.get_running_loop().time() - began:.0f} s"
     return getattr(error, "strerror", "") or str(error) or type(error).__name__
 
 
@@ -97,11 +116,12 @@ async def host_key_of(text: str) -> str:
     """The host key that the host has now, in OpenSSH's form. Raises UnreachableError."""
     target = SshTarget.parse(text)
     options = {"port": target.port} if target.port else {}
+    began = asyncio.get_running_loop().time()
     try:
-        async with asyncio.timeout(CONNECT_S):
+        async with asyncio.timeout(KEY_S):
             key = await asyncssh.get_server_host_key(target.host, **options)  # type: ignore[arg-type]
     except (asyncssh.Error, OSError, TimeoutError) as error:
-        raise UnreachableError(f"{text} does not answer over SSH: {_words(error)}") from None
+        raise UnreachableError(f"{text} does not answer over SSH: {_words(error, began)}") from None
     if key is None:
         raise UnreachableError(f"{text} shows no host key")
     return key.export_public_key().decode().strip()
