@@ -204,6 +204,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     reschedule_after: str = "30s"
     """How long a node may be silent before its tasks are moved to others, where possible; `never` leaves them."""
 
+    prometheus: str = ""
+    """The Prometheus that services are scaled by whose x-scale has a query, as this host reaches it: http://HOST:9090."""
     quotas: dict[str, QuotaSettings] = {}
     """What stacks may have together whose names match a pattern (`team-a-*`), on the host of each server."""
 
@@ -215,6 +217,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             found = re.fullmatch(r"(\d{1,5})/(tcp|udp|sctp)", word)
             if not found or not 0 < int(found[1]) < 65536:
                 raise ValueError(f"open_to_containers {word!r}: a port with its protocol, such as 9100/tcp")
+        if self.prometheus and not self.prometheus.startswith(("http://", "https://")):
+            raise ValueError(f"prometheus {self.prometheus!r}: it is written like http://HOST:9090")
         if self.reschedule_after != "never" and not re.fullmatch(r"\d+[smh]", self.reschedule_after):
             raise ValueError(f"reschedule_after {self.reschedule_after!r}: a number with s, m or h, or never")
 

@@ -189,6 +189,7 @@ async def _lead(
         advertise=config.advertise,
         reschedule_after_s=agent.engine.settings.reschedule_after_s,
     )
+    plane.autoscaler.figures.prometheus = agent.engine.settings.prometheus
     beside = _Companions(plane, agent)
     plane.inputs.quotas.quotas = tuple(
         Quota(pattern=pattern, cpus=q.cpus, memory=q.memory_bytes, tasks=q.tasks, volumes=q.volumes, hosts=q.hosts)

@@ -75,7 +75,7 @@ class Commit(WireStruct, frozen=True, kw_only=True):
 
 class SyncOutcome(WireStruct, frozen=True, kw_only=True):
     """The outcome of a commit, at the time *at* (RFC 3339). *plan* has one line a step; *stacks* maps each of its stacks to the
-    revision that it became."""
+    revision that it became, 0 while it is applied."""
 
     commit: Commit
     phase: Phase

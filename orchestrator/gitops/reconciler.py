@@ -149,8 +149,7 @@ class Reconciler:
         name = f"-{self.repo.suffix}"
         known = {*self.state.good.stacks} if self.state.good else set()
         known |= {*self.state.newest.stacks} if self.state.newest else set()
-        source = f"{self.repo.name}@"
-        known |= {n for n, r in self.plane.state.stacks.items() if r.source.startswith(source)}
+        known |= {n for n, r in self.plane.state.stacks.items() if r.source.startswith(f"{self.repo.name}@")}
         for stack in sorted(n for n in known if n.endswith(name)):
             await lifecycle.down(self.plane.dispatcher, stack, volumes=True, emit=ignore)
 
@@ -187,7 +186,8 @@ class Reconciler:
         newest = self.state.newest
         # what the last leader began may be on its way, without a change left to plan: its outcome is waited for
         interrupted = bool(newest and newest.commit.id == commit.id and newest.phase == "applying")
-        await self._save_state(newest=self._outcome(commit, "applying", plan=lines))
+        names = {s.name: 0 for s in stacks}  # kept before anything begins: a branch that goes takes its stacks along
+        await self._save_state(newest=self._outcome(commit, "applying", "", lines, names))
         applied: dict[str, int] = {}
         failures: list[str] = []
         for stack, plan in plans:

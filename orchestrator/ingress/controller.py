@@ -68,7 +68,7 @@ class Ingress:
         self.settings: IngressSettings | None = None
         self.certificates = Certificates(plane.store, plane.contents, self.push, self.trigger)
         self.proxies: dict[str, Proxy] = {}
-        self.requests = Requests(self.push, self.trigger)
+        self.requests = Requests(self.push, self.trigger, lambda: self.settings is not None)
         self._wake = asyncio.Event()
         self._locks: dict[str, asyncio.Lock] = {}
         self._loop: asyncio.Task[None] | None = None
@@ -80,7 +80,7 @@ class Ingress:
         await self.certificates.load()
         self.plane.planner.checks.append(self.check)
         self.plane.executor.finishers.append(self.finish)
-        self.plane.executor.requests = self.requests
+        self.plane.executor.requests = self.plane.autoscaler.figures.requests = self.requests
         self.plane.cluster.followers.append(self.follow)
         self._loop = asyncio.create_task(self._run(), name="ingress")
 

@@ -55,9 +55,11 @@ def read_line(line: bytes) -> Forwarded | None:
 
 class Requests:
     """Follows the output of proxies while somebody observes: a source of the server's `traffic`. *push* gives the proxies a
-    configuration by which they say something, *trigger* has them become silent again."""
+    configuration by which they say something, *trigger* has them become silent again, *is_there* says whether there are any."""
 
-    def __init__(self, push: Callable[[], Awaitable[None]], trigger: Callable[[], None]) -> None:
+    def __init__(self, push: Callable[[], Awaitable[None]], trigger: Callable[[], None], is_there: Callable[[], bool]) -> None:
+        self._is_there = is_there
+        self._unread: set[str] = set()
         self._push, self._trigger = push, trigger
         self.tasks: dict[str, dict[str, str]] = {}
         """Node of a proxy → where it forwards to → task."""
@@ -68,6 +70,13 @@ class Requests:
     def wanted(self) -> bool:
         """Whether somebody observes."""
         return bool(self._listeners)
+
+    @property
+    def blind(self) -> str:
+        """Why requests are not seen now, or not all of them; "" if they are."""
+        if not self._is_there():
+            return "the cluster has no ingress"
+        return f"those on {', '.join(sorted(self._unread))} are not seen" if self._unread else ""
 
     @asynccontextmanager
     async def observe(self, listener: RequestListener) -> AsyncIterator[None]:
@@ -95,17 +104,20 @@ class Requests:
         """Read no more on other nodes than *nodes*."""
         for node in self._readers.keys() - set(nodes):
             self._readers.pop(node)[1].cancel()
+            self._unread.discard(node)
 
     async def _read(self, client: AgentClient, container: str) -> None:
         while True:
             try:
                 await self._follow(client, container)
             except (PystackError, FrameError) as error:
+                self._unread.add(client.node)
                 log.warning("requests on %s are not counted for a while: %s", client.node, error)
             await asyncio.sleep(AGAIN_S)
 
     async def _follow(self, client: AgentClient, container: str) -> None:
         frames = FrameDecoder()
+        self._unread.discard(client.node)
         async for chunk in client.chunks(f"/containers/{container}/logs?stdout=1&follow=1&tail=0"):
             for _, text in frames.feed(chunk):
                 found = read_line(text)

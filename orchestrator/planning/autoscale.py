@@ -54,22 +54,40 @@ def recommend(current: int, used: Sequence[float | None], target: float) -> int:
     return math.ceil(round(ratio * len(used), 9))
 
 
+def recommend_for(current: int, total: float, target: float) -> int:
+    """The number of replicas of which each has *target* of what is *total* for all of them; there may be none yet."""
+    if current and abs(total / current / target - 1) <= TOLERANCE:
+        return current
+    return math.ceil(round(total / target, 9))
+
+
 def decide(
-    scale: Scale, memory: ScaleMemory, now: float, current: int, used: Mapping[str, Sequence[float | None]]
+    scale: Scale,
+    memory: ScaleMemory,
+    now: float,
+    current: int,
+    used: Mapping[str, Sequence[float | None]],
+    totals: Mapping[str, float | str] = {},
 ) -> ScaleDecision:
     """The number of replicas for *used*: for each target, by its name (cpu, memory), what each of the *current* replicas uses
-    of it in percent."""
+    of it in percent; and for *totals*: what there is of it for all of them (rps, query), or why nobody knows. What is not known
+    asks for as many as there are, so that no other target takes replicas away. Source: as above, "missing metrics"."""
     if memory.paused:
         return ScaleDecision(replicas=current, memory=memory)
-    targets = {"cpu": scale.cpu, "memory": scale.memory}
+    targets = {"cpu": scale.cpu, "memory": scale.memory, "rps": scale.rps, "query": scale.query.value if scale.query else 0.0}
     found = {name: recommend(current, values, targets[name]) for name, values in used.items() if targets[name]}
+    for name, total in totals.items():
+        found[name] = current if isinstance(total, str) else recommend_for(current, total, targets[name])
     raw = max(found.values(), default=current)
     longest = max(scale.up.stabilise_s, scale.down.stabilise_s)
     recommended = (*((at, n) for at, n in memory.recommended if now - at <= longest), (now, raw))
     lowest = min([n for at, n in recommended if now - at <= scale.up.stabilise_s] or [raw])
     highest = max([n for at, n in recommended if now - at <= scale.down.stabilise_s] or [raw])
     wanted = max(lowest, min(current, highest))
-    reasons = [_words(name, used[name], targets[name], n) for name, n in found.items()]
+    reasons = [
+        _words(name, used[name], targets[name], n) if name in used else _total_words(name, totals[name], targets[name], n)
+        for name, n in found.items()
+    ]
     if wanted != raw:
         reasons.append(f"{wanted} is the most cautious of the last {_window(scale, raw, current):g} s")
     limited = _limit(scale, memory, now, current, wanted)
@@ -110,3 +128,9 @@ def _words(name: str, used: Sequence[float | None], target: float, wanted: int) 
     known = [u for u in used if u is not None]
     mean = f"{sum(known) / len(known):.0f}%" if known else "unknown"
     return f"{name} is at {mean} of {target:g}%, which asks for {wanted}"
+
+
+def _total_words(name: str, total: float | str, target: float, wanted: int) -> str:
+    if isinstance(total, str):
+        return f"{name} is not known: {total}"
+    return f"{name} is {total:.6g}, {target:g} for each, which asks for {wanted}"

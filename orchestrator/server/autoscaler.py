@@ -14,10 +14,11 @@ from orchestrator.errors import PystackError, RefusedError
 from orchestrator.planning.autoscale import ScaleMemory, decide
 from orchestrator.server.dispatcher import Dispatcher
 from orchestrator.server.events import ignore
+from orchestrator.server.load_figures import LoadFigures, QueryError
 from orchestrator.server.records import UpOptions
 from orchestrator.server.rollouts.manager import RolloutManager
 from orchestrator.server.statuses import may_serve
-from orchestrator.stackfile.model import Service
+from orchestrator.stackfile.model import Service, Stack
 from orchestrator.store.interface import Delete, Put
 
 PERIOD_S = 15.0
@@ -45,6 +46,7 @@ class Autoscaler:
     def __init__(self, dispatcher: Dispatcher, rollouts: RolloutManager, period_s: float = PERIOD_S) -> None:
         self._dispatcher, self._state, self._rollouts = dispatcher, dispatcher.state, rollouts
         self._period_s = period_s
+        self.figures = LoadFigures()
         self.memories: dict[tuple[str, str], ScaleMemory] = {}
         self._used: dict[str, Usage] = {}
 
@@ -58,6 +60,8 @@ class Autoscaler:
         """Never returns."""
         while True:
             await asyncio.sleep(self._period_s)
+            rps = any(s.scale and s.scale.rps for r in self._state.stacks.values() for s in r.stack.services)
+            await self.figures.begin_turn(rps)
             for record in list(self._state.stacks.values()):
                 for service in record.stack.services:
                     if service.scale:
@@ -79,7 +83,7 @@ class Autoscaler:
         assert service.scale
         tasks = [t for t in self._state.of_stack(stack).tasks if t.service == service.name and t.planned]
         used = await self._used_of(service, tasks)
-        found = decide(service.scale, memory, time.time(), len(tasks), used)
+        found = decide(service.scale, memory, time.time(), len(tasks), used, await self._totals(service, tasks))
         await self.keep(stack, service.name, found.memory)
         if found.replicas != len(tasks):
             log.warning("%s/%s: %s", stack, service.name, found.memory.reason)
@@ -100,6 +104,35 @@ class Autoscaler:
         if service.scale.memory and memory:
             out["memory"] = [None if k is None else k[1] / memory * 100 for k in known]
         return out
+
+    async def _totals(self, service: Service, tasks: Sequence[Task]) -> dict[str, float | str]:
+        """What there is for all of *tasks*, as far as the file has a target for it, or why nobody knows."""
+        assert service.scale
+        out: dict[str, float | str] = {}
+        if service.scale.rps:
+            out["rps"] = self.figures.rps(t.name for t in tasks)
+        if query := service.scale.query:
+            try:
+                out["query"] = await self.figures.ask(query.promql)
+            except PystackError as error:
+                out["query"] = str(error)
+        return out
+
+    async def check(self, stack: Stack) -> list[str]:
+        """What a `plan` has against the queries of *stack*: that nobody answers them, or could."""
+        wrong = []
+        for service in stack.services:
+            if not (service.scale and (query := service.scale.query)):
+                continue
+            try:
+                await self.figures.ask(query.promql)
+            except QueryError as error:
+                if not error.empty:
+                    wrong.append(f"{query.where}: services.{service.name}.x-scale.target.query: {error}")
+            except PystackError as error:
+                if not self.figures.prometheus:
+                    wrong.append(f"{query.where}: services.{service.name}.x-scale.target.query: {error}")
+        return wrong
 
     async def _measure(self, task: Task) -> tuple[float, int] | None:
         """The cores that *task* has used since the last turn, and its bytes of memory; None while that is not known."""

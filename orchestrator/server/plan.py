@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
@@ -37,6 +37,8 @@ class Planner:
         self.trust = TrustCheck(dispatcher.cluster, images)
         self.checks: list[Callable[[Stack], Sequence[str]]] = []
         """What packages above the server have against a stack, each with its place; the contents have their digests."""
+        self.inquiries: list[Callable[[Stack], Awaitable[Sequence[str]]]] = []
+        """The same, of what has to be asked of others."""
 
     async def plan(self, stack: Stack, options: UpOptions) -> Plan:
         """The steps from the present state to *stack*. Raises RefusedError, PystackError."""
@@ -50,6 +52,8 @@ class Planner:
         if only and (wrong := missing_owners(stack, only, current.tasks, self._statuses.by_task)):
             raise RefusedError("\n".join(wrong), 409)
         if against := [why for check in self.checks for why in check(stack)]:
+            raise RefusedError("\n".join(against), 409)
+        if against := [why for inquiry in self.inquiries for why in await inquiry(stack)]:
             raise RefusedError("\n".join(against), 409)
         desired = await self.desired(stack, options)
         if against := self._inputs.quotas.problems(stack, desired.tasks):

@@ -90,6 +90,7 @@ class ControlPlane:
         self.backups = self.jobs.other = BackupRunner(self.backup_sources, self.jobs)
         self.restorer = VolumeRestorer(self.dispatcher, self.rollouts, self.backup_sources)
         self.autoscaler = Autoscaler(self.dispatcher, self.rollouts)
+        self.planner.inquiries.append(self.autoscaler.check)
         self.rollouts.scaled_by_hand = self._scaled_by_hand
         self.must_restart = False
         """Whether the server's process is to begin again when it stops: the store is another one."""
@@ -148,6 +149,7 @@ class ControlPlane:
         for task in self._loops:
             task.cancel()
         await self.backups.close()
+        await self.autoscaler.figures.close()
         await self.rollouts.close()
         await self.dispatcher.close()
         await self.membership.close()

@@ -28,6 +28,11 @@ RequestListener = Callable[[str, bool, float], None]
 class TrafficSource(Protocol):
     """Who sees requests; ingress does."""
 
+    @property
+    def blind(self) -> str:
+        """Why requests are not seen now, or not all of them; "" if they are."""
+        ...
+
     def observe(self, listener: RequestListener) -> AbstractAsyncContextManager[None]:
         """Call *listener* for every request that is answered meanwhile."""
         ...

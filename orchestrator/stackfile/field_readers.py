@@ -106,8 +106,8 @@ def integer(field: str, low: int = -1, high: int = 1 << 62) -> FieldReader:
     return row
 
 
-def decimal(field: str) -> FieldReader:
-    """A reader of *field* as a number of CPUs, at least 0."""
+def decimal(field: str, what: str = "number of CPUs") -> FieldReader:
+    """A reader of *field* as a number, at least 0."""
 
     def row(draft: ServiceContext, value: Any, path: Path_) -> Fields:
         try:
@@ -115,7 +115,7 @@ def decimal(field: str) -> FieldReader:
             if not 0 <= number < 1e6:
                 raise ValueError
         except ValueError:
-            draft.problem(path, f"must be a number of CPUs such as 0.5, not {scalar(value) or kind(value)}")
+            draft.problem(path, f"must be a {what} such as 0.5, not {scalar(value) or kind(value)}")
             return {}
         return {field: number}
 

@@ -844,13 +844,27 @@ SERVICE = record(
         "x-scale": key(
             record(
                 {
-                    "min": key(WHOLE, "The fewest replicas."),
+                    "min": key(WHOLE, "The fewest replicas; 0 with a query."),
                     "max": key(WHOLE, "The most."),
                     "target": key(
                         record(
                             {
                                 "cpu": key(PERCENT, "Of its reserved cores, of its limit, or of one."),
                                 "memory": key(PERCENT, "Of its reserved memory, or of its limit."),
+                                "rps": key(NUMBER, "Requests a second, as ingress forwards them."),
+                                "query": key(
+                                    either(
+                                        TEXT,
+                                        record(
+                                            {
+                                                "promql": key(TEXT, "What Prometheus is asked: a scalar, or one series."),
+                                                "value": key(NUMBER, "So much of the result for each replica; 1 if not given."),
+                                            },
+                                            "promql",
+                                        ),
+                                    ),
+                                    "The Prometheus of config.yml is asked; its answer is for all replicas together.",
+                                ),
                             }
                         ),
                         "What each replica should use.",

@@ -11,6 +11,7 @@ from orchestrator.stackfile.field_readers import (
     Fields,
     ServiceContext,
     command_line,
+    decimal,
     duration,
     flag,
     integer,
@@ -28,6 +29,7 @@ from orchestrator.stackfile.workloads import (
     Job,
     Scale,
     ScaleDirection,
+    ScaleQuery,
     Schedule,
     StagedUpdate,
 )
@@ -162,16 +164,13 @@ def x_scale(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     fields: Fields = {"least": 1, "most": 1}
     for key, field in (("min", "least"), ("max", "most")):
         if key in body:
-            fields |= integer(field, 1)(draft, body[key], (*path, key))
+            fields |= integer(field, 0 if key == "min" else 1)(draft, body[key], (*path, key))
     if fields["least"] > fields["most"]:
         draft.problem((*path, "min"), f"min is {fields['least']}, and max {fields['most']}", "min is at most max")
         return {}
-    targets = draft.reading.mapping(body.get("target"), (*path, "target"))
-    for name in ("cpu", "memory"):
-        if name in targets and (part := percent(draft, targets[name], (*path, "target", name))):
-            fields[name] = part
-    if not fields.keys() & {"cpu", "memory"}:
-        draft.problem((*path, "target"), "has no target that can be measured", "target: {cpu: 70%}")
+    fields |= _targets(draft, body.get("target"), (*path, "target"))
+    if not fields["least"] and "query" not in fields:
+        draft.problem((*path, "min"), "of no replica nobody can tell how busy it is", "min: 1, or a target with a query")
     for name in ("up", "down"):
         fields[name] = _rate(draft, body.get(name), (*path, name), getattr(Scale(least=1, most=1), name))
     deploy = draft.body.get("deploy")
@@ -185,6 +184,30 @@ def x_scale(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     if "container_name" in draft.body and fields["most"] > 1:
         draft.reading.check((*path, "max"), "several replicas cannot share the name of container_name", "remove one of them")
     return {"scale": Scale(**fields)}
+
+
+def _targets(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+    body, fields = draft.reading.mapping(value, path), Fields()
+    for name in ("cpu", "memory"):
+        if name in body and (part := percent(draft, body[name], (*path, name))):
+            fields[name] = part
+    if "rps" in body:
+        fields |= decimal("rps", "number of requests a second")(draft, body["rps"], (*path, "rps"))
+    if "query" in body and (query := _query(draft, body["query"], (*path, "query"))):
+        fields["query"] = query
+    if not any(fields.values()):
+        draft.problem(path, "has no target that can be measured", "target: {cpu: 70%}")
+    return fields
+
+
+def _query(draft: ServiceContext, value: Any, path: Path_) -> ScaleQuery | None:
+    body = value if isinstance(value, dict) else {"promql": value}
+    fields = decimal("value", "number")(draft, body["value"], (*path, "value")) if "value" in body else {}
+    promql = scalar(body.get("promql")).strip()
+    if not promql or fields.get("value") == 0:
+        draft.problem(path, "needs a query, and a value above 0 for each replica", "{promql: sum(queue_length), value: 100}")
+        return None
+    return ScaleQuery(promql=promql, where=str(draft.reading.mark(path)), **fields)
 
 
 def x_stable(draft: ServiceContext, value: Any, path: Path_) -> Fields:

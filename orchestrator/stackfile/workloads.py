@@ -123,13 +123,23 @@ class ScaleDirection(WireStruct, frozen=True, kw_only=True):
     period_s: float
 
 
+class ScaleQuery(WireStruct, frozen=True, kw_only=True):
+    """As many replicas as the result of *promql* has *value* in it. *where* is its place in the file."""
+
+    promql: str
+    value: float = 1.0
+    where: str = ""
+
+
 class Scale(WireStruct, frozen=True, kw_only=True):
     """`x-scale`: from *least* to *most* replicas, so that each uses *cpu* percent of its cores and *memory* percent of its
-    memory; 0: no target."""
+    memory, and gets *rps* requests a second by ingress; 0: no target."""
 
     least: int
     most: int
     cpu: float = 0.0
     memory: float = 0.0
+    rps: float = 0.0
+    query: ScaleQuery | None = None
     up: ScaleDirection = ScaleDirection(stabilise_s=0.0, percent=100.0, tasks=4, period_s=15.0)
     down: ScaleDirection = ScaleDirection(stabilise_s=300.0, percent=100.0, tasks=0, period_s=15.0)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,7 +79,34 @@ def test_a_few_branches(repository: Repository) -> None:
     run(repository, 3, 8, seed=5)
 
 
+def test_a_branch_that_goes_while_its_preview_comes_leaves_nothing(repository: Repository) -> None:
+    """A hook runs before anything of the stack is there; what began went on, and was nobody's."""
+    repository.push("first", {"stack.yml": STACK % "main"})
+    repository.add("--previews", "feature/*", "--preview-host", "{branch}.example.org", "--interval", "1s")
+    slow = (STACK % "slow").replace("image: busybox,", 'image: busybox, x-hooks: {pre_deploy: [sleep, "8"]},')
+    (repository.copy / "stack.yml").write_text(slow)
+    repository.git("commit", "-q", "-a", "-m", "slow")
+    repository.git("push", "-q", "origin", "HEAD:refs/heads/feature/slow")
+    name = f"{repository.name}-{slug('feature/slow')}"
+
+    def hooked() -> None:
+        rows = repository.pystack.json("job", "history", "-p", name, "--format", "json")
+        assert [r["state"] for r in rows] == ["running"]
+
+    eventually(hooked, 60)
+    repository.git("push", "-q", "origin", "--delete", "feature/slow")
+
+    def gone() -> None:
+        assert len(repository.pystack.json("gitops", "ls", "--format", "json")) == 1
+
+    eventually(gone, 60)
+    end = time.monotonic() + 20  # the hook would have ended by then, and the stack begun
+    while time.monotonic() < end:
+        assert stacks(repository) == {}
+        time.sleep(0.5)
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(not os.environ.get("PYSTACK_LONG"), reason="it takes more than ten minutes: PYSTACK_LONG=1 --timeout 0")
+@pytest.mark.timeout(900)
 def test_thirty_branches(repository: Repository) -> None:
     run(repository, BRANCHES, STEPS, seed=7)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestrator.planning.autoscale import ScaleMemory, decide, recommend
-from orchestrator.stackfile.workloads import Scale
+from orchestrator.planning.autoscale import ScaleMemory, decide, recommend, recommend_for
+from orchestrator.stackfile.workloads import Scale, ScaleQuery
 
 SCALE = Scale(least=2, most=40, cpu=50.0)
 PERIOD_S = 15.0
@@ -97,3 +97,20 @@ def test_the_largest_of_several_targets_counts_and_each_decision_has_its_reason(
     assert decide(both, ScaleMemory(), 0.0, 8, {"cpu": [200.0] * 8}).memory.reason.endswith("max is 9")
     assert decide(both, ScaleMemory(paused=True), 0.0, 4, {"cpu": [200.0] * 4}).replicas == 4
     assert "nothing is known" in decide(both, ScaleMemory(), 0.0, 4, {}).memory.reason
+
+
+def test_what_is_for_all_replicas_together_counts_too() -> None:
+    queue = Scale(least=0, most=9, rps=50.0, query=ScaleQuery(promql="q", value=100.0))
+    found = decide(queue, ScaleMemory(), 0.0, 2, {}, {"rps": 290.0, "query": 120.0})
+    assert found.replicas == 6
+    assert (
+        found.memory.reason == "2 → 6: rps is 290, 50 for each, which asks for 6; query is 120, 100 for each, which asks for 2"
+    )
+    assert decide(queue, ScaleMemory(), 0.0, 0, {}, {"query": 1.0}).replicas == 1  # the first that comes, from none
+    assert decide(queue, ScaleMemory(), 0.0, 0, {}, {"query": 0.0}).replicas == 0
+    idle = [decide(queue, ScaleMemory(recommended=((0.0, 2),)), at, 2, {}, {"query": 0.0}).replicas for at in (200.0, 400.0)]
+    assert idle == [2, 0]  # not before the time of down.stabilise
+    lost = decide(queue, ScaleMemory(), 0.0, 4, {}, {"rps": "the cluster has no ingress", "query": 120.0})
+    assert lost.replicas == 4, "what nobody knows takes no replica away"
+    assert "rps is not known: the cluster has no ingress" in lost.memory.reason
+    assert recommend_for(4, 430.0, 100.0) == 4  # the dead band

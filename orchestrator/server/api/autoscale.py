@@ -29,14 +29,17 @@ class AutoscaleRow(TypedDict):
 def _row(plane: ControlPlane, stack: str, service: Service) -> AutoscaleRow:
     assert service.scale
     memory = plane.autoscaler.memories.get((stack, service.name), ScaleMemory())
-    targets = {"cpu": service.scale.cpu, "memory": service.scale.memory}
+    scale = service.scale
+    targets = [f"{name} {value:g}%" for name, value in (("cpu", scale.cpu), ("memory", scale.memory)) if value]
+    targets += [f"rps {scale.rps:g}"] if scale.rps else []
+    targets += [f"query {scale.query.value:g}"] if scale.query else []
     return AutoscaleRow(
         stack=stack,
         service=service.name,
         replicas=sum(t.service == service.name and t.planned for t in plane.state.of_stack(stack).tasks),
         min=service.scale.least,
         max=service.scale.most,
-        target=", ".join(f"{name} {value:g}%" for name, value in targets.items() if value),
+        target=", ".join(targets),
         paused=memory.paused,
         reason=memory.reason,
     )

@@ -161,10 +161,10 @@ class RolloutManager:
         return await self.change(lambda: self._as_it_is(stack, moves), emit, verb="redeploy")
 
     def _as_it_is(self, stack: str, moves: Mapping[str, str]) -> tuple[Stack, UpOptions]:
-        scale: dict[str, int] = {}
+        record = self._state.get_stack(stack).stack
+        scale = {s.name: 0 for s in record.services if s.scale and not s.scale.least}  # none may be what they ask for
         for task in self._state.of_stack(stack).tasks:
             scale[task.service] = scale.get(task.service, 0) + task.planned
-        record = self._state.get_stack(stack).stack
         fixed = {s.name for s in record.services if s.mode.startswith("replicated")}
         return record, UpOptions(scale={k: v for k, v in scale.items() if k in fixed}, moves=dict(moves))
 
