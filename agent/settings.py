@@ -185,6 +185,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     labels: dict[str, str] = {}
     """The engine's own labels, for `engine.labels.…` in placement constraints."""
     log_max_size: str = ""
+    """How large a log may grow (`10m`) that has no `max-size` of its own; "" is without end."""
     image_gc: ImageGc = ImageGc()
     heal: bool = True
     """Whether changes by others to our links, entries and rules are undone at once. If not, `pystack doctor` shows them, and
