@@ -57,6 +57,9 @@ def apply(
                     "/volumes/create",
                     body={"Name": volume.name, "Driver": volume.driver, "Labels": labels, "DriverOpts": dict(volume.options)},
                 )
+    needs = [d for s in loaded.stack.services for d in s.depends_on if d.condition != "service_started"]
+    conditions = {f"{loaded.stack.name}-{d.service}": d.condition for d in needs}
+    shown.expect(conditions, to_the_end=bool(options.get("wait")))
     options = {"user": user_name(), **implied_options(loaded), **options}
     body = msgspec.json.encode({"stack": inline_project_files(client, loaded), "options": options})
     last: TaskEvent | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -61,6 +61,13 @@ class Words:
         self._ends: dict[str, str] = {}
         self._names: dict[str, str] = {}
         self._shown: set[tuple[str, str]] = set()
+        self._waited_for: Mapping[str, str] = {}
+        self._to_the_end = False
+
+    def expect(self, waited_for: Mapping[str, str], *, to_the_end: bool) -> None:
+        """Tell which services, by the beginning of their tasks' names, are *waited_for* by others, and on which condition;
+        *to_the_end*: and by this command, all."""
+        self._waited_for, self._to_the_end = waited_for, to_the_end
 
     def event(self, event: Event) -> None:
         """Say it."""
@@ -109,13 +116,18 @@ class Words:
             self._line("Container", name, "Starting")
         if state == "exited" and self._ends.get(name) == "Recreated":
             return  # the one before
-        if state == "running" or state == "exited":
-            self._ends.pop(name, None)
-            self._line("Container", name, "Started" if state == "running" else "Exited")
-        if state == "running" and event.health == "starting":
-            self._line("Container", name, "Waiting")
-        if state == "running" and event.health in ("healthy", "unhealthy"):
-            self._line("Container", name, event.health.capitalize())
+        condition = "" if self._to_the_end else self._waited_for.get(name.rpartition("-")[0], "service_started")
+        if state in ("running", "exited"):
+            if self._ends.pop(name, "Started") == "Started" and (name, "Restarting") not in self._shown:
+                self._line("Container", name, "Starting")
+            self._line("Container", name, "Started")
+        if state == "exited" and condition in ("", "service_completed_successfully"):
+            self._line("Container", name, "Exited")
+        if state == "running" and condition in ("", "service_healthy"):
+            if event.health == "starting":
+                self._line("Container", name, "Waiting")
+            if event.health in ("healthy", "unhealthy"):
+                self._line("Container", name, event.health.capitalize())
 
     def _line(self, kind: str, name: str, word: str) -> None:
         if (name, word) not in self._shown:

@@ -86,7 +86,9 @@ def config(
     bodies = loaded.document.get("services", {})
     require_services(only, loaded.stack.name, bodies)
     if services:
-        lines_of(bodies if no_interpolate else (s.name for s in loaded.services))
+        from orchestrator.stackfile.graph import dependencies_first
+
+        lines_of(bodies if no_interpolate else dependencies_first({s.name: s for s in loaded.services}))
     elif volumes:
         lines_of(loaded.document.get("volumes") or ())
     elif models:
@@ -96,11 +98,13 @@ def config(
     elif networks:
         lines_of((loaded.document.get("networks") or ()) if no_interpolate else (n.key for n in loaded.stack.networks))
     elif images:
-        lines_of(_images(loaded, only, interpolated=not no_interpolate))
+        for image in _images(loaded, only, interpolated=not no_interpolate):
+            click.echo(image)
     elif profiles:
         lines_of(sorted({p for s in bodies.values() for p in s.get("profiles") or ()}))
     elif hashed:
-        lines_of(f"{name} {_hash(body)}" for name, body in bodies.items() if not only or name in only)
+        named = only or (bodies if no_interpolate else [s.name for s in loaded.services])
+        lines_of(f"{name} {_hash(bodies[name])}" for name in sorted(named))
     else:
         written_out = not (no_interpolate or no_consistency or no_normalize)
         text = _rendered(loaded, shape, only, canonical=written_out, pinned=resolve_image_digests)
@@ -111,7 +115,7 @@ def config(
 
 
 def _images(loaded: Loaded, only: tuple[str, ...], *, interpolated: bool) -> Iterator[str]:
-    """The images of the services *only*, or of all; without interpolation as the file names them."""
+    """The images of the services *only*, or of all, one for each; without interpolation as the file names them."""
     if interpolated:
         given = {s.name: s.container.image for s in loaded.services}
     else:

@@ -86,20 +86,31 @@ bytes_text = show_bytes
 
 def binary_text(count: float) -> str:
     """*count* bytes in B, KiB, MiB … with four digits, as Docker shows memory."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024 or unit == "GiB":
-            return f"{count:.4g}{unit}"
-        count /= 1024
-    raise AssertionError
+    return _scaled(count, 1024, ("B", "KiB", "MiB", "GiB"), 4)
+
+
+def decimal_text(count: float) -> str:
+    """*count* bytes in B, kB, MB … with three digits, as Docker shows files and traffic."""
+    return _scaled(count, 1000, ("B", "kB", "MB", "GB", "TB"), 3)
+
+
+def _scaled(count: float, base: int, units: Sequence[str], digits: int) -> str:
+    for unit in units[:-1]:
+        if count < base:
+            return f"{count:.{digits}g}{unit}"
+        count /= base
+    return f"{count:.{digits}g}{units[-1]}"
 
 
 class Progress:
     """Events of an `up` or a pull: redrawn in place on a terminal, one plain line each without, or JSON."""
 
-    def __init__(self, mode: str = "auto") -> None:
+    def __init__(self, mode: str = "auto", *, quiet_pull: bool = False) -> None:
+        """*quiet_pull*: without a word of pulling."""
         if mode == "auto":
             mode = global_option("progress") or os.environ.get("COMPOSE_PROGRESS", "auto")
         self.mode = mode if mode in ("plain", "json", "quiet", "tty") else "tty" if sys.stderr.isatty() else "plain"
+        self._quiet_pull = quiet_pull
         self._words: Words | None = None
         if is_compose():
             from orchestrator.cli.compose_progress import Words
@@ -110,6 +121,12 @@ class Progress:
         self._drawn = 0.0
         self._open = False
 
+    def expect(self, waited_for: Mapping[str, str], *, to_the_end: bool) -> None:
+        """Tell which services, by the beginning of their tasks' names, are *waited_for* by others, and on which condition;
+        *to_the_end*: and by this command, all."""
+        if self._words:
+            self._words.expect(waited_for, to_the_end=to_the_end)
+
     def event(self, event: Event) -> None:
         """Show one event."""
         import msgspec
@@ -119,7 +136,7 @@ class Progress:
         if self.mode == "json" and not self._words:
             print(json.dumps(msgspec.to_builtins(event)), flush=True)
             return
-        if self.mode == "quiet":
+        if self.mode == "quiet" or (self._quiet_pull and isinstance(event, events.PullEvent)):
             return
         if self._words and not isinstance(event, events.PullEvent):
             return self._words.event(event)

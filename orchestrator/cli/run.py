@@ -119,8 +119,8 @@ def run(
     if given["publish"] and given["service_ports"]:
         raise click.UsageError("--service-ports and --publish exclude each other")
     del given["tty"]
-    quiet = any([given.pop("quiet"), given.pop("quiet_build"), given.pop("quiet_pull")])
-    client, shown = Client(start=True), Progress("quiet" if quiet else "auto")
+    quiet = any([given.pop("quiet"), given.pop("quiet_build")])
+    client, shown = Client(start=True), Progress("quiet" if quiet else "auto", quiet_pull=given.pop("quiet_pull"))
     needs = () if no_deps else tuple(d.service for d in wanted.depends_on)
     if loaded.providers:
         from orchestrator.cli.providers import start_providers

@@ -87,7 +87,7 @@ def create(
     apply(
         client,
         loaded,
-        Progress("quiet" if quiet_pull else "auto"),
+        Progress(quiet_pull=quiet_pull),
         build=build,
         no_build=no_build,
         services=services,
@@ -206,7 +206,7 @@ def bring_up(
     }
     if given["dry_run"] or global_option("dry_run"):
         return show_plan(client, loaded, starts=not given["no_start"], **options)
-    shown = Progress("quiet" if given["quiet_pull"] else given["progress"])
+    shown = Progress(given["progress"], quiet_pull=given["quiet_pull"])
     options |= {
         "no_deps": given["no_deps"],
         "wait": given["wait"] and attach is None,

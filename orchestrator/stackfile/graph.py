@@ -45,6 +45,20 @@ def needed(services: Iterable[Service], chosen: Iterable[str]) -> set[str]:
     return reached({s.name: [d.service for d in s.depends_on] for s in services}, chosen)
 
 
+def dependencies_first(services: Mapping[str, Service]) -> list[str]:
+    """The names of *services*, which have no cycle, in the order of the alphabet, but each after all that it depends on."""
+    out: dict[str, None] = {}
+
+    def visit(names: Iterable[str]) -> None:
+        for name in sorted(names):
+            if name in services and name not in out:
+                visit(d.service for d in services[name].depends_on)
+                out[name] = None
+
+    visit(services)
+    return list(out)
+
+
 def find_cycle(services: Mapping[str, Service]) -> list[str]:
     """One cycle of service names, [] where there is none. Depth first, in the file's order."""
     done: set[str] = set()

@@ -90,7 +90,7 @@ def test_events_of_the_past_and_templates(compose: DockerCompose) -> None:
 
 
 def test_the_way_of_a_script(compose: DockerCompose) -> None:
-    said = compose("up", "-d").stderr
+    said = compose("up", "-d", "--quiet-pull").stderr  # that is quiet of pulling alone
     for line in (
         "Network {}_default  Created",
         "Volume {}_data  Created",
@@ -99,6 +99,8 @@ def test_the_way_of_a_script(compose: DockerCompose) -> None:
     ):
         assert f" {line.format(compose.name)}\n" in said
     assert said.index("db-1  Healthy") < said.index("web-1  Started")
+    assert said.index("web-1  Starting") < said.index("web-1  Started")
+    assert "web-1  Waiting" not in said  # nothing waits for it
     (db, web) = sorted(rows(compose), key=lambda row: str(row["Service"]))
     assert {k: db[k] for k in ("Name", "Service", "State", "Health", "ExitCode", "Publishers")} == {
         "Name": f"{compose.name}-db-1",

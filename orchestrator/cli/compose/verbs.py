@@ -182,7 +182,7 @@ def container_row(client: Client, row: TaskRow, *, whole: bool = False) -> Row:
         "ID": row["id"][:12],
         "Image": row["image"],
         "Labels": ",".join(f"{k}={v}" for k, v in sorted(labels.items())),
-        "LocalVolumes": "0",
+        "LocalVolumes": str(sum(m.get("Driver") == "local" for m in seen.get("Mounts", []))),
         "Mounts": ",".join(m.get("Name") or m.get("Source", "") for m in seen.get("Mounts", [])),
         "Name": name,
         "Names": name,
@@ -326,7 +326,7 @@ CONFIG_FILES = "com.docker.compose.project.config_files"
 def images(stack: StackOptions, shape: str, quiet: bool, services: tuple[str, ...]) -> None:
     """Images that the project's containers are made of."""
     from orchestrator.cli.client import Client, name_in_path
-    from orchestrator.cli.output import bytes_text
+    from orchestrator.cli.output import decimal_text
     from orchestrator.cli.rows import tasks
 
     client, rows = Client(start=True), []
@@ -357,7 +357,7 @@ def images(stack: StackOptions, shape: str, quiet: bool, services: tuple[str, ..
             row
             | {
                 "ID": row["ID"].removeprefix("sha256:")[:12],
-                "Size": bytes_text(row["Size"]),
+                "Size": decimal_text(row["Size"]),
                 "Created": _ago(row["Created"]),
             }
             for row in rows
@@ -547,18 +547,18 @@ STATS = {
 
 def _usage(ident: str, row: Row, *, whole: bool) -> Row:
     """What a container uses, in the words of `docker stats`."""
-    from orchestrator.cli.output import binary_text, bytes_text
+    from orchestrator.cli.output import binary_text, decimal_text
 
     share = 100 * row["memory"] / row["memory_limit"] if row["memory_limit"] else 0.0
     return {
-        "BlockIO": f"{bytes_text(row['read'])} / {bytes_text(row['written'])}",
+        "BlockIO": f"{decimal_text(row['read'])} / {decimal_text(row['written'])}",
         "CPUPerc": f"{row['cpu_percent']:.2f}%",
         "Container": ident if whole else ident[:12],
         "ID": ident if whole else ident[:12],
         "MemPerc": f"{share:.2f}%",
         "MemUsage": f"{binary_text(row['memory'])} / {binary_text(row['memory_limit'])}",
         "Name": row["task"],
-        "NetIO": f"{bytes_text(row['received'])} / {bytes_text(row['sent'])}",
+        "NetIO": f"{decimal_text(row['received'])} / {decimal_text(row['sent'])}",
         "PIDs": str(row["pids"]),
     }
 
