@@ -86,9 +86,7 @@ def config(
     bodies = loaded.document.get("services", {})
     require_services(only, loaded.stack.name, bodies)
     if services:
-        from orchestrator.stackfile.graph import dependencies_first
-
-        lines_of(bodies if no_interpolate else dependencies_first({s.name: s for s in loaded.services}))
+        lines_of(_services(loaded, interpolated=not no_interpolate))
     elif volumes:
         lines_of(loaded.document.get("volumes") or ())
     elif models:
@@ -103,8 +101,7 @@ def config(
     elif profiles:
         lines_of(sorted({p for s in bodies.values() for p in s.get("profiles") or ()}))
     elif hashed:
-        named = only or (bodies if no_interpolate else [s.name for s in loaded.services])
-        lines_of(f"{name} {_hash(bodies[name])}" for name in sorted(named))
+        lines_of(f"{n} {_hash(bodies[n])}" for n in sorted(only or _services(loaded, interpolated=not no_interpolate)))
     else:
         written_out = not (no_interpolate or no_consistency or no_normalize)
         text = _rendered(loaded, shape, only, canonical=written_out, pinned=resolve_image_digests)
@@ -112,6 +109,13 @@ def config(
             Path(output).write_text(text)
         else:
             click.echo(text, nl=False)
+
+
+def _services(loaded: Loaded, *, interpolated: bool) -> Iterable[str]:
+    """The services that are active, each after what it needs; without interpolation all, as the file has them."""
+    from orchestrator.stackfile.graph import dependencies_first
+
+    return dependencies_first({s.name: s for s in loaded.services}) if interpolated else loaded.document.get("services", {})
 
 
 def _images(loaded: Loaded, only: tuple[str, ...], *, interpolated: bool) -> Iterator[str]:
