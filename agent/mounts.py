@@ -76,6 +76,11 @@ def _name_one() -> None:
     """Once it has been done: a kernel that can goes on to. Raises AgentError."""
     with _opened("overlay") as context:
         _set(context, FSCONFIG_SET_STRING, "lowerdir+", "/")
+        try:  # before Linux 6.5 overlayfs looked at no option before the mount: each would pass here, and fail there
+            _set(context, FSCONFIG_SET_STRING, "pystack-unknown", "/")
+        except AgentError:
+            return
+    raise AgentError("this kernel takes any option of overlayfs unseen")
 
 
 def overlay(target: Path, lower: Sequence[Path], own: Path, *, singly: bool | None = None) -> None:
