@@ -62,6 +62,8 @@ class Agent:
         if rule.age or rule.disk:
             self._chores.append(asyncio.create_task(garbage.watch(self.engine.images, rule), name="garbage"))
         self._chores.append(asyncio.create_task(self.engine.disk.run(), name="disk"))
+        if self.engine.settings.reserve.disk:
+            self._chores.append(asyncio.create_task(self.engine.reserve.run(), name="reserve"))
         self._chores.append(asyncio.create_task(self.converger.keep_lease(), name="lease"))
         self._chores.append(asyncio.create_task(memory.trim_heap_periodically(), name="memory"))
 

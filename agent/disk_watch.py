@@ -23,16 +23,18 @@ log = logging.getLogger(__name__)
 
 
 class Room(msgspec.Struct, frozen=True):
-    """What is left on a disk: *bytes* and *inodes*; a file system without a table of inodes has None."""
+    """What is left on a disk of *total* bytes: *bytes* and *inodes*; a file system without a table of inodes has None."""
 
     bytes: int
     inodes: int | None
+    total: int = 0
 
     @classmethod
     def at(cls, path: Path) -> Room:
         """Raises OSError. Source: statvfs(3); f_files is 0 where there is no such table (Btrfs)."""
         found = os.statvfs(path)
-        return cls(found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None)
+        inodes = found.f_favail if found.f_files else None
+        return cls(found.f_bavail * found.f_frsize, inodes, found.f_blocks * found.f_frsize)
 
     def problem(self, path: Path) -> str:
         """Why nothing can be written at *path*, "" if there is room."""

@@ -16,6 +16,7 @@ from agent.contract.sign_in import OidcSettings
 from agent.contract.trust import ImagePolicy, SigningRule, parse_age
 from agent.errors import BadRequestError
 from agent.paths import Paths
+from agent.quotas import parse_size
 
 
 class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,6 +44,34 @@ class ImageGc(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise ValueError(f"image_gc.age {self.age!r}: a number with h, d or w")
         if not 0 <= self.disk <= 100:
             raise ValueError(f"image_gc.disk {self.disk}: a percentage")
+
+
+class ReserveSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What containers leave to the node: *memory* (`200m`), and *disk*, of the disk that has pystack's state (`5%` or `10g`);
+    "" is nothing."""
+
+    memory: str = ""
+    disk: str = ""
+
+    def __post_init__(self) -> None:
+        if self.memory:
+            parse_size(self.memory)
+        if self.disk.endswith("%"):
+            if not re.fullmatch(r"\d{1,2}(\.\d{1,3})?%", self.disk):
+                raise ValueError(f"reserve.disk {self.disk!r}: a percentage below 100, or a size such as 10g")
+        elif self.disk:
+            parse_size(self.disk)
+
+    @property
+    def memory_bytes(self) -> int:
+        """The memory in bytes; 0 for none."""
+        return parse_size(self.memory) if self.memory else 0
+
+    def disk_bytes(self, total: int) -> int:
+        """The room in bytes, on a disk of *total* bytes; 0 for none."""
+        if self.disk.endswith("%"):
+            return int(total * float(self.disk[:-1]) / 100)
+        return parse_size(self.disk) if self.disk else 0
 
 
 class ImageLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -187,6 +216,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_max_size: str = ""
     """How large a log may grow (`10m`) that has no `max-size` of its own; "" is without end."""
     image_gc: ImageGc = ImageGc()
+    reserve: ReserveSettings = ReserveSettings()
     heal: bool = True
     """Whether changes by others to our links, entries and rules are undone at once. If not, `pystack doctor` shows them, and
     `--repair` undoes them."""

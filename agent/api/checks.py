@@ -17,6 +17,7 @@ from agent.contract.printable import quoted
 from agent.engine.stopping import signal_number
 from agent.errors import BadRequestError
 from agent.isolation import capabilities
+from agent.quotas import parse_size
 
 Document = dict[str, Any]
 MIB = 1 << 20
@@ -225,7 +226,16 @@ def mounts(host: Document) -> Iterator[str]:
     for option in host.get("StorageOpt") or ():
         if option.lower() != "size":
             yield f"Unknown option {option}"
-        yield "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"
+        elif problem := _bytes(host["StorageOpt"][option]):
+            yield problem
+
+
+def _bytes(text: str) -> str:
+    try:
+        parse_size(text)
+    except ValueError:
+        return f"invalid size: '{quoted(text)}'"
+    return ""
 
 
 def _specification(bind: str) -> str:

@@ -155,6 +155,7 @@ def _limits(c: Container) -> Document:
     }
     return {
         "ShmSize": c.shm_size,
+        **({"StorageOpt": {"size": str(c.storage_size)}} if c.storage_size else {}),
         "CpuShares": c.cpu_shares,
         "NanoCpus": int(c.cpus * 1e9),
         "BlkioWeight": c.blkio_weight,

@@ -12,7 +12,7 @@ import time
 import msgspec
 from aiohttp import web
 
-from agent import rootless
+from agent import quotas, rootless
 from agent.api.app_keys import CONVERGER, answer, flag, given
 from agent.containers import hardware
 from agent.contract.container import Container
@@ -50,12 +50,14 @@ async def info(request: web.Request) -> web.Response:
         raise BadRequestError(f"underlay={quoted(underlay)}: an IP address") from None
     engine = request.app[CONVERGER].engine
     features = engine.networks.host.capabilities.features | ({"rootless"} if rootless.inside() else set())
+    if not await asyncio.to_thread(quotas.problem, engine.paths.root):
+        features |= {quotas.FEATURE}
     found = NodeInfo(
         hostname=platform.node(),
         arch=architecture(),
         cpus=float(os.cpu_count() or 1),
         version=VERSION,
-        memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        memory=max(0, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") - engine.settings.reserve.memory_bytes),
         labels=tuple(sorted(engine.settings.labels.items())),
         features=tuple(sorted(features)),
         clock=time.time(),
@@ -68,7 +70,7 @@ async def info(request: web.Request) -> web.Response:
         seal_key=known_key(engine.paths.keys, "seal"),
         tunnel_key=known_key(engine.paths.keys, "tunnel"),
         devices=tuple(sorted(await asyncio.to_thread(hardware.found))),
-        problem=engine.disk.problem,
+        problem=engine.disk.problem or engine.reserve.problem,
         missing=tuple(p for p in ("runc", "conmon", "nft") if not shutil.which(p)),
     )
     return web.Response(body=msgspec.json.encode(found), content_type="application/json")

@@ -11,6 +11,7 @@ import msgspec
 from agent.api import bandwidth, checks, plain_options
 from agent.contract.container import Attachment, Container, Device, DeviceRate, DeviceRequest, Healthcheck, Mount, Port, Ulimit
 from agent.errors import BadRequestError
+from agent.quotas import parse_size
 
 Document = dict[str, Any]
 BRIDGE, DEFAULT = "bridge", "default"
@@ -279,6 +280,7 @@ def _limits(host: Document) -> dict[str, Any]:
         "blkio_weight": host.get("BlkioWeight") or 0,
         "blkio": _rates(host),
         "pids": max(0, host.get("PidsLimit") or 0),
+        "storage_size": parse_size(host["StorageOpt"]["size"]) if (host.get("StorageOpt") or {}).get("size") else 0,
         "shm_size": host.get("ShmSize") or 64 << 20,
         "ulimits": tuple(
             Ulimit(name=u.get("Name", ""), soft=u.get("Soft", 0), hard=u.get("Hard", 0)) for u in host.get("Ulimits") or ()

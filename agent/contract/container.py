@@ -253,6 +253,8 @@ class Container(WireStruct, frozen=True, kw_only=True):
     blkio: tuple[DeviceRate, ...] = ()
     cgroup_parent: str = ""
     api_socket: bool = False
+    storage_size: int = 0
+    """What its writable layer may take, in bytes; 0 is not limited."""
     shm_size: int = 64 << 20
     ulimits: tuple[Ulimit, ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()

@@ -9,7 +9,7 @@ import msgspec
 from agent.contract.wire import WireStruct
 
 VOLUME_DRIVERS: dict[str, frozenset[str]] = {
-    "local": frozenset({"type", "device", "o"}),
+    "local": frozenset({"type", "device", "o", "size"}),
     "nfs": frozenset({"server", "path", "device", "o"}),
     "cifs": frozenset({"device", "o"}),
     "glusterfs": frozenset({"servers", "volume", "device", "o"}),

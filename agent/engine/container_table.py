@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
-from agent import files
+from agent import files, quotas
 from agent.engine.events import Events
 from agent.engine.records import Record, encoded, labels, save
 from agent.errors import BadRequestError, ConflictError, NotFoundError, user_message
@@ -107,6 +107,8 @@ class ContainerTable:
         try:
             for part in ("", "upper", "work"):
                 (directory / part).mkdir(mode=0o711 if not part else 0o755)
+            if size := record.container.storage_size:
+                quotas.limit((directory / "upper", directory / "work"), size)
             save(directory, encoded(record))
         except OSError:
             files.remove_tree(directory)

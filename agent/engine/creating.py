@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from agent import quotas
 from agent.contract.container import Container
 from agent.contract.failpoints import failpoint
 from agent.contract.times import timestamp
@@ -24,8 +25,10 @@ def create(
     asked: dict[str, Any] | None = None,
 ) -> Record:
     """Create a container, without starting it. *record* has the fields beyond *container*: task, stack, service; *asked* is the
-    request of the Engine API that it is created for. Raises ConflictError if the name is taken, ImageError, and OSError (a full
-    disk)."""
+    request of the Engine API that it is created for. Raises ConflictError if the name is taken, BadRequestError for a size that
+    this disk cannot keep, ImageError, and OSError (a full disk)."""
+    if container.storage_size:
+        quotas.require(context.paths.containers, "storage_opt.size")
     ident = os.urandom(32).hex()
     name = name or f"container-{ident[:8]}"
     context.containers.require_free_name(name)

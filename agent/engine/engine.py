@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from agent import files
+from agent import files, quotas
 from agent.containers import runtime
 from agent.contract.failpoints import failpoint
 from agent.contract.times import timestamp
@@ -28,6 +28,7 @@ from agent.engine.supervision import Supervisor
 from agent.errors import AgentError, ConflictError, NotModifiedError, user_message
 from agent.images.sizes import Sizes
 from agent.paths import Paths
+from agent.reserve import DiskReserve, bound_memory
 from agent.settings import Settings
 from agent.volumes.backup import VolumeBackups
 from agent.volumes.migration import VolumeMigration
@@ -64,6 +65,9 @@ class Engine:
         """Images that were made of containers since this agent runs, by ID, with the container."""
         self.supervisor = Supervisor(context, self._ended)
         self.disk = DiskWatch(paths.root, lambda: self.disk_changed(), self._logs)
+        self.reserve = DiskReserve(
+            paths.root, settings.reserve.disk_bytes, self._written, self._evict, lambda: self.disk_changed()
+        )
         self.disk_changed: Callable[[], None] = lambda: None
         """Called when this node's disk is full, and when it is not any more."""
         self.boot_fence = BootFence(paths.run / "boot", time.monotonic)
@@ -75,6 +79,28 @@ class Engine:
     def _logs(self) -> list[Path]:
         """The logs that containers write now."""
         return [self.paths.container(r.id) / "log" for r in self.containers.records.values() if r.running]
+
+    def _written(self) -> dict[str, list[Path]]:
+        """What each container that runs can write to on this node's disk."""
+        found = {}
+        for record in self.containers.records.values():
+            if record.running:
+                own = self.paths.container(record.id)
+                names = [m.source for m in record.container.mounts if m.kind == "volume" and m.source and not m.read_only]
+                volumes = [self.volumes.data(n) for n in (*names, *record.anonymous.values()) if not self.volumes.is_served(n)]
+                found[record.id] = [own, *volumes]
+        return found
+
+    async def _evict(self, ident: str, reason: str) -> None:
+        """Kill a container for the sake of the node; its policy starts it again once that is allowed."""
+        record = self.containers.records.get(ident)
+        if record is None or not record.running:
+            return
+        self.containers.tell(record, "evict", {"reason": reason})
+        await stopping.kill_all(self.context, record)
+        await self.containers.wait(record)
+        if not record.running:
+            self.containers.transition(record, error=reason)
 
     async def start(self, record: Record, *, generation: int | None = None) -> None:
         """Run a created or exited container. Raises AgentError; the record then has the reason.
@@ -97,6 +123,8 @@ class Engine:
                 record.generation = generation
             self.containers.changed(record)
             try:
+                if self.reserve.problem:
+                    raise AgentError(self.reserve.problem)
                 await starting.start(self.context, record)
             except BaseException as error:  # raised again below, outside the lock
                 await asyncio.shield(self._abort_start(record))
@@ -105,6 +133,8 @@ class Engine:
             else:
                 self.supervisor.watch(record)
                 self._start_followers()
+                if kept := self.settings.reserve.memory_bytes:
+                    bound_memory(self.paths.cgroup_parent, kept)
                 return
         if record.auto_remove:
             await asyncio.shield(self._remove_itself(record))
@@ -251,6 +281,8 @@ class Engine:
             doomed = self.paths.containers / f"{record.id}.tmp"
             with contextlib.suppress(FileNotFoundError):
                 self.paths.container(record.id).rename(doomed)
+            if record.container.storage_size:
+                quotas.forget(doomed / "upper")
             containers.forget(record)
             self.supervisor.drop(record)
             await asyncio.to_thread(files.remove_tree, self.paths.bundle(record.id))

@@ -1,6 +1,6 @@
 """The mount command of each volume driver. Pure.
 
-local      a directory of the node; with `type`, `o` and `device` anything that mount(8) can mount, as in Docker
+local      a directory of the node, bounded by `size`; with `type`, `o` and `device` all that mount(8) can mount, as in Docker
 nfs        `server` and `path`, or `device: server:/path`; `o` for more options
 cifs       `device: //server/share`, `o: username=…,password=…`
 glusterfs  `servers` and `volume`, or `device: server:/volume`
@@ -15,6 +15,7 @@ import msgspec
 
 from agent.contract.volume import VOLUME_DRIVERS, VolumeHost
 from agent.errors import BadRequestError
+from agent.quotas import parse_size
 
 PATIENT_S = 15
 """After so long without an answer a server counts as gone: access to its files fails instead of hanging."""
@@ -37,7 +38,20 @@ def check(name: str, driver: str, options: Mapping[str, str]) -> None:
     known = VOLUME_DRIVERS[driver]
     if unknown := sorted(set(options) - known):
         raise BadRequestError(f'create {name}: invalid option: "{unknown[0]}"')
+    size(name, options)
     mounting(name, driver, options, VolumeHost(node="", address="check"), "")
+
+
+def size(name: str, options: Mapping[str, str]) -> int:
+    """The bytes of `size`; 0 if there is none. Raises BadRequestError."""
+    if "size" not in options:
+        return 0
+    if beside := [key for key in ("type", "device", "o") if options.get(key)]:
+        raise BadRequestError(f"volume {name}: driver_opts.size is of a directory of the node: it excludes {beside[0]}")
+    try:
+        return parse_size(options["size"])
+    except ValueError as error:
+        raise BadRequestError(f"volume {name}: driver_opts.size {options['size']!r}: {error}") from None
 
 
 def mounting(name: str, driver: str, options: Mapping[str, str], home: VolumeHost | None, keys: str) -> Mounting | None:

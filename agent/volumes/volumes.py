@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from agent import files, mounts
+from agent import files, mounts, quotas
 from agent.contract.failpoints import failpoint
 from agent.contract.times import timestamp
 from agent.contract.volume import VolumeHost, volume_driver
@@ -85,8 +85,12 @@ class Volumes:
             return self.all[name]
         driver = volume_driver(driver)
         drivers.check(name, driver, options or {})
+        if size := drivers.size(name, options or {}):
+            quotas.require(self.root, f"volume {name}: driver_opts.size")
         failpoint("volume.create")
         (self.root / name / "_data").mkdir(parents=True, mode=0o755, exist_ok=True)
+        if size:
+            quotas.limit((self.data(name),), size)
         record = VolumeRecord(
             name=name,
             driver=driver,
@@ -166,6 +170,9 @@ class Volumes:
         """The folder *arrived*, of this same file system, becomes a volume; with *replace* in place of the one that is there,
         whose data are deleted. At no moment there is none, or a part of one."""
         files.write_atomically(arrived / "volume.json", msgspec.json.encode(record))
+        if size := drivers.size(record.name, record.options):
+            quotas.require(self.root, f"volume {record.name}: driver_opts.size")
+            quotas.limit((arrived / "_data",), size)
         if replace:
             files.exchange(arrived, self.root / record.name)
         else:
@@ -195,19 +202,28 @@ class Volumes:
             data, begun = self.data(name), self.root / name / "filling"
             served = mounts.is_mounted(data)  # another node may have written there since
             if begun.exists() and not served:
-                _clear(data)
+                self._clear(record)
             if not any(data.iterdir()):
                 begun.touch()
                 failpoint("volume.fill")
                 reply = await process.asked("filling", (str(rootfs), target, str(data)))
                 if "error" in reply:
                     if not served:
-                        _clear(data)
+                        self._clear(record)
                     raise of_worker(reply, AgentError, f"volume {name}: cannot be filled from the image: ")
                 failpoint("volume.filled")
             self._save(msgspec.structs.replace(record, fresh=False))
             begun.unlink(missing_ok=True)
         self._filling.pop(name, None)
+
+    def _clear(self, record: VolumeRecord) -> None:
+        """The directory of the volume's data is there, and empty."""
+        data = self.data(record.name)
+        quotas.forget(data)
+        files.remove_tree(data)
+        data.mkdir(mode=0o755, exist_ok=True)
+        if size := drivers.size(record.name, record.options):
+            quotas.limit((data,), size)
 
     def remove(self, name: str, users: list[str]) -> None:
         """Delete a volume and its data. Raises ConflictError while a container uses it."""
@@ -221,15 +237,11 @@ class Volumes:
         failpoint("volume.remove")
         doomed = self.root / f"{name}.tmp"
         (self.root / name).rename(doomed)
+        if "size" in self.all[name].options:
+            quotas.forget(doomed / "_data")
         del self.all[name]
         self._filling.pop(name, None)
         files.remove_tree(doomed)
-
-
-def _clear(data: Path) -> None:
-    """The directory *data* is there, and empty."""
-    files.remove_tree(data)
-    data.mkdir(mode=0o755, exist_ok=True)
 
 
 async def _run(*command: str) -> str:

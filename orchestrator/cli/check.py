@@ -24,8 +24,8 @@ COLUMNS = ("where", "what", "here", "why")
 def check(shape: str, strict: bool, files: tuple[str, ...]) -> None:
     """What of Compose, Swarm or Kubernetes FILES will differ here, each file by itself: one table, and no side effect.
 
-    refused: it is an error here. no effect: it is read, and nothing follows. differs: how. Ends with 1 where something is
-    refused."""
+    refused: it is an error here. not started: the service that has it is not. no effect: it is read, and nothing follows.
+    differs: how. Ends with 1 where something is refused or not started."""
     from orchestrator.cli.output import show
 
     rows = [row for file in files for row in _rows(Path(file))]
@@ -33,7 +33,7 @@ def check(shape: str, strict: bool, files: tuple[str, ...]) -> None:
         show(rows, COLUMNS, shape)
     else:
         click.echo("nothing differs")
-    wrong = ("refused", "no effect") if strict else ("refused",)
+    wrong = ("refused", "not started", *(("no effect",) if strict else ()))
     if any(row["here"] in wrong for row in rows):
         raise SystemExit(1)
 
@@ -68,6 +68,10 @@ def _of_stack(file: Path) -> Iterator[Row]:
     for here, one in sorted(findings, key=lambda pair: pair[1].where):
         why = one.why + (f" → {one.fix}" if one.fix else "")
         yield {"where": str(one.where), "what": one.what, "here": here, "why": why.removeprefix("has no effect: ")}
+    for service in () if problems else found.stack.services:
+        for line in filter(None, service.problem.splitlines()):
+            where, _, why = line.partition(": ")
+            yield {"where": where, "what": f"services.{service.name}", "here": "not started", "why": why}
 
 
 def _of_kubernetes(file: Path, documents: list[dict[str, Any]]) -> Iterator[Row]:

@@ -66,7 +66,7 @@ def _observe(trials: Trials, test: str, runs: float, limit: float) -> tuple[list
         seen = running.observed()
         changes = {row["Path"]: row["Kind"] for row in running.get("changes") or ()}
         written = _written(running, changes)
-    words = f"{len(seen['calls'])} system calls, {len(written)} folders written"
+    words = f"{len(seen['calls'])} system calls, writes to {', '.join(w.folder for w in written) or 'no folder of its root'}"
     click.echo(f"as it is, watched: works: {words}", err=True)
     return needs.candidates(trials.container, seen["calls"], written, beyond_strict=seen["beyond_strict"]), took_s
 

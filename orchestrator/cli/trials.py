@@ -70,11 +70,11 @@ class Running(msgspec.Struct, frozen=True):
         return not seen["Running"] and seen["ExitCode"] == 0
 
     def last_words(self) -> str:
-        """The last line of its output."""
-        query = {"stdout": 1, "stderr": 1, "tail": 3}
+        """The last two lines of its output, as one."""
+        query = {"stdout": 1, "stderr": 1, "tail": 5}
         raw = self.at.request("GET", f"{self.at.base}/containers/{self.ident}/logs", query=query).read()
         text = b"".join(payload for _, payload in FrameDecoder().feed(raw)).decode(errors="replace")
-        return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+        return " / ".join([line.strip() for line in text.splitlines() if line.strip()][-2:])
 
     def outcome(self, test: str, for_s: float, within_s: float) -> str:
         """Why the service does not do its work, "" if it does: *test* passes, or it is healthy, or it runs for *for_s*, or has

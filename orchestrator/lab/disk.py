@@ -12,18 +12,29 @@ from orchestrator.errors import PystackError
 
 FILL = ".filled"
 SMALLEST = 64 << 20
+LAZY = "lazy_itable_init=1,lazy_journal_init=1"
 
 
 def insert(image: Path, size: int, goal: Path) -> None:
-    """Mount the disk *image* at *goal*; it is made with *size* bytes if it does not exist. Raises PystackError."""
+    """Mount the disk *image* at *goal*; it is made with *size* bytes if it does not exist, with project
+    quotas where the kernel has them. Raises PystackError."""
     if os.path.ismount(goal):
         return
-    if not image.exists():
-        with image.open("wb") as file:
-            file.truncate(size)
-        lazy = "lazy_itable_init=1,lazy_journal_init=1"
-        _run("mkfs.ext4", "-q", "-m", "0", "-E", lazy, str(image))
+    new = not image.exists()
+    if new:
+        _make(image, size, "-O", "quota,project", "-E", f"quotatype=prjquota,{LAZY}")
+    try:
+        return _run("mount", "-o", "loop,prjquota", str(image), str(goal))
+    except PystackError:  # a kernel without quotas, or a disk that was made on one
+        if new:
+            _make(image, size, "-E", LAZY)
     _run("mount", "-o", "loop", str(image), str(goal))
+
+
+def _make(image: Path, size: int, *how: str) -> None:
+    with image.open("wb") as file:
+        file.truncate(size)
+    _run("mkfs.ext4", "-q", "-F", "-m", "0", "-I", "256", *how, str(image))
 
 
 def unmount(goal: Path) -> None:

@@ -69,10 +69,18 @@ def request_of(stack: Stack, service: Service, context: PlacementContext) -> Pla
         parents=tuple((n.parent, n.name) for n in networks if n.parent),
         drivers=tuple((n.driver, n.name) for n in networks if n.driver and n.driver not in DRIVERS),
         devices=service.container.device_requests,
+        sized=_sized(stack, service),
         limited=tuple(a.network for a in service.container.attachments if a.bandwidth),
         # on a single node nothing leaves the host
         encrypted=tuple(n.name for n in networks if n.encrypted) if len(context.nodes) > 1 else (),
     )
+
+
+def _sized(stack: Stack, service: Service) -> tuple[str, ...]:
+    """What of *service* has a size that its node's disk must keep: its own files, or volumes."""
+    used = {m.source for m in service.container.mounts if m.kind == "volume"}
+    volumes = (f"volume {v.key}" for v in stack.volumes if v.name in used and not v.external and "size" in dict(v.options))
+    return (*(("the writable layer",) if service.container.storage_size else ()), *volumes)
 
 
 def _pinned(service: Service, context: PlacementContext) -> tuple[str, str]:

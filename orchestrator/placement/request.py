@@ -24,8 +24,8 @@ class PlacementRequest(msgspec.Struct, frozen=True, kw_only=True):
     name services whose tasks must, or must not, be on the node. *pinned* names the only node that will do, "" for any;
     *pinned_by* says why, as in "volume db is". *parents* are the links that its networks are made on and *drivers* the network
     drivers that are not built in: (link or driver, network). *encrypted* are networks that need WireGuard,
-    *limited* those with a limit of bandwidth; *devices* must be there, and are shared. *staying* asks whether a task that is on
-    the node already may stay there."""
+    *limited* those with a limit of bandwidth; *sized* is what has a size on disk; *devices* must be there, and are shared.
+    *staying* asks whether a task that is on the node already may stay there."""
 
     service: str
     placement: Placement = _ANYWHERE
@@ -41,6 +41,7 @@ class PlacementRequest(msgspec.Struct, frozen=True, kw_only=True):
     encrypted: tuple[str, ...] = ()
     devices: tuple[DeviceRequest, ...] = ()
     limited: tuple[str, ...] = ()
+    sized: tuple[str, ...] = ()
     staying: bool = False
 
 
@@ -77,6 +78,7 @@ def merge_requests(parts: Sequence[PlacementRequest]) -> PlacementRequest:
         encrypted=_union(p.encrypted for p in parts),
         devices=_union(p.devices for p in parts),
         limited=_union(p.limited for p in parts),
+        sized=_union(p.sized for p in parts),
     )
 
 

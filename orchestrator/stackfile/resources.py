@@ -15,6 +15,7 @@ from orchestrator.stackfile.load_context import LoadContext
 from orchestrator.stackfile.marked_document import Path_
 from orchestrator.stackfile.model import StackContent, StackNetwork, StackVolume
 from orchestrator.stackfile.templates import DRIVER, content_problem
+from orchestrator.stackfile.units import parse_bytes
 
 MTU = "com.docker.network.driver.mtu"
 MACVLAN, IPVLAN = ("bridge", "private", "vepa", "passthru"), ("l2", "l3", "l3s")
@@ -150,6 +151,8 @@ def volumes_of(reading: LoadContext, document: dict[str, Any]) -> dict[str, Stac
                         f"the driver {driver} has no such option",
                         f"it has {', '.join(sorted(VOLUME_DRIVERS[driver]))}",
                     )
+        if "size" in (options := merge.as_mapping(body.get("driver_opts"))) and driver == "local":
+            _volume_size(reading, options, (*path, "driver_opts"))
         external = body.get("external")
         _external_alone(reading, body, path)
         spec = reading.mapping(body.get("x-volume"), (*path, "x-volume"))
@@ -166,6 +169,18 @@ def volumes_of(reading: LoadContext, document: dict[str, Any]) -> dict[str, Stac
             backup=x_backup(reading, body["x-backup"], (*path, "x-backup")) if "x-backup" in body else None,
         )
     return out
+
+
+def _volume_size(reading: LoadContext, options: Mapping[str, Any], path: Path_) -> None:
+    """Check the size of a volume that is a directory of its node."""
+    try:
+        parse_bytes(options["size"])
+    except ValueError as error:
+        reading.problem((*path, "size"), f"{options['size']!r}: {error}")
+    if beside := [key for key in ("type", "device", "o") if options.get(key)]:
+        reading.problem(
+            (*path, "size"), f"size is of a directory of the node: it excludes {beside[0]}", "tmpfs has `o: size=…`"
+        )
 
 
 SOURCES = {"config": ("file", "environment", "content"), "secret": ("file", "environment")}

@@ -595,7 +595,10 @@ SERVICE = record(
             differs="weights need the kernel's BFQ scheduler",
         ),
         "storage_opt": key(
-            {"type": "object"}, "Options of the writable layer.", refused="keeps the service from being started"
+            {"type": "object", "additionalProperties": WHOLE_SIZE},
+            "Options of the writable layer: its size.",
+            differs="`size`, on nodes whose disk is ext4 or xfs mounted with prjquota; another option keeps the service from "
+            "being started",
         ),
         "cgroup": key(words("host", "private"), "Its cgroup namespace."),
         "ulimits": key(ULIMITS, "Resource limits.", differs="clamped to what the node allows, with a warning"),

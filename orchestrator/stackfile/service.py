@@ -427,14 +427,11 @@ def hooks(field: str) -> FieldReader:
 
 
 def storage_opt(draft: ServiceContext, value: Any, path: Path_) -> Fields:
-    """A limit that nobody keeps is none: better no container than one that fills the disk."""
-    if value:
-        draft.keep_from_starting(
-            path,
-            f"the writable layer has no options here ({', '.join(value)}): take the key out, or "
-            "mount a tmpfs with a size, or say read_only: true",
-        )
-    return {}
+    """Read services.*.storage_opt: the size of the writable layer. A limit that nobody keeps is none: better no container than
+    one that fills the disk."""
+    if others := [key for key in value if key != "size"]:
+        draft.keep_from_starting(path, f"the writable layer has a size here and no other option: take {', '.join(others)} out")
+    return size("storage_size")(draft, value["size"], (*path, "size")) if "size" in value else {}
 
 
 def nothing(draft: ServiceContext, value: Any, path: Path_) -> Fields:

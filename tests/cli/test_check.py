@@ -55,6 +55,15 @@ def test_a_compose_file(tmp_path: Path) -> None:
     assert checked(tmp_path, COMPOSE, "--strict")[0] == 1
 
 
+def test_what_keeps_a_service_from_starting(tmp_path: Path) -> None:
+    code, rows = checked(tmp_path, "services: {a: {image: i, storage_opt: {size: 1g, dm.fs: xfs}}}")
+    assert code == 1
+    assert (":1:26", "services.a", "not started") in rows
+    code, rows = checked(tmp_path, "services: {a: {image: i, storage_opt: {size: 1g}}}")
+    assert code == 0
+    assert [row[2] for row in rows] == ["differs"]
+
+
 def test_what_is_refused_does_not_hide_the_rest(tmp_path: Path) -> None:
     code, rows = checked(tmp_path, COMPOSE + "  bad:\n    image: a\n    comand: x\n    depends_on: [nobody]\n")
     assert code == 1

@@ -204,6 +204,22 @@ CASES: dict[str, tuple[str, PlacementRequest, Node, list[PlacementRequest], bool
         False,
         "x-bandwidth on network net needs the kernel's ifb (CONFIG_IFB), which it has not",
     ),
+    "a disk that keeps sizes": (
+        "size",
+        request(sized=("volume data",)),
+        node(info={"features": ("project-quota",)}),
+        [],
+        True,
+        "the size of volume data needs ext4 or xfs mounted with prjquota",
+    ),
+    "a disk that does not": (
+        "size",
+        request(sized=("the writable layer",)),
+        node(),
+        [],
+        False,
+        "the size of the writable layer needs ext4 or xfs mounted with prjquota, which its disk is not",
+    ),
     "a device that is there": (
         "devices",
         request(devices=(GPU,)),

@@ -22,6 +22,7 @@ UPSTREAM = SHARED / "corpora" / "compose-go" / "compose-spec.json"
 S, N, V = "services.*.", "networks.*.", "volumes.*."
 """What a key is tried with, and where it stands then: ITEM is replaced by {the key: the value}."""
 VALUES: dict[str, Any] = {
+    f"{S}storage_opt": {"size": "1g"},
     f"{S}build.dockerfile_inline": "FROM scratch",
     f"{S}build.args": {"A": "1"},
     f"{S}build.labels": {"A": "1"},

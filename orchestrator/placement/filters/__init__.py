@@ -22,6 +22,7 @@ from orchestrator.placement.filters.parent import Parent
 from orchestrator.placement.filters.port import Port
 from orchestrator.placement.filters.ready import Ready
 from orchestrator.placement.filters.resource import Resource
+from orchestrator.placement.filters.size import Size
 from orchestrator.placement.filters.taint import Taint
 
 FILTERS: tuple[Filter[Any], ...] = (
@@ -35,6 +36,7 @@ FILTERS: tuple[Filter[Any], ...] = (
     Driver(),
     Encryption(),
     Bandwidth(),
+    Size(),
     Devices(),
     Cpus(),
     Memory(),

@@ -22,7 +22,7 @@ from orchestrator.transport.shipping import ship
 
 class NodeRow(TypedDict):
     """One row of `pystack node ls`. *capacity* and *reserved* are in cores and bytes. *mtu* is what paths to the node carry;
-    *devices* are the names of its CDI devices."""
+    *devices* are the names of its CDI devices, *features* what its kernel and its disk can do (`ifb`, `project-quota` …)."""
 
     name: str
     id: str
@@ -40,6 +40,7 @@ class NodeRow(TypedDict):
     version: str
     platform: str
     transport: str
+    features: list[str]
     error: str
 
 
@@ -72,6 +73,7 @@ def node_row(plane: ControlPlane, name: str) -> NodeRow:
         tasks=len(tasks),
         version=node.info.version,
         platform=f"{node.info.os}/{node.info.arch}",
+        features=list(node.info.features),
         error=member.problem or node.info.problem,
         transport=node.transport,
     )
