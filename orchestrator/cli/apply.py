@@ -30,10 +30,13 @@ def apply(
     import msgspec
 
     from orchestrator.cli.build import build_services
+    from orchestrator.errors import require_services
     from orchestrator.server.events import TaskEvent
     from orchestrator.stackfile.graph import needed
 
     chosen = options.get("services", ())
+    there = [*(s.name for s in loaded.stack.services), *(p.service.name for p in loaded.providers)]
+    require_services((*chosen, *options.get("scale", ())), loaded.stack.name, there)  # before anything is built
     if loaded.providers:
         from orchestrator.cli.providers import start_providers
 

@@ -81,11 +81,10 @@ class StackOptions:
             require_services(services, stack.name, (s.name for s in stack.services))
 
     def name(self) -> str:
-        """The project's name, without a file where -p says it."""
-        if self.given["project_name"]:
-            return str(self.given["project_name"])
-        if os.environ.get("COMPOSE_PROJECT_NAME"):
-            return os.environ["COMPOSE_PROJECT_NAME"]
+        """The project's name, without a file where -p says it. Raises PystackError where that is no name."""
+        given, variable = self.given["project_name"], os.environ.get("COMPOSE_PROJECT_NAME", "")
+        if given or variable:
+            return _checked(given or variable, "-p" if given else "COMPOSE_PROJECT_NAME")
         if os.environ.get("COMPOSE_ENV_FILES"):
             return self.load(quiet=True).stack.name
         from pathlib import Path
@@ -101,6 +100,16 @@ class StackOptions:
             paths = naming.stack_files(self.files, os.environ, start, _file_names())
         directory = Path(self.given["project_directory"] or paths[0].parent).resolve()
         return naming.plain_name(paths, directory, self.given["env_file"]) or self.load(quiet=True).stack.name
+
+
+def _checked(name: str, place: str) -> str:
+    """*name*, which *place* has, if it can be one of a project. Raises PystackError."""
+    from orchestrator.errors import PystackError
+    from orchestrator.stackfile import naming
+
+    if not naming.NAME.match(name):
+        raise PystackError(f"{place}: name {name!r} is not a project name: {naming.NAME_RULE}")
+    return name
 
 
 def _file_names() -> tuple[str, ...]:

@@ -146,14 +146,8 @@ def _project_name(
     given = options.project_name or variables.get("COMPOSE_PROJECT_NAME", "") or written
     if given:
         if not isinstance(given, str) or not naming.NAME.match(given):
-            where = place if given == written else Mark("-p", 0, 0)
-            problems.append(
-                Problem(
-                    where=where,
-                    what=f"name {given!r} is not a project name",
-                    why="lower case letters, digits, - and _, beginning with a letter or digit",
-                )
-            )
+            where = place if given == written else Mark("-p" if options.project_name else "COMPOSE_PROJECT_NAME", 0, 0)
+            problems.append(Problem(where=where, what=f"name {given!r} is not a project name", why=naming.NAME_RULE))
             return "invalid"
         return given
     name = naming.folder_name(directory)

@@ -15,6 +15,7 @@ from orchestrator.errors import PystackError
 NAMES_OF_COMPOSE = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 NAMES = ("stack.yml", "stack.yaml", *NAMES_OF_COMPOSE)
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\Z")
+NAME_RULE = "lower case letters, digits, - and _, beginning with a letter or digit"
 _TOP_NAME = re.compile(rb"^['\"]?name['\"]?\s*:(.*)$|^[{%&!<]|^---", re.M)
 
 

@@ -158,6 +158,18 @@ def test_names_one_a_line(folder: Path, option: str, lines: list[str]) -> None:
     assert sorted(shown(option).splitlines()) == lines
 
 
+@pytest.mark.parametrize("verb", [("config",), ("ps",), ("down",), ("logs",)])
+def test_a_name_that_is_none_is_refused_by_each_verb(
+    folder: Path, verb: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = CliRunner().invoke(cli, ["compose", "-p", "Bad!", *verb])
+    assert done.exit_code == 1
+    assert "-p: name 'Bad!' is not a project name" in str(done.exception) + done.output
+    monkeypatch.setenv("COMPOSE_PROJECT_NAME", "Bad!")
+    done = CliRunner().invoke(cli, ["compose", *verb])
+    assert "COMPOSE_PROJECT_NAME: name 'Bad!' is not a project name" in str(done.exception) + done.output
+
+
 def test_variables_and_hashes(folder: Path) -> None:
     assert shown("--variables").splitlines()[1].split() == ["TAG", "false", "1"]
     (line,) = shown("--hash", "web").splitlines()

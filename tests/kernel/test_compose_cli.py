@@ -89,6 +89,16 @@ def test_events_of_the_past_and_templates(compose: DockerCompose) -> None:
     assert "there is no .Nope" in compose("ps", "-a", "--format", "{{.Nope}}", code=2).stderr
 
 
+def test_nothing_is_built_for_a_service_that_is_not_there(compose: DockerCompose) -> None:
+    (compose.folder / "compose.yml").write_text(
+        "services: {a: {image: 'never:1', build: {dockerfile_inline: 'FROM nowhere'}}}\n"
+    )
+    for words in (("up", "-d", "nosuch"), ("create", "nosuch"), ("up", "-d", "--scale", "nosuch=2")):
+        said = compose(*words, code=1).stderr
+        assert "no such service: nosuch" in said
+        assert "FROM" not in said
+
+
 def test_the_way_of_a_script(compose: DockerCompose) -> None:
     said = compose("up", "-d", "--quiet-pull").stderr  # that is quiet of pulling alone
     for line in (
