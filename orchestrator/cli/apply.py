@@ -51,15 +51,7 @@ def apply(
     if not no_build:
         build_services(client, loaded.stack, wanted, always=build, progress=shown)
     if global_option("all_resources"):
-        used = {m.source for s in loaded.stack.services for m in s.container.mounts}
-        for volume in loaded.stack.volumes:
-            if volume.name not in used and not volume.external:
-                labels = {**dict(volume.labels), "com.docker.compose.project": loaded.stack.name}
-                client.engine(
-                    "POST",
-                    "/volumes/create",
-                    body={"Name": volume.name, "Driver": volume.driver, "Labels": labels, "DriverOpts": dict(volume.options)},
-                )
+        _create_unused_volumes(client, loaded)
     needs = [d for s in loaded.stack.services for d in s.depends_on if d.condition != "service_started"]
     conditions = {f"{loaded.stack.name}-{d.service}": d.condition for d in needs}
     shown.expect(conditions, to_the_end=bool(options.get("wait")))
@@ -77,6 +69,16 @@ def apply(
 
     _follow(client, events(), shown, "" if options.get("attached") else loaded.stack.name)
     return last
+
+
+def _create_unused_volumes(client: Client, loaded: Loaded) -> None:
+    """Create the volumes that no service mounts."""
+    used = {m.source for s in loaded.stack.services for m in s.container.mounts}
+    for volume in loaded.stack.volumes:
+        if volume.name not in used and not volume.external:
+            labels = {**dict(volume.labels), "com.docker.compose.project": loaded.stack.name}
+            body = {"Name": volume.name, "Driver": volume.driver, "Labels": labels, "DriverOpts": dict(volume.options)}
+            client.engine("POST", "/volumes/create", body=body)
 
 
 def _follow(client: Client, events: Iterator[Event], shown: Progress, stack: str) -> None:

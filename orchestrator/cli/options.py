@@ -81,7 +81,7 @@ class StackOptions:
             require_services(services, stack.name, (s.name for s in stack.services))
 
     def name(self) -> str:
-        """The project's name, without a file where -p says it. Raises PystackError where that is no name."""
+        """The project's name, without a file where -p says it. Raises PystackError where that is malformed."""
         given, variable = self.given["project_name"], os.environ.get("COMPOSE_PROJECT_NAME", "")
         if given or variable:
             return _checked(given or variable, "-p" if given else "COMPOSE_PROJECT_NAME")
