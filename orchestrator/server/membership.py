@@ -21,7 +21,7 @@ from orchestrator.server.removed_nodes import RemovedNodes, notify, tombstone
 from orchestrator.store.interface import Delete, StoreError
 from orchestrator.transport.manifest_publisher import EtcdManifestPublisher, prefix_of
 
-ANSWER_TIMEOUT_S = 15.0
+ANSWER_TIMEOUT_S = 60.0
 """How long a new agent may take to answer."""
 
 
