@@ -111,6 +111,7 @@ def test_the_way_of_a_script(compose: DockerCompose) -> None:
     assert said.index("db-1  Healthy") < said.index("web-1  Started")
     assert said.index("web-1  Starting") < said.index("web-1  Started")
     assert "web-1  Waiting" not in said  # nothing waits for it
+    assert compose("up", "-d", "--no-deps", "web").stderr == f" Container {compose.name}-web-1  Running\n"
     (db, web) = sorted(rows(compose), key=lambda row: str(row["Service"]))
     assert {k: db[k] for k in ("Name", "Service", "State", "Health", "ExitCode", "Publishers")} == {
         "Name": f"{compose.name}-db-1",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -80,7 +80,8 @@ def _up() -> click.Command:
         style = {"prefix": not given.pop("no_log_prefix"), "colour": not given.pop("no_color")}
         style["timestamps"] = given.pop("timestamps")
         attached = None if away else Attach(ends, exit_code_from, attach, no_attach, style, timeout)
-        before = _running(stack, services) if away else {}
+        alone = bool(given["no_deps"])
+        before = _running(stack, services, alone=alone) if away else {}
         bring_up(
             stack,
             services,
@@ -95,7 +96,7 @@ def _up() -> click.Command:
             progress="auto",
             **given,
         )
-        for name, began in (_running(stack, services) if before and not global_option("dry_run") else {}).items():
+        for name, began in (_running(stack, services, alone=alone) if before and not global_option("dry_run") else {}).items():
             if before.get(name) == began:
                 say("Container", name, "Running")
 
@@ -110,15 +111,18 @@ def _up() -> click.Command:
     return click.Command("up", callback=stack_options(run), params=[*kept, *more], help=own.help)
 
 
-def _running(stack: StackOptions, services: tuple[str, ...]) -> dict[str, tuple[str, str]]:
-    """The containers of *services*, or of all, and of those that they need, that run: ID and since when, by name."""
+def _running(stack: StackOptions, services: tuple[str, ...], *, alone: bool) -> dict[str, tuple[str, str]]:
+    """The containers of *services*, or of all, and unless *alone* of those that they need, that run: ID and since when, by
+    name."""
     from orchestrator.cli.client import Client
     from orchestrator.cli.rows import tasks
     from orchestrator.stackfile.graph import needed
 
     client = Client(start=True)
     rows = [row for row in tasks(client, stack.name()) if row["state"] == "running"]
-    wanted = needed(stack.load(quiet=True, named=services).stack.services, services) if services and rows else ()
+    wanted: Collection[str] = services
+    if services and rows and not alone:
+        wanted = needed(stack.load(quiet=True, named=services).stack.services, services)
     running = (row for row in rows if not services or row["service"] in wanted)
     return {row["container_name"]: (row["id"], row["started"]) for row in running}
 
