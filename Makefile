@@ -42,7 +42,7 @@ test-long: setup
 
 test-vm: setup
 	.venv/bin/python tests/vm/cluster.py
-	bash tests/vm/run tests/kernel/test_stack.py tests/kernel/test_encrypted.py tests/kernel/test_apparmor.py tests/kernel/test_coexist.py tests/kernel/test_userns.py tests/kernel/test_rootless.py tests/kernel/test_time.py
+	bash tests/vm/run tests/kernel/test_stack.py tests/kernel/test_encrypted.py tests/kernel/test_apparmor.py tests/kernel/test_coexist.py tests/kernel/test_userns.py tests/kernel/test_rootless.py tests/kernel/test_time.py tests/kernel/test_project_quotas.py tests/kernel/test_sizes.py
 	bash tests/vm/run tests/kernel/test_lan.py tests/kernel/test_volumes.py -k "ipvlan or vlan or nfs"
 
 lint: setup

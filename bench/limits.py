@@ -187,19 +187,19 @@ def _write(found: dict[str, Row]) -> None:
     note = f"What a container gets of its 100 Mbit/s by TCP while its neighbour is sent 800 Mbit/s of UDP: {shares}."
     free = ", ".join(f"{float(found[f'{d}_unlimited']['value']):.0f} Mbit/s ({d})" for d in MTUS)
     bound = f"Without a limit, one sender of UDP brings {free} here: at 1000 it is the sender that is slow."
-    _replace("bandwidth", "\n".join([*lines, "", note, bound]))
+    replace_section("bandwidth", "\n".join([*lines, "", note, bound]))
     table = ["| limit | asked | measured | differs by |", "|---|---|---|---|"]
     for name, what in (("cpu_quarter", "cpus"), ("memory_64", "mem_limit"), ("pids_50", "pids_limit")):
         one = found[name]
         got, asked, ratio = (float(one[key]) for key in ("value", "baseline", "ratio"))
         table.append(f"| `{what}` | {asked:g} {one['unit']} | {got:.3g} | {100 * (ratio - 1):+.1f} % |")
-    _replace("resources", "\n".join(table))
+    replace_section("resources", "\n".join(table))
 
 
-def _replace(section: str, text: str) -> None:
+def replace_section(section: str, text: str) -> None:
     """Write *text* between the marks of *section* in docs/limits.md."""
-    begin, end = f"<!-- {section}: written by `python -m bench limits` -->", f"<!-- end of {section} -->"
-    page = PAGE.read_text()
+    end, page = f"<!-- end of {section} -->", PAGE.read_text()
+    begin = next(line for line in page.splitlines() if line.startswith(f"<!-- {section}: written by "))
     before, _, rest = page.partition(begin)
     PAGE.write_text(f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import statistics
 import sys
+from collections.abc import Iterator
 
 from bench.environment import Environment, docker, floor, runc_config
 from bench.rows import Row, row, size
@@ -55,20 +57,28 @@ def stack(environment: Environment) -> dict[str, Row]:
     return rows
 
 
-def one(environment: Environment) -> dict[str, Row]:
-    """`container run --rm` beside bare `runc run` of the same image on an overlay of its own, with no network."""
+@contextlib.contextmanager
+def bare_container(environment: Environment) -> Iterator[str]:
+    """A command of the shell: bare `runc run` of busybox's `true`, on an overlay of its own, with no network."""
     work = environment.root / "bare"
     for part in ("upper", "work", "rootfs"):
         (work / part).mkdir(parents=True)
     (work / "config.json").write_text(json.dumps(runc_config(str(work / "rootfs"), "", ["true"])))
     layer = next((environment.root / "layers").iterdir())
-    mount = (
-        f"mount -t overlay overlay -o lowerdir={layer},upperdir={work}/upper,workdir={work}/work {work}/rootfs"
-        f" && runc run --bundle {work} bare </dev/null; umount {work}/rootfs"
-    )
-    bare = statistics.median(environment.on_node("bash", "-c", mount) for _ in range(RUNS))
+    try:
+        yield (
+            f"mount -t overlay overlay -o lowerdir={layer},upperdir={work}/upper,workdir={work}/work {work}/rootfs"
+            f" && runc run --bundle {work} bare </dev/null; umount {work}/rootfs"
+        )
+    finally:
+        shutil.rmtree(work)
+
+
+def one(environment: Environment) -> dict[str, Row]:
+    """`container run --rm` beside bare `runc run` of the same image on an overlay of its own, with no network."""
+    with bare_container(environment) as bare_run:
+        bare = statistics.median(environment.on_node("bash", "-c", bare_run) for _ in range(RUNS))
     ours = statistics.median(environment.pystack("container", "run", "--rm", "busybox", "true") for _ in range(RUNS))
-    shutil.rmtree(work)
     return {"run_rm_vs_runc": row(ours, bare)}
 
 
