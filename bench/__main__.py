@@ -18,7 +18,20 @@ from bench import rows
 
 IN_ONE_LAB = ("up", "layers", "unpack", "loading", "building", "idle", "host", "cli", "presets")
 """One after the other on the same node: `idle` is measured after heavy use."""
-ALONE = ("overlay", "limits", "placement", "schedules", "alternatives", "netplane", "lan", "store", "gitops", "fleet", "backup")
+ALONE = (
+    "overlay",
+    "limits",
+    "placement",
+    "schedules",
+    "alternatives",
+    "netplane",
+    "lan",
+    "store",
+    "gitops",
+    "fleet",
+    "backup",
+    "ingress",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

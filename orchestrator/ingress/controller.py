@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
-from collections.abc import Mapping
 
 import msgspec
 
@@ -15,6 +13,7 @@ from agent.contract.times import timestamp, timestamp_if_set
 from orchestrator.errors import PystackError, RefusedError
 from orchestrator.ingress import caddy
 from orchestrator.ingress.certificates import Certificates
+from orchestrator.ingress.documents import Documents
 from orchestrator.ingress.health import Held, brought, certificate_checks, obtained, proxy_checks
 from orchestrator.ingress.model import SERVICE, STACK, IngressSettings, Overview, ProxyRow, RouteRow
 from orchestrator.ingress.requests import Requests
@@ -26,7 +25,6 @@ from orchestrator.ingress.routes import (
     hosts_to_certify,
     issuer_of,
     port_conflicts,
-    sites_for,
     unseen,
 )
 from orchestrator.ingress.system_stack import system_stack
@@ -37,8 +35,7 @@ from orchestrator.server.events import Emit, Failure, WarningEvent
 from orchestrator.server.plane import ControlPlane
 from orchestrator.server.records import UpOptions
 from orchestrator.server.statuses import may_serve
-from orchestrator.stackfile.certificate_text import CertificateTextError, read_pair
-from orchestrator.stackfile.ingress import secret_problems, users_of
+from orchestrator.stackfile.ingress import secret_problems
 from orchestrator.stackfile.model import Stack
 from orchestrator.store.interface import Delete, Put
 
@@ -69,6 +66,7 @@ class Ingress:
         self.certificates = Certificates(plane.store, plane.contents, self.push, self.trigger)
         self.proxies: dict[str, Proxy] = {}
         self.requests = Requests(self.push, self.trigger, lambda: self.settings is not None)
+        self.documents = Documents(plane, self.certificates, self.requests)
         self._wake = asyncio.Event()
         self._locks: dict[str, asyncio.Lock] = {}
         self._loop: asyncio.Task[None] | None = None
@@ -124,7 +122,7 @@ class Ingress:
         if not any(s.ingress for s in stack.services) and self.settings is None:
             return []
         wrong = conflicts(stack, [r.stack for r in self.plane.state.stacks.values()])
-        contents = self._secrets(stack)
+        contents = self.documents.secrets(stack)
         wrong += (
             port_conflicts(stack, self.settings) if self.settings else unseen(stack, self.plane.state.stacks.get(stack.name))
         )
@@ -133,17 +131,6 @@ class Ingress:
                 for key, (why, fix) in secret_problems(rule, contents):
                     wrong.append(f"{rule.where}: services.{service.name}.x-ingress.{key}: {why}\n    → {fix}")
         return wrong
-
-    def _secrets(self, stack: Stack) -> dict[str, bytes]:
-        """What the secrets of *stack* contain, as far as the server has them, by their keys."""
-        named = {key for s in stack.services for rule in s.ingress for key in rule.secrets}
-        found: dict[str, bytes] = {}
-        for one in stack.contents:
-            if one.kind == "secret" and one.key in named:
-                content = one.content if one.content is not None else self.plane.contents.read_digest(one.digest)
-                if content is not None:
-                    found[one.key] = content
-        return found
 
     async def finish(self, stack: Stack, options: UpOptions, emit: Emit) -> list[Failure]:
         """Wait until what *stack* claims is answered, with certificates. Returns what is not."""
@@ -208,12 +195,13 @@ class Ingress:
         """Give each proxy that runs the present configuration; return when those that answer have it."""
         if self.settings is None:
             return
-        claims = claims_of(r.stack for r in self.plane.state.stacks.values())
+        claims = list(claims_of(r.stack for r in self.plane.state.stacks.values()))
         await self.certificates.ensure(hosts_to_certify(claims, self.settings), self.settings)
         running = {t.name: t for t in self.plane.state.tasks.values() if t.stack == STACK and t.service == SERVICE}
         for gone in self.proxies.keys() - running.keys():
             del self.proxies[gone]
         self.requests.keep({t.node for t in running.values()})
+        self.documents.begin(claims)
         await asyncio.gather(*(self._configure(t) for t in running.values()))
 
     async def _configure(self, task: Task) -> None:
@@ -229,8 +217,8 @@ class Ingress:
             if settings is None:
                 return
             # made only now: of the calls that waited for the one before, the first brings what all of them know
-            document = msgspec.json.encode(self._document(task.node, settings))
-            digest = hashlib.sha256(document).hexdigest()
+            document, digest, tasks = self.documents.of_node(task.node, settings)
+            self.requests.tasks[task.node] = tasks
             start = f"{status.container} {status.started}"
             if (proxy.start, proxy.digest) == (start, digest):
                 return
@@ -250,53 +238,13 @@ class Ingress:
         """Look at everything in a while: a proxy did not take its configuration."""
         asyncio.get_running_loop().call_later(RETRY_S, self.trigger)
 
-    def _document(self, node: str, settings: IngressSettings) -> caddy.Json:
-        claims = claims_of(r.stack for r in self.plane.state.stacks.values())
-        sites = self._sites(node, claims, settings)
-        pairs = {}
-        for host in hosts_to_certify(claims, settings):
-            if known := self.certificates.pair(host):
-                pairs[host] = (known.chain, known.key)
-        manual = [pair for claim in claims if (pair := self._manual(claim))]
-        unique = dict.fromkeys((*(pairs[h] for h in sorted(pairs)), *manual))
-        self.requests.tasks[node] = {u.dial: u.task for site in sites for u in site.upstreams}
-        return caddy.configuration(sites, unique, self.certificates.challenges, settings, self.requests.wanted)
-
-    def _sites(self, node: str, claims: list[Claim], settings: IngressSettings) -> list[Site]:
-        state, backends = self.plane.state, self.plane.dispatcher.backends()
-        underlays = {m.node.name: m.node.underlay for m in self.plane.cluster.members.values()}
-        sites = sites_for(node, claims, settings, state.tasks.values(), state.networks, backends, underlays)
-        if not any(s.rule.basic_auth for s in sites):
-            return sites
-        owners = {(c.rule.host, c.rule.path): c.stack for c in reversed(claims)}
-        return [self._with_users(s, owners) for s in sites]
-
-    def _with_users(self, site: Site, owners: Mapping[tuple[str, str], str]) -> Site:
-        if not site.rule.basic_auth:
-            return site
-        stack = self.plane.state.stacks[owners[site.rule.host, site.rule.path]].stack
-        content = self._secrets(stack).get(site.rule.basic_auth, b"")
-        return site._replace(users=tuple(users_of(content)))
-
-    def _manual(self, claim: Claim) -> tuple[str, str] | None:
-        """The chain and the key of a rule with tls: manual."""
-        if claim.rule.tls != "manual":
-            return None
-        content = self._secrets(self.plane.state.stacks[claim.stack].stack).get(claim.rule.secret, b"")
-        try:
-            pair = read_pair(content)
-        except CertificateTextError as error:
-            log.warning("%s: %s", claim.rule.where, error)
-            return None
-        return pair.chain, pair.key
-
     # --- to be seen ----------------------------------------------------------------------------------------------
 
     def overview(self) -> Overview:
         """Everything that is answered, and by which proxies. Raises RefusedError (404) while there is no ingress."""
         settings = self.need_settings()
         claims = claims_of(r.stack for r in self.plane.state.stacks.values())
-        sites = {(s.rule.host, s.rule.path): s for s in self._sites(self.plane.node, claims, settings)}
+        sites = {(s.rule.host, s.rule.path): s for s in self.documents.sites(self.plane.node, claims, settings)}
         return Overview(
             settings=msgspec.structs.replace(settings, trusted=""),
             proxies=tuple(self._proxy_row(t) for t in self.plane.state.tasks.values() if t.stack == STACK),
@@ -334,7 +282,7 @@ class Ingress:
         """The certificate for what is claimed."""
         tls, host = issuer_of(claim.rule, settings), claim.rule.host
         if tls == "manual":
-            return brought(host, self._secrets(self.plane.state.stacks[claim.stack].stack).get(claim.rule.secret, b""))
+            return brought(host, self.documents.secrets(self.plane.state.stacks[claim.stack].stack).get(claim.rule.secret, b""))
         return obtained(host, tls, self.certificates.known.get(host))
 
     def checks(self) -> list[Check]:

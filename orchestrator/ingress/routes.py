@@ -141,6 +141,21 @@ def sites_for(
     return sorted(sites, key=lambda s: (s.rule.host.startswith("*."), s.rule.host, -len(s.rule.path), s.rule.path))
 
 
+def nodes_apart(claims: Iterable[Claim], tasks: Iterable[Task], networks: Mapping[str, Network]) -> set[str]:
+    """The nodes whose proxies reach a task of *claims* in another way than all others do: those with one on the node's own
+    network, or on a bridge. The proxies of all other nodes answer the same."""
+    claimed = {(c.stack, c.service) for c in claims}
+    return {
+        t.node
+        for t in tasks
+        if (t.stack, t.service) in claimed
+        and (
+            t.container.network_mode == "host"
+            or ((found := networks.get(ingress_network(t, networks))) is not None and found.driver == "bridge")
+        )
+    }
+
+
 def _dial(node: str, task: Task, port: int, networks: Mapping[str, Network], underlays: Mapping[str, str]) -> str:
     """Where the proxy on *node* reaches *port* of *task*, "" if nowhere."""
     if task.container.network_mode == "host":

@@ -9,6 +9,16 @@ from typing import Any
 from orchestrator.stackfile.marked_document import MarkedDocument, Path_
 from orchestrator.stackfile.problem import Mark, Problem
 
+_HTTP_ALONE = ("the ingress answers http alone", "`ports:` publishes a TCP or UDP port at every node, for all of its tasks")
+ABSENT = {
+    ("x-ingress", "rate_limit"): (
+        "the proxy counts no requests: Debian's Caddy has no such module",
+        "count them in the service; x-bandwidth limits bytes",
+    ),
+    **{("x-ingress", key): _HTTP_ALONE for key in ("tcp", "udp", "sni", "listen")},
+}
+"""Keys of an item that people look for, by that of its list: why there are none, and what there is instead."""
+
 
 class LoadContext:
     """*directory* is the project's folder; *environment* the variables of the client and of .env files. *bad* are the places
@@ -53,6 +63,8 @@ class LoadContext:
         """A key that no version of the specification has; x- ones are everybody's."""
         if str(path[-1]).startswith("x-"):
             return
+        if found := ABSENT.get((str(path[-3]), str(path[-1]))) if len(path) > 2 else None:
+            return self.problem(path, *found)
         import difflib
 
         near = difflib.get_close_matches(str(path[-1]), list(known), 1)

@@ -10,7 +10,7 @@ from agent.contract.container import Attachment, Container
 from agent.contract.network import Network, Subnet
 from agent.contract.task import Task
 from orchestrator.ingress.model import IngressSettings
-from orchestrator.ingress.routes import Claim, Site, claims_of, conflicts, hosts_to_certify, issuer_of, sites_for
+from orchestrator.ingress.routes import Claim, Site, claims_of, conflicts, hosts_to_certify, issuer_of, nodes_apart, sites_for
 from orchestrator.stackfile.model import IngressRule, Service, Stack
 
 SETTINGS = IngressSettings(image="i", issuer="acme")
@@ -119,3 +119,19 @@ def test_of_two_stacks_with_one_host_the_first_is_answered() -> None:
 def test_names_that_no_authority_certifies_are_the_clusters_own(host: str, tls: Any, issuer: str) -> None:
     assert issuer_of(rule(host, tls=tls), SETTINGS) == issuer
     assert (host in hosts_to_certify([Claim("s", "web", rule(host, tls=tls))], SETTINGS)) == (issuer != "off")
+
+
+@pytest.mark.parametrize(
+    ("driver", "on_host", "apart"),
+    [("overlay", "", set()), ("overlay", "host", {"n2"}), ("bridge", "", {"n1", "n2"})],
+    ids=["on an overlay all see the same", "on a node's own network that node does not", "on a bridge each sees its own"],
+)
+def test_proxies_that_see_the_same_are_told_apart_from_the_others(driver: str, on_host: str, apart: set[str]) -> None:
+    claims = claims_of([stack("s", web=(rule(),))])
+    other = task("o1", "10.5.0.9", node="n3", service="other", network_mode="host")
+    tasks = [task("w1", "10.5.0.1"), task("w2", "10.5.0.2", node="n2", network_mode=on_host), other]
+    assert nodes_apart(claims, tasks, network(driver)) == apart
+    nodes = {"n1", "n2", "n3", "n4"}
+    seen = {n: sites(claims, tasks, driver=driver, node=n) for n in nodes}
+    assert all(seen[n] == seen["n4"] for n in nodes - apart)
+    assert all(seen[n] != seen["n4"] for n in apart)

@@ -87,6 +87,17 @@ def test_every_mistake_of_a_rule_has_its_place(tmp_path: Path) -> None:
     assert all(f"{tmp_path}/stack.yml:6:" in line for line in told.splitlines() if "x-ingress" in line)
 
 
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [("rate_limit: 10", "counts no requests"), ("sni: db.example.org", "http alone"), ("tcp: true", "`ports:`")],
+)
+def test_what_the_ingress_does_not_do_is_refused_by_name(tmp_path: Path, key: str, words: str) -> None:
+    told = problems(tmp_path, f"{{host: a.org, port: 80, {key}}}")
+    assert words in told
+    assert f"services.web.x-ingress[0].{key.split(':')[0]}: " in told
+    assert f"{tmp_path}/stack.yml:6:" in told
+
+
 def test_a_port_that_the_service_does_not_have(tmp_path: Path) -> None:
     assert "services.web.x-ingress[0].port: the service has no port 81\n    → ports: and expose: have 80" in problems(
         tmp_path, "{host: a.org, port: 81}"
