@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import Pystack, Stack, cluster_of
+from tests.conftest import Pystack, Stack, cluster_of, eventually
 
 pytestmark = pytest.mark.long
 
@@ -140,3 +143,46 @@ def test_a_server_of_sftp_and_a_command_that_runs_before(stack: Stack, cluster: 
         stack.down()
         for name in ("key", "host"):
             cluster("secret", "rm", name)
+
+
+S3 = "import sys; from moto.server import main; main(sys.argv[1:])"
+
+
+@pytest.fixture
+def s3(cluster: Pystack) -> Iterator[str]:
+    """A server of S3 beside the nodes; its address."""
+    if not importlib.util.find_spec("moto"):
+        pytest.skip("needs moto: `make setup`")
+    address = "10.99.0.254:5000"
+    words = [sys.executable, "-c", S3, "-H", "10.99.0.254", "-p", "5000"]
+    inside = ["nsenter", "-t", cluster.pid(), "-n", "--", *words]
+    with subprocess.Popen(inside, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            eventually(lambda: cluster.on("outside", "curl", "-sS", "-m", "5", f"http://{address}/"), 60)
+            yield address
+        finally:
+            server.terminate()
+
+
+def test_a_bucket_of_s3(stack: Stack, cluster: Pystack, s3: str) -> None:
+    """Through restic's own S3 client; what changed is sent, and another node brings it back."""
+    volume = f"{stack.name}_data"
+    cluster("secret", "create", "bucket", "-", stdin="AWS_ACCESS_KEY_ID=key\nAWS_SECRET_ACCESS_KEY=hidden\n")
+    try:
+        text = STACK % (f"s3:http://{s3}/backups/{stack.name}", "credentials: bucket") + "  bucket: {external: true}\n"
+        text = text.replace("    volumes: [", "    deploy: {placement: {constraints: ['node.hostname == n1']}}\n    volumes: [")
+        stack.up(text)
+        stack.run("exec", "-T", "db", "sh", "-c", "dd if=/dev/urandom of=/data/large bs=1M count=20; echo one > /data/file")
+        stack.pystack("volume", "backup", volume)
+        stack.run("exec", "-T", "db", "sh", "-c", "echo two > /data/file")
+        said = stack.pystack("volume", "backup", volume).stderr
+        assert re.search(r"snapshot [0-9a-f]{8}: 2 files, 21\.0 MB, new [0-9.]+ k?B", said), said
+        assert len(snapshots(stack)) == 2
+        assert "is whole: 2 files" in stack.pystack("volume", "verify", volume).stderr
+        stack.pystack("volume", "restore", volume, "--as", f"{stack.name}-back", "--node", "n2")
+        beside = json.loads(stack.pystack("volume", "inspect", f"{stack.name}-back").stdout)[0]
+        assert (beside["Node"], (Path(beside["Mountpoint"]) / "file").read_text()) == ("n2", "two\n")
+        stack.pystack("volume", "rm", f"{stack.name}-back")
+    finally:
+        stack.down()
+        cluster("secret", "rm", "bucket")
