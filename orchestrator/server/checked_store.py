@@ -6,7 +6,11 @@ versions may take turns: fields that this one does not know stay in a record whe
 
 from __future__ import annotations
 
+import builtins
+import functools
 import logging
+import types
+import typing
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
@@ -49,6 +53,8 @@ TYPES: dict[str, type[msgspec.Struct]] = {
 }
 """What lies below each prefix."""
 DAMAGED = "damaged/"
+NAMES = ("name", "target", "service")
+"""Fields by which a record in a list is the same one after a change."""
 Unknown = Mapping[str, Any]
 log = logging.getLogger(__name__)
 
@@ -139,31 +145,92 @@ class CheckedStore:
         await self._inner.close()
 
 
+class Optional(msgspec.Struct, frozen=True):
+    """What is unknown of a field's record, which a writer may leave out."""
+
+    fields: Unknown
+
+
+class Rows(msgspec.Struct, frozen=True):
+    """What is unknown of records in a list: each as this version writes it, and the rest of it."""
+
+    rows: tuple[tuple[Any, Unknown], ...]
+
+
 def unknown_fields(found: Any, kind: Any) -> Unknown:
-    """What of the decoded record *found* the type *kind* has no field for, in the same shape; of inner structs too."""
+    """What of the decoded record *found* the type *kind* has no field for, in the same shape; of inner structs too, where they
+    may be left out as Optional, and in lists as Rows."""
     if not (isinstance(found, dict) and isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
         return {}
-    fields = {f.encode_name: f.type for f in msgspec.structs.fields(kind)}
+    fields = _types_of(kind)
     tag = kind.__struct_config__.tag_field
     out: dict[str, Any] = {}
     for name, value in found.items():
         if name in fields:
-            if inner := unknown_fields(value, fields[name]):
+            if inner := _unknown_inside(value, fields[name]):
                 out[name] = inner
         elif name != tag:
             out[name] = value
     return out
 
 
+@functools.cache
+def _types_of(kind: type[msgspec.Struct]) -> Mapping[str, Any]:
+    return {f.encode_name: f.type for f in msgspec.structs.fields(kind)}
+
+
+def _unknown_inside(value: Any, kind: Any) -> Unknown | Optional | Rows | None:
+    """Of the value of a known field; nothing of unions of several types."""
+    inside = [argument for argument in typing.get_args(kind) if argument is not types.NoneType]
+    match typing.get_origin(kind), inside:
+        case types.UnionType | typing.Union, [only]:
+            inner = _unknown_inside(value, only)
+            return Optional(inner) if inner and isinstance(inner, Mapping) else inner
+        case builtins.tuple, [item, builtins.Ellipsis] if isinstance(value, list):
+            parts = [(row, unknown_fields(row, item)) for row in value]
+            rows = tuple((_as_written(row, item), unknown) for row, unknown in parts if unknown)
+            return Rows(rows) if rows else None
+        case None, _:
+            return unknown_fields(value, kind)
+    return None
+
+
+def _as_written(record: Any, kind: Any) -> Any:
+    return msgspec.json.decode(msgspec.json.encode(msgspec.json.decode(msgspec.json.encode(record), type=kind)))
+
+
 def merged(record: Any, unknown: Unknown) -> Any:
     """*record* with the fields of *unknown*, in the places that it names, as far as those are there."""
     out = dict(record)
     for name, value in unknown.items():
-        if name not in out:
-            out[name] = value
-        elif isinstance(out[name], dict) and isinstance(value, Mapping):
-            out[name] = merged(out[name], value)
+        match value, out.get(name):
+            case Optional(fields=fields), dict() as known:
+                out[name] = merged(known, fields)
+            case Rows(rows=rows), list() as items:
+                out[name] = _with_rows(items, rows)
+            case ((Optional() | Rows()), _):
+                pass  # what they belong to is gone
+            case _, None if name not in out:
+                out[name] = value
+            case Mapping(), dict() as known:
+                out[name] = merged(known, value)
     return out
+
+
+def _with_rows(items: Sequence[Any], rows: Sequence[tuple[Any, Unknown]]) -> list[Any]:
+    """*items* with what is unknown of those that are as they were, or still have their name."""
+    left, out = list(rows), []
+    for item in items:
+        same = [row for row in left if row[0] == item] or [row for row in left if _has_name_of(item, row[0])]
+        if same:
+            left.remove(same[0])
+        out.append(merged(item, same[0][1]) if same else item)
+    return out
+
+
+def _has_name_of(one: Any, other: Any) -> bool:
+    names = [{key: record[key] for key in NAMES if key in record} for record in (one, other) if isinstance(record, dict)]
+    return len(names) == 2 and names[0] == names[1] != {}
 
 
 def _type_of(prefix: str) -> type[msgspec.Struct] | None:

@@ -76,3 +76,45 @@ def test_what_a_type_does_not_know_is_found_and_put_back() -> None:
     }
     assert merged({"name": "n1"}, {"info": {"cores": 1}}) == {"name": "n1", "info": {"cores": 1}}
     assert unknown_fields({"name": "n1"}, Node) == {}
+
+
+class Disk(msgspec.Struct, omit_defaults=True):
+    name: str
+    size: int = 0
+
+
+class Check(msgspec.Struct):
+    every: int
+
+
+class Machine(msgspec.Struct, omit_defaults=True):
+    disks: tuple[Disk, ...] = ()
+    check: Check | None = None
+    spare: tuple[Disk, ...] | None = None
+
+
+SOLID = {"name": "c", "kind": {"ssd": True}}
+NEWER = {
+    "disks": [{"name": "a", "size": 1, "speed": 9}, {"name": "b"}, SOLID],
+    "check": {"every": 5, "jitter": 1},
+    "spare": [{"name": "z", "speed": 2}],
+}
+
+
+@pytest.mark.parametrize(
+    ("written", "wanted"),
+    [
+        (Machine((Disk("a", 1), Disk("b"), Disk("c")), Check(5), (Disk("z"),)), NEWER),
+        (Machine((Disk("c"), Disk("a", 2))), {"disks": [SOLID, {"name": "a", "size": 2, "speed": 9}]}),
+        (Machine((Disk("d"),)), {"disks": [{"name": "d"}]}),
+        (Machine(check=Check(6)), {"check": {"every": 6, "jitter": 1}}),
+        (Machine(), {}),
+    ],
+    ids=["as it was", "in another order and changed", "another one", "an inner record is changed", "all is gone"],
+)
+def test_what_is_unknown_of_inner_records_stays_with_them(written: Machine, wanted: object) -> None:
+    """An older server that scaled a stack dropped the newer one's fields of each service."""
+    unknown = unknown_fields(NEWER, Machine)
+    record = merged(json.loads(msgspec.json.encode(written)), unknown)
+    assert record == wanted
+    msgspec.convert(record, Machine)
