@@ -31,6 +31,7 @@ ALONE = (
     "fleet",
     "backup",
     "ingress",
+    "scrape",
 )
 
 
