@@ -40,10 +40,12 @@ def fix(paths: Paths) -> list[str]:
 def _most(paths: Paths) -> dict[Path, int]:
     """The most permissions that each of these may have."""
     config = Path(os.environ.get("PYSTACK_CONFIG", paths.root / "config.yml" if paths.tag else "/etc/pystack/config.yml"))
-    secret = dict.fromkeys((paths.keys, paths.containers, paths.volumes, paths.bundles), 0o700)
+    secret = dict.fromkeys((paths.keys, paths.containers, paths.volumes), 0o700)
     keys = (
         {p: 0o600 for p in paths.keys.glob("*") if p.is_file() and not p.name.endswith(".pub")} if paths.keys.is_dir() else {}
     )
+    # root of a user namespace passes through the folder of bundles to its own one, which no other user can open
+    secret[paths.bundles] = 0o711
     return {config: 0o644, paths.control_socket: 0o660, paths.docker_socket: 0o660, **secret, **keys}
 
 

@@ -211,3 +211,12 @@ def test_the_nodes_settings_say_it_for_all(stack: Stack) -> None:
     finally:
         (root / "config.yml").write_text(text)
         stack.pystack("lab", "fault", "--name", stack.pystack.lab, "kill", "n1", "server")
+
+
+def test_what_an_audit_puts_right_leaves_them_working(stack: Stack) -> None:
+    text = "services: {a: {image: busybox, command: sleep 1000, stop_grace_period: 0s, userns_mode: auto}}"
+    stack.up(text)
+    findings = json.loads(stack.pystack("audit", "n1", "--fix", "--format", "json", check=False).stdout)["findings"]
+    assert [f["target"] for f in findings if f["rule"] == "3"] == []
+    stack.run("up", "--force-recreate")
+    assert stack.exec("a", "cat", "/proc/self/uid_map").split()[1] != "0"
