@@ -87,9 +87,9 @@ def asking(lab: Pystack, rate: int) -> Iterator[dict[str, int]]:
         seen |= json.loads(out.splitlines()[-1])
 
 
-COUNT = "n=$(cat /w/n 2>/dev/null || echo 0); echo $((n + 1)) > /w/n"
+CHANCE = "$$(od -An -N1 -tu1 /dev/urandom)"
 BAD = {
-    "two in a hundred fail": (f'{COUNT}; [ $((n % 50)) = 20 ] && echo "Status: 500 no"', "exec", "requests failed"),
+    "one in ten fails": (f'[ $$(({CHANCE} %% 10)) = 0 ] && echo "Status: 500 no"', "exec", "requests failed"),
     "600 ms late": ("sleep 0.6", "exec", "the p99 of"),
     "it crashes after a while": ("true", "timeout 12", "exited with 3"),
 }
@@ -109,8 +109,11 @@ def test_what_is_wrong_stops_at_the_first_step(stack: Stack, lab: Pystack, work:
         n: (t["definition"], t["id"]) for n, t in before.items()
     }
     total = sum(seen.values())
+    print(f"{why}: of {total} requests {total - seen['one']} went to the new version, or failed: {seen}")
     assert total - seen["one"] <= total * 0.2, seen  # the step's share of ten, with what chance may add
     assert set(seen) <= {"one", "two", "500", "502"}, seen
+    assert ("500" in seen) == (why == "requests failed"), seen
+    assert "two" in seen
 
 
 def test_a_good_one_gets_its_share_of_ingress_and_stays(stack: Stack, lab: Pystack) -> None:
