@@ -28,7 +28,7 @@ def create(
     request of the Engine API that it is created for. Raises ConflictError if the name is taken, BadRequestError for a size that
     this disk cannot keep, ImageError, and OSError (a full disk)."""
     if container.storage_size:
-        quotas.require(context.paths.containers, "storage_opt.size")
+        quotas.require(context.paths.containers, "--storage-opt size (storage_opt in a stack file)")
     ident = os.urandom(32).hex()
     name = name or f"container-{ident[:8]}"
     context.containers.require_free_name(name)
