@@ -66,7 +66,8 @@ async def _sampled(program: str, seconds: int, folder: Path) -> str:
         if code or not target.exists():
             why = output.decode(errors="replace").strip().splitlines()[-1:] or [f"it ended with {code}"]
             raise AgentError(f"py-spy cannot watch this process: {why[0]}")
-        return target.read_text(errors="replace")
+        lines = target.read_text(errors="replace").splitlines(keepends=True)
+        return "".join(line for line in lines if line.rpartition(" ")[0].strip())  # some samples have no frame at all
     finally:
         os.close(read)
         target.unlink(missing_ok=True)
