@@ -60,6 +60,9 @@ class Volumes:
                 # the data counts: a damaged description is replaced, and the volume never filled again
                 record = VolumeRecord(name=path.parent.name, fresh=False)
             self.all[record.name] = record
+            if (begun := path.with_name("filling")).exists():
+                self._empty(record)
+                begun.unlink()
         for path in (*self.root.glob("*.tmp"), *self.root.glob(".incoming-*")):
             for point in mounts.below(path):
                 mounts.unmount(point)
@@ -200,30 +203,28 @@ class Volumes:
             if not record.fresh:
                 return
             data, begun = self.data(name), self.root / name / "filling"
-            served = mounts.is_mounted(data)  # another node may have written there since
-            if begun.exists() and not served:
-                self._clear(record)
             if not any(data.iterdir()):
                 begun.touch()
                 failpoint("volume.fill")
-                reply = await process.asked("filling", (str(rootfs), target, str(data)))
-                if "error" in reply:
-                    if not served:
-                        self._clear(record)
-                    raise of_worker(reply, AgentError, f"volume {name}: cannot be filled from the image: ")
+                try:
+                    reply = await process.asked("filling", (str(rootfs), target, str(data)))
+                    if "error" in reply:
+                        raise of_worker(reply, AgentError, f"volume {name}: cannot be filled from the image: ")
+                except BaseException:  # the client may have gone away, too
+                    self._empty(record)
+                    begun.unlink()
+                    raise
                 failpoint("volume.filled")
             self._save(msgspec.structs.replace(record, fresh=False))
             begun.unlink(missing_ok=True)
         self._filling.pop(name, None)
 
-    def _clear(self, record: VolumeRecord) -> None:
-        """The directory of the volume's data is there, and empty."""
+    def _empty(self, record: VolumeRecord) -> None:
+        """Delete what was copied into a new volume; not from a server's, where another node may have written since."""
         data = self.data(record.name)
-        quotas.forget(data)
-        files.remove_tree(data)
-        data.mkdir(mode=0o755, exist_ok=True)
-        if size := drivers.size(record.name, record.options):
-            quotas.limit((data,), size)
+        if record.fresh and not mounts.is_mounted(data):
+            for path in list(data.iterdir()):
+                files.remove_tree(path)
 
     def remove(self, name: str, users: list[str]) -> None:
         """Delete a volume and its data. Raises ConflictError while a container uses it."""
