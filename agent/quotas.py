@@ -14,7 +14,6 @@ import errno
 import fcntl
 import os
 import random
-import re
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,18 +32,8 @@ GET_ATTRIBUTES, SET_ATTRIBUTES = 0x801C_581F, 0x401C_5820
 ATTRIBUTES = struct.Struct("=5I8x")
 """struct fsxattr: flags, two of extents, the project, one more."""
 INHERIT = 0x200
-_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,6})?) ?([kmgt]?)(?:i?b)?", re.IGNORECASE)
-_SHIFTS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 FIRST, LAST = 1 << 20, (1 << 31) - 1
 """Projects that we take: people number theirs from the other end."""
-
-
-def parse_size(text: str) -> int:
-    """Bytes of `64m`, `1.5G`, `2GiB`, `4096`. Raises ValueError."""
-    match = _SIZE.fullmatch(text.strip())
-    if not match or not (size := int(float(match[1]) * (1 << _SHIFTS[match[2].lower()]))):
-        raise ValueError("a size is a number above 0 with k, m, g or t")
-    return size
 
 
 def problem(path: Path) -> str:

@@ -13,10 +13,10 @@ import yaml
 from agent import rootless
 from agent.contract.notify import AuditLogSettings, NotifySettings
 from agent.contract.sign_in import OidcSettings
+from agent.contract.sizes import parse_size
 from agent.contract.trust import ImagePolicy, SigningRule, parse_age
 from agent.errors import BadRequestError
 from agent.paths import Paths
-from agent.quotas import parse_size
 
 
 class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

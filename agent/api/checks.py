@@ -14,10 +14,10 @@ from typing import Any
 
 from agent.containers.syslog import SyslogAddress
 from agent.contract.printable import quoted
+from agent.contract.sizes import parse_size
 from agent.engine.stopping import signal_number
 from agent.errors import BadRequestError
 from agent.isolation import capabilities
-from agent.quotas import parse_size
 
 Document = dict[str, Any]
 MIB = 1 << 20

@@ -10,8 +10,8 @@ import msgspec
 
 from agent.api import bandwidth, checks, plain_options
 from agent.contract.container import Attachment, Container, Device, DeviceRate, DeviceRequest, Healthcheck, Mount, Port, Ulimit
+from agent.contract.sizes import parse_size
 from agent.errors import BadRequestError
-from agent.quotas import parse_size
 
 Document = dict[str, Any]
 BRIDGE, DEFAULT = "bridge", "default"

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 
 import msgspec
 
+from agent.contract.sizes import parse_size
 from agent.contract.volume import VOLUME_DRIVERS, VolumeHost
 from agent.errors import BadRequestError
-from agent.quotas import parse_size
 
 PATIENT_S = 15
 """After so long without an answer a server counts as gone: access to its files fails instead of hanging."""

@@ -60,13 +60,21 @@ class Autoscaler:
         """Never returns."""
         while True:
             await asyncio.sleep(self._period_s)
-            rps = any(s.scale and s.scale.rps for r in self._state.stacks.values() for s in r.stack.services)
-            await self.figures.begin_turn(rps)
+            await self._begin_turn()
             for record in list(self._state.stacks.values()):
                 for service in record.stack.services:
                     if service.scale:
                         await self._try(record.stack.name, service)
             await self._forget()
+
+    async def _begin_turn(self) -> None:
+        counted = any(s.scale and s.scale.rps for r in self._state.stacks.values() for s in r.stack.services)
+        try:
+            await self.figures.begin_turn(counted)
+        except PystackError as error:
+            log.warning("requests are not counted: %s", error)
+        except Exception:
+            log.exception("counting of requests")
 
     async def _try(self, stack: str, service: Service) -> None:
         try:

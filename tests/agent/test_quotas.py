@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent import quotas
+from agent.contract import sizes
 from agent.errors import BadRequestError
 from agent.volumes import drivers
 
@@ -15,13 +16,13 @@ from agent.volumes import drivers
     ("text", "size"), [("4096", 4096), ("64m", 64 << 20), ("1.5G", 3 << 29), ("2GiB", 2 << 30), ("1 tb", 1 << 40), ("7K", 7168)]
 )
 def test_sizes(text: str, size: int) -> None:
-    assert quotas.parse_size(text) == size
+    assert sizes.parse_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "m", "5%", "1e9", "1mm"])
 def test_what_is_not_a_size(text: str) -> None:
     with pytest.raises(ValueError, match="a size is a number"):
-        quotas.parse_size(text)
+        sizes.parse_size(text)
 
 
 def test_a_disk_without_quotas_says_so() -> None:
