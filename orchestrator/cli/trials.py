@@ -44,14 +44,18 @@ class Running(msgspec.Struct, frozen=True):
         return self.at.engine("GET", f"/pystack/containers/{self.ident}/observed")
 
     def entries(self, path: str) -> Iterator[str]:
-        """The paths of all that lies below the folder *path* of it."""
-        import tarfile
+        """The paths of all that lies below the folder *path* of it. Raises PystackError."""
+        from agent.trees.bounds import Bounds
+        from agent.trees.errors import TreeError
+        from agent.trees.tar_reader import TarReader
 
         reply = self.at.request("GET", f"{self.at.base}/containers/{self.ident}/archive", query={"path": path})
-        with tarfile.open(fileobj=reply, mode="r|") as archive:
-            for member in archive:
+        try:
+            for member in TarReader(reply, "archive of the container", Bounds()).entries():
                 if below := member.name.partition("/")[2].rstrip("/"):
                     yield f"{path}/{below}"
+        except TreeError as error:
+            raise PystackError(str(error)) from error
 
     def is_directory(self, path: str) -> bool:
         """Whether *path* of it is a folder."""

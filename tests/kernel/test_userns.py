@@ -212,6 +212,11 @@ def test_the_nodes_settings_say_it_for_all(stack: Stack) -> None:
         (root / "config.yml").write_text(text)
         stack.pystack("lab", "fault", "--name", stack.pystack.lab, "kill", "n1", "server")
 
+        def answers() -> None:
+            assert stack.pystack("ls", check=False).returncode == 0
+
+        eventually(answers, 20)
+
 
 def test_what_an_audit_puts_right_leaves_them_working(stack: Stack) -> None:
     text = "services: {a: {image: busybox, command: sleep 1000, stop_grace_period: 0s, userns_mode: auto}}"

@@ -28,6 +28,7 @@ NAMES = {
 EXCEPTIONS = {
     ("netplugins/linux/netns.py", "setns"): "the network namespace alone: the thread keeps the host's files",
     ("agent/rootless/namespaces.py", "getpwuid"): "before any container: the user's own name, for /etc/subuid",
+    ("orchestrator/hostcheck.py", "getpwuid"): "before anything is installed: the user's own name, for /etc/subuid",
     ("agent/api/doors.py", "getgrnam"): "before any container: the group of the node's own socket, from its config.yml",
     ("orchestrator/server/api/guard.py", "getpwuid"): "the server, at home on its host: who is at the other end of its socket",
 }
