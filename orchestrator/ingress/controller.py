@@ -45,6 +45,8 @@ FOLLOW_S = 3.0
 CERTIFICATE_S = 100.0
 """How long `up` waits for a certificate of the stack."""
 RETRY_S = 1.0
+TAKEN_S, AGAIN_S = 10.0, 0.2
+"""How long `up` waits for proxies to take what it claims, and how long it waits between two attempts."""
 log = logging.getLogger(__name__)
 
 
@@ -143,7 +145,8 @@ class Ingress:
         await self.push()
         hosts = hosts_to_certify(claims, self.settings)
         await self.certificates.wait(hosts, min(CERTIFICATE_S, options.timeout_s or CERTIFICATE_S))
-        await self.push()
+        for node, why in (await self._push_to_all(min(TAKEN_S, options.timeout_s or TAKEN_S))).items():
+            emit(WarningEvent(message=f"x-ingress: the proxy on {node} does not have it yet: {why}"))
         failures = []
         for claim in claims:
             one = self.certificates.known.get(claim.rule.host)
@@ -152,6 +155,20 @@ class Ingress:
                 reason = f"no certificate for {claim.rule.host}: {one.problem if one and one.problem else 'not in time'}"
                 failures.append(Failure(task=f"{stack.name}-{claim.service}", where=claim.rule.where, reason=reason))
         return failures
+
+    async def _push_to_all(self, within_s: float) -> dict[str, str]:
+        """Push until all proxies on nodes that answer have it. Returns why not, by node, of those that do not in time."""
+        end = time.monotonic() + within_s
+        while True:
+            await self.push()
+            left = {}
+            for task in self.plane.state.tasks.values():
+                proxy, member = self.proxies.get(task.name), self.plane.cluster.members.get(task.node)
+                if proxy and member and member.ready and task.desired == "running" and not proxy.digest:
+                    left[task.node] = proxy.problem or "it does not run yet"
+            if not left or time.monotonic() > end:
+                return left
+            await asyncio.sleep(AGAIN_S)
 
     async def follow(self) -> None:
         """Who answers for a service changed: give the proxies that answer the new lists. Raises nothing."""
@@ -228,7 +245,7 @@ class Ingress:
             try:
                 await member.client.call("POST", path, params={"socket": caddy.ADMIN_SOCKET}, data=document, headers=headers)
             except PystackError as error:
-                proxy.problem = str(error)
+                proxy.problem, proxy.digest = str(error), ""
                 self.trigger_later()
                 return
             proxy.start, proxy.digest, proxy.problem = start, digest, ""

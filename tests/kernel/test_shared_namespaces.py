@@ -194,7 +194,11 @@ def test_the_last_one_out_lets_the_namespace_go(stack: Stack) -> None:
     stack.run("stop", "vpn")
     assert ident in stack.pystack.on("n1", "ls", names)
     stack.run("stop", "app")
-    assert ident not in stack.pystack.on("n1", "ls", names)
+
+    def gone() -> None:
+        assert ident not in stack.pystack.on("n1", "ls", names)
+
+    eventually(gone)
     stack.run("start")
     answers(stack, 18474)
 
