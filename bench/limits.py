@@ -113,16 +113,16 @@ class Bandwidths:
     def _report(self, *words: str) -> dict[str, Any]:
         """What iperf3 says in b when it has ended. It gives up where its own few words do not get through in time, which a
         flood in the same queue or a busy machine may do: then it is asked again. Raises RuntimeError."""
-        said = ""
+        output = ""
         for _ in range(TRIES):
             try:
-                said = self._side("b").run("iperf3", "-J", *words)
+                output = self._side("b").run("iperf3", "-J", *words)
             except subprocess.CalledProcessError as error:
-                said = str(error.stdout)
-            end = json.loads(said).get("end", {})
+                output = str(error.stdout)
+            end = json.loads(output).get("end", {})
             if "sum" in end or "sum_received" in end:
                 return cast("dict[str, Any]", end)
-        raise RuntimeError(f"iperf3 {' '.join(words)}: {said[-500:]}")
+        raise RuntimeError(f"iperf3 {' '.join(words)}: {output[-500:]}")
 
     def _neighbour(self) -> Row:
         """What c receives of its 100 Mbit/s by TCP while a is sent 800 Mbit/s of UDP, of which it may have 100."""
