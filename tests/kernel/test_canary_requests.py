@@ -6,10 +6,11 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import pytest
 
+from tests.asking import asking
 from tests.conftest import Pystack, Stack, cluster_of, eventually
 
 HOST = "canary.internal"
@@ -71,20 +72,9 @@ def lab() -> Iterator[Pystack]:
         yield pystack
 
 
-@contextmanager
-def asking(lab: Pystack, rate: int) -> Iterator[dict[str, int]]:
+def at_rate(lab: Pystack, rate: int) -> AbstractContextManager[dict[str, int]]:
     """Meanwhile *rate* requests a second come from outside; afterwards, what they were answered."""
-    command = [sys.executable, "-c", LOAD.replace("EACH", str(8 / rate))]
-    inside = [sys.executable, "-m", "orchestrator", "lab", "exec", "--name", lab.lab, "outside", "--", *command]
-    child = subprocess.Popen(inside, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=lab.environment)
-    assert child.stdout
-    assert child.stdout.readline() == "on\n"
-    seen: dict[str, int] = {}
-    try:
-        yield seen
-    finally:
-        out, _ = child.communicate("stop\n", timeout=60)
-        seen |= json.loads(out.splitlines()[-1])
+    return asking(lab, LOAD.replace("EACH", str(8 / rate)))
 
 
 CHANCE = "$$(od -An -N1 -tu1 /dev/urandom)"
@@ -100,7 +90,7 @@ BAD = {
 def test_what_is_wrong_stops_at_the_first_step(stack: Stack, lab: Pystack, work: str, life: str, why: str) -> None:
     stack.up(web("one"))
     before = stack.ps()
-    with asking(lab, 60) as seen:
+    with at_rate(lab, 60) as seen:
         bad = stack.up(web("two", work=work, life=life), check=False)
     assert bad.returncode == 1
     assert "the update is taken back at 10%" in bad.stderr

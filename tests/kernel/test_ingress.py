@@ -6,12 +6,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.asking import asking
 from tests.conftest import Pystack, Stack, cluster_of, eventually
 
 WEB = """
@@ -92,20 +93,9 @@ def web(host: str, version: str = "one") -> str:
     return WEB.replace("HOST", host).replace("VERSION", version)
 
 
-@contextmanager
-def asking(lab: Pystack, root: str, host: str) -> Iterator[dict[str, int]]:
+def at_all_nodes(lab: Pystack, root: str, host: str) -> AbstractContextManager[dict[str, int]]:
     """Meanwhile a client asks all nodes in turn, on new connections and on kept ones; afterwards, what it was answered."""
-    command = [sys.executable, "-c", LOAD, root, host, *(f"10.99.0.{n}" for n in (1, 2, 3))]
-    inside = [sys.executable, "-m", "orchestrator", "lab", "exec", "--name", lab.lab, "outside", "--", *command]
-    child = subprocess.Popen(inside, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=lab.environment)
-    assert child.stdout
-    assert child.stdout.readline() == "on\n"
-    seen: dict[str, int] = {}
-    try:
-        yield seen
-    finally:
-        out, _ = child.communicate("stop\n", timeout=60)
-        seen |= json.loads(out.splitlines()[-1])
+    return asking(lab, LOAD, root, host, *(f"10.99.0.{n}" for n in (1, 2, 3)))
 
 
 def test_one_up_leads_to_https_on_every_node(stack: Stack, lab: Pystack, tmp_path: Path) -> None:
@@ -127,7 +117,7 @@ def test_one_up_leads_to_https_on_every_node(stack: Stack, lab: Pystack, tmp_pat
 def test_updates_and_scaling_lose_no_request(stack: Stack, lab: Pystack, tmp_path: Path) -> None:
     """The service ends what it is at before it goes (pre_stop), as one that drains does."""
     stack.up(web("roll.internal"))
-    with asking(lab, own_root(lab, tmp_path), "roll.internal") as seen:
+    with at_all_nodes(lab, own_root(lab, tmp_path), "roll.internal") as seen:
         stack.up(web("roll.internal", "two"))
         lab("scale", "-f", str(stack.file), "-p", stack.name, "web=1")
         lab("scale", "-f", str(stack.file), "-p", stack.name, "web=3")
