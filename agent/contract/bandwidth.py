@@ -6,7 +6,7 @@ import re
 
 from agent.contract.wire import WireStruct
 
-_RATE = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*(|k|ki|m|mi|g|gi|t|ti)(bit|bps)?", re.IGNORECASE)
+_RATE = r"(?i)(\d{1,15}(?:\.\d{1,6})?)\s*(|k|ki|m|mi|g|gi|t|ti)(bit|bps)?"
 _UNIT = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}
 UNLIMITED = "unlimited"
 SLOWEST, FASTEST = 8_000, 10**12
@@ -53,7 +53,7 @@ def parse_rate(value: object) -> int:
         raise ValueError("a rate is a number with kbit, mbit or gbit, such as 20mbit")
     if text == UNLIMITED:
         return 0
-    match = _RATE.fullmatch(text)
+    match = re.fullmatch(_RATE, text)
     if not match:
         raise ValueError(f"{text[:40]!r} is not a rate: write a number with kbit, mbit or gbit, such as 20mbit, or {UNLIMITED}")
     if match[3] == "bps":

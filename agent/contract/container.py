@@ -11,7 +11,7 @@ import msgspec
 from agent.contract.bandwidth import Bandwidth
 from agent.contract.wire import WireStruct
 
-_MAC = re.compile(r"(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}")
+MAC_ADDRESS = r"(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}"
 
 BUILD_EXTRAS = ".pystack-build"
 """The folder of a build context in which secrets (`secrets/ID`) and further contexts travel: the node takes it out before it
@@ -93,7 +93,7 @@ class Attachment(WireStruct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for address in (self.ipv4, self.ipv6, *self.link_local):
             _check_address(address, f"network {self.network[:60]}: address")
-        if self.mac and not _MAC.fullmatch(self.mac):
+        if self.mac and not re.fullmatch(MAC_ADDRESS, self.mac):
             raise ValueError(f"network {self.network[:60]}: MAC address {self.mac[:60]!r} is not of the form 02:42:ac:11:00:02")
 
 

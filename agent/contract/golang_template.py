@@ -9,7 +9,6 @@ config create --template-driver`, and "Format command and log output".
 from __future__ import annotations
 
 import functools
-import hashlib
 import re
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,14 +19,12 @@ Values = Mapping[str, Any]
 Function = Callable[..., Any]
 
 _SPACE = re.compile(r"\s+")
-_BRACES = re.compile(r"\{\{[^{}]*")
-_SWARM = re.compile(r"\.(?:Service|Node|Task)\b")
 DEEPEST = 50
 MOST_STEPS = 20_000
 """Actions that one template may carry out: loops in loops come to more than anybody waits for."""
 LARGEST = 16 << 20
 """Characters that a template, or a value in it, may come to."""
-_VERB = re.compile(r"%[-+#0 ]*\d{0,3}(?:\.\d{1,3})?([svdqfgtx%])")
+_VERB = r"%[-+#0 ]*\d{0,3}(?:\.\d{1,3})?([svdqfgtx%])"
 _ESCAPE = re.compile(r"\\(.)")
 
 
@@ -50,21 +47,6 @@ class TemplateError(Exception):
     def __init__(self, what: str, line: int = 1) -> None:
         super().__init__(what)
         self.line = line
-
-
-def names_swarm(text: str) -> bool:
-    """Whether *text* has a placeholder of Swarm's: other braces are somebody else's, and stay."""
-    return "{{" in text and any(_SWARM.search(braces) for braces in _BRACES.findall(text))
-
-
-def identifier(*words: str) -> str:
-    """25 letters and digits that stand for *words*, as Swarm's IDs look."""
-    number = int.from_bytes(hashlib.sha256("\0".join(words).encode()).digest())
-    out = ""
-    while len(out) < 25:
-        number, rest = divmod(number, 36)
-        out += "0123456789abcdefghijklmnopqrstuvwxyz"[rest]
-    return out
 
 
 def expand(text: str, values: Values, functions: Mapping[str, Function] = {}, *, every: bool = False) -> str:
@@ -565,7 +547,7 @@ def _printf(form: str, *given: Any) -> str:
             return text_of(value)
         return str(match[0].replace("#", "") % value)  # widths and precisions are C's
 
-    return _VERB.sub(put, form)
+    return re.sub(_VERB, put, form)
 
 
 def _equal(one: Any, *others: Any) -> bool:

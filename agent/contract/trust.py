@@ -6,13 +6,13 @@ import re
 
 from agent.contract.wire import WireStruct
 
-_AGE = re.compile(r"(\d{1,6})([hdw])")
+_AGE = r"(\d{1,6})([hdw])"
 _SECONDS = {"h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 
 
 def parse_age(text: str) -> float:
     """Seconds of `90d`, `12h`, `4w`. Raises ValueError."""
-    match = _AGE.fullmatch(text)
+    match = re.fullmatch(_AGE, text)
     if not match or not int(match[1]):
         raise ValueError(f"{text[:40]!r} is not an age: a number with h, d or w, such as 90d")
     return int(match[1]) * _SECONDS[match[2]]

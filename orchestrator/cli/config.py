@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -138,6 +137,8 @@ def lock_file(loaded: Loaded, only: tuple[str, ...]) -> str:
 
 def _hash(body: Any) -> str:
     """SHA-256 of a service's *body*, as hex digits."""
+    import hashlib
+
     return hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).hexdigest()
 
 

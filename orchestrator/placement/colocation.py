@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from agent.contract.golang_template import names_swarm
+from agent.contract.swarm_placeholder import names_swarm
 from agent.contract.task import Task
 from orchestrator.placement.context import PlacementContext
 from orchestrator.placement.greedy import TaskGroup

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 
 import msgspec
 
-from agent.contract.golang_template import names_swarm
+from agent.contract.swarm_placeholder import names_swarm
 from agent.contract.task import Task
 from orchestrator.placement.node import Node
 from orchestrator.placement.node_table import NodeTable

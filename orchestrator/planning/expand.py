@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence, Set
 
 import msgspec
 
-from agent.contract.golang_template import names_swarm
 from agent.contract.network import Network
+from agent.contract.swarm_placeholder import names_swarm
 from agent.contract.task import Task
 from agent.contract.volume import Volume
 from orchestrator.addressing.allocate import Addresses, free_vni, held, held_by_hosts, service_pools, subnets, vips

@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from agent.contract.container import Container, File
-from agent.contract.golang_template import TemplateError, names_swarm
+from agent.contract.golang_template import TemplateError
+from agent.contract.swarm_placeholder import names_swarm
 from agent.contract.task import Task
 from orchestrator.errors import PystackError
 from orchestrator.placement.context import PlacementContext

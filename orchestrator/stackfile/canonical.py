@@ -7,6 +7,7 @@ Stack. Where Docker Compose prints a form of its own (`docker compose config`), 
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -300,7 +301,7 @@ def _devices(place: ServiceBody, value: Any) -> Any:
     made = iter(place.service.container.devices)
     out = []
     for item in value:
-        one = None if not isinstance(item, dict) and CDI_NAME.fullmatch(scalar(item)) else next(made)
+        one = None if not isinstance(item, dict) and re.fullmatch(CDI_NAME, scalar(item)) else next(made)
         out.append(
             item
             if isinstance(item, dict) or one is None

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from cryptography import x509
 
-_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
-_KEY = re.compile(rb"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----.+?-----END (?:[A-Z]+ )?PRIVATE KEY-----", re.DOTALL)
+_CERTIFICATE = rb"(?s)-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----"
+_KEY = rb"(?s)-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----.+?-----END (?:[A-Z]+ )?PRIVATE KEY-----"
 
 
 class CertificateTextError(ValueError):
@@ -40,7 +40,7 @@ def read_pair(text: bytes, host: str = "") -> Pair:
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-    blocks, keys = _CERTIFICATE.findall(text), _KEY.findall(text)
+    blocks, keys = re.findall(_CERTIFICATE, text), re.findall(_KEY, text)
     if not blocks:
         raise CertificateTextError("there is no certificate in it")
     if len(keys) != 1:

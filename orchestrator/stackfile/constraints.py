@@ -13,8 +13,8 @@ from typing import Literal
 import msgspec
 
 Operator = Literal["==", "!=", "in", "not in", "exists", "not exists", "matches", ">=", "<=", ">", "<"]
-_KEY = re.compile(r"[a-z_][a-z0-9\-_.]+", re.IGNORECASE)
-_VALUE = re.compile(r"[a-z0-9:\-_\s.*()?+\[\]\\^$|/]+", re.IGNORECASE)
+_KEY = r"(?i)[a-z_][a-z0-9\-_.]+"
+_VALUE = r"(?i)[a-z0-9:\-_\s.*()?+\[\]\\^$|/]+"
 
 
 class ConstraintSyntaxError(ValueError):
@@ -44,7 +44,7 @@ def parse(text: str) -> Constraint:
         if not sep:
             continue
         key, value = _key(key.strip()), value.strip()
-        if not _VALUE.fullmatch(value):
+        if not re.fullmatch(_VALUE, value):
             raise ConstraintSyntaxError(f"{value!r} is not a valid value of a constraint")
         return Constraint(key, operator, value)
     raise ConstraintSyntaxError(f"{text!r} has no operator")
@@ -72,6 +72,6 @@ def parse_extended(text: str) -> Constraint:
 
 
 def _key(text: str) -> str:
-    if not _KEY.fullmatch(text):
+    if not re.fullmatch(_KEY, text):
         raise ConstraintSyntaxError(f"{text!r} is not a valid key of a constraint")
     return text

@@ -10,7 +10,7 @@ from pathlib import Path
 from orchestrator.stackfile.interpolate import InvalidError, substitute
 
 MAX_BYTES = 1 << 20
-_LINE = re.compile(r"\s*(?:export\s+)?([\w.\[\]-]+)\s*(?:[=:]\s*(.*))?\Z", re.DOTALL)
+_LINE = r"(?s)\s*(?:export\s+)?([\w.\[\]-]+)\s*(?:[=:]\s*(.*))?\Z"
 _ESCAPES = {
     "a": "\a",
     "b": "\b",
@@ -24,7 +24,7 @@ _ESCAPES = {
     '"': '"',
     "$": "$$",
 }
-_ESCAPED = re.compile(r"\\(?:0([0-7]{1,3})|([abcfnrtv$\"\\]))")
+_ESCAPED = r"\\(?:0([0-7]{1,3})|([abcfnrtv$\"\\]))"
 
 
 def parse(text: str, outer: Mapping[str, str]) -> dict[str, str | None]:
@@ -37,7 +37,7 @@ def parse(text: str, outer: Mapping[str, str]) -> dict[str, str | None]:
         number += 1
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        match = _LINE.match(line)
+        match = re.match(_LINE, line)
         if not match:
             raise InvalidError(f"line {number}: {line.strip()[:40]!r} is not NAME=VALUE")
         name, raw = match[1], match[2]
@@ -59,7 +59,7 @@ def parse(text: str, outer: Mapping[str, str]) -> dict[str, str | None]:
             out[name] = value.replace("\\'", "'")
             continue
         if quote == '"':
-            value = _ESCAPED.sub(lambda m: chr(int(m[1], 8) & 0xFF) if m[1] else _ESCAPES[m[2]], value)
+            value = re.sub(_ESCAPED, lambda m: chr(int(m[1], 8) & 0xFF) if m[1] else _ESCAPES[m[2]], value)
         known = {**{k: v for k, v in out.items() if v is not None}, **outer}
         try:
             out[name] = substitute(value, known)

@@ -11,16 +11,15 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from orchestrator.stackfile.certificate_text import CertificateTextError, read_pair
 from orchestrator.stackfile.field_readers import Fields, ServiceContext, flag, integer, scalar, size
 from orchestrator.stackfile.load_context import LoadContext
 from orchestrator.stackfile.marked_document import Path_
 from orchestrator.stackfile.model import IngressRule, Service, StackContent
 
-_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-_PATH = re.compile(r"/[A-Za-z0-9._~!$&'()+,;=:@/-]*")
-_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_BCRYPT_LINE = re.compile(r"[^:\s]+:\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}")
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_PATH = r"/[A-Za-z0-9._~!$&'()+,;=:@/-]*"
+_HEADER = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
+_BCRYPT_LINE = r"[^:\s]+:\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}"
 LONGEST_HOST = 253
 LARGEST_WEIGHT = 1000
 HOP_BY_HOP = frozenset(
@@ -49,14 +48,14 @@ def host_name(text: str) -> str:
     labels = bare.split(".")
     if "*" in bare:
         raise HostNameError("has its * in another place than `*.` in front")
-    if len(bare) > LONGEST_HOST or not all(_LABEL.fullmatch(label) for label in labels) or labels[-1].isdigit():
+    if len(bare) > LONGEST_HOST or not all(re.fullmatch(_LABEL, label) for label in labels) or labels[-1].isdigit():
         raise HostNameError("is not a host name")
     return f"*.{bare}" if text.startswith("*.") else bare
 
 
 def path_problem(text: str) -> str:
     """Why *text* is not a path of a rule, "" if it is one."""
-    if not _PATH.fullmatch(text):
+    if not re.fullmatch(_PATH, text):
         return "is not a path"
     if "//" in text or any(part in (".", "..") for part in text.split("/")):
         return "has an empty segment, . or .., which clients and servers read in different ways"
@@ -119,7 +118,7 @@ def _check_declared(draft: ServiceContext, key: str, at: Path_) -> None:
 
 def header_problem(name: str, value: str) -> str:
     """Why a file may not set this header, "" if it may."""
-    if not _HEADER.fullmatch(name):
+    if not re.fullmatch(_HEADER, name):
         return "is not a name of a header"
     if name.lower() in HOP_BY_HOP:
         return "frames the message: it cannot be set"
@@ -158,6 +157,8 @@ def check_secrets(reading: LoadContext, services: Iterable[Service], contents: S
 
 def secret_problems(rule: IngressRule, contents: dict[str, bytes]) -> Iterator[tuple[str, tuple[str, str]]]:
     """(key of the rule, (why, what to do)) for each secret of *rule* among *contents* that does not do."""
+    from orchestrator.stackfile.certificate_text import CertificateTextError, read_pair
+
     if rule.secret in contents:
         try:
             read_pair(contents[rule.secret], rule.host)
@@ -171,7 +172,7 @@ def secret_problems(rule: IngressRule, contents: dict[str, bytes]) -> Iterator[t
         if not lines:
             yield "basic_auth", (f"secret {rule.basic_auth!r} has no users", "add lines with `htpasswd -nB USER`")
         for number, line in enumerate(lines, 1):
-            if not _BCRYPT_LINE.fullmatch(line.strip()):
+            if not re.fullmatch(_BCRYPT_LINE, line.strip()):
                 yield (
                     "basic_auth",
                     (f"line {number} of secret {rule.basic_auth!r} is not USER:$2y$…", "make it with `htpasswd -nB USER`"),
@@ -184,6 +185,6 @@ def users_of(content: bytes) -> list[tuple[str, str]]:
     return [
         (name, hashed)
         for line in lines
-        if _BCRYPT_LINE.fullmatch(line.strip())
+        if re.fullmatch(_BCRYPT_LINE, line.strip())
         for name, _, hashed in [line.strip().partition(":")]
     ]

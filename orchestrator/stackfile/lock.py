@@ -13,7 +13,7 @@ from orchestrator.stackfile.problem import Mark, Problem, StackFileError
 
 NAME = "stack.lock"
 VERSION = 1
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_DIGEST = r"sha256:[0-9a-f]{64}"
 _HEAD = "# Which content each image has. Written by `pystack lock`; `pystack up --locked` refuses any other.\n"
 
 
@@ -45,7 +45,7 @@ def read(directory: Path) -> tuple[Locked, ...] | None:
     entries = []
     for image, platforms in document["images"].items():
         digests = platforms.items() if isinstance(platforms, dict) else ()
-        if not digests or not all(isinstance(k, str) and isinstance(v, str) and _DIGEST.fullmatch(v) for k, v in digests):
+        if not digests or not all(isinstance(k, str) and isinstance(v, str) and re.fullmatch(_DIGEST, v) for k, v in digests):
             raise fail(f"images.{image}: must be OS/ARCH: sha256:… for each platform")
         entries.append(Locked(image=str(image), digests=tuple(sorted(digests))))
     return tuple(entries)

@@ -6,7 +6,7 @@ import ipaddress
 import re
 from typing import Any
 
-from agent.contract.container import Attachment
+from agent.contract.container import MAC_ADDRESS, Attachment
 from orchestrator.stackfile import bandwidth
 from orchestrator.stackfile.field_readers import Fields, ServiceContext, scalar
 from orchestrator.stackfile.marked_document import Path_
@@ -14,7 +14,6 @@ from orchestrator.stackfile.marked_document import Path_
 OUTSIDE = "network_mode:"
 """Before the name of a network that the file does not declare."""
 ENDPOINT = "com.docker.network.endpoint"
-_MAC = re.compile(r"([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}")
 
 
 def networks(draft: ServiceContext, value: Any, path: Path_) -> Fields:
@@ -41,7 +40,7 @@ def networks(draft: ServiceContext, value: Any, path: Path_) -> Fields:
                 else:
                     draft.problem((*at, key), f"{scalar(settings[key])!r} is not an IPv{version} address")
         mac = scalar(settings.get("mac_address"))
-        if mac and not _MAC.fullmatch(mac):
+        if mac and not re.fullmatch(MAC_ADDRESS, mac):
             draft.problem((*at, "mac_address"), f"{mac!r} is not a MAC address", "write 02:42:ac:11:00:02")
             mac = ""
         first = "" if out else scalar(draft.body.get("mac_address"))
@@ -50,7 +49,7 @@ def networks(draft: ServiceContext, value: Any, path: Path_) -> Fields:
                 network=name,
                 ipv4=given[4],
                 ipv6=given[6],
-                mac=mac or (first if _MAC.fullmatch(first) else ""),
+                mac=mac or (first if re.fullmatch(MAC_ADDRESS, first) else ""),
                 aliases=tuple(map(scalar, settings.get("aliases") or ())),
                 link_local=tuple(local),
                 gw_priority=int(float(settings.get("gw_priority") or 0)),
@@ -92,7 +91,7 @@ def _endpoint(draft: ServiceContext, settings: dict[str, Any], path: Path_) -> F
 
 def mac_address(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     """The address on the first network; one of `networks` may say its own."""
-    if not _MAC.fullmatch(scalar(value)):
+    if not re.fullmatch(MAC_ADDRESS, scalar(value)):
         draft.problem(path, f"{scalar(value)!r} is not a MAC address", "write 02:42:ac:11:00:02")
         return {}
     if draft.body.get("networks"):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from orchestrator.stackfile.problem import ShortFormError
 
-_PORT = re.compile(
+_PORT = (
     r"(?:(?:\[(?P<v6>[0-9a-fA-F:]+)\]|(?P<v4>[0-9]+(?:\.[0-9]+){1,3})):)?(?:(?P<pub>\d+(?:-\d+)?)?:)?(?P<target>\d+(?:-\d+)?)"
     r"(?:/(?P<proto>[a-zA-Z]+))?\Z"
 )
@@ -32,7 +32,7 @@ class PortText(NamedTuple):
 
 def read_ports(text: str) -> list[PortText]:
     """[HOST_IP:][PUBLISHED:]TARGET[/PROTOCOL], a port each. Raises ShortFormError."""
-    match = _PORT.match(text)
+    match = re.match(_PORT, text)
     if not match:
         raise ShortFormError(f"{text!r} is not a port", "[HOST_IP:][PUBLISHED:]TARGET[/tcp|udp]")
     host, protocol = match["v6"] or match["v4"] or "", (match["proto"] or "tcp").lower()

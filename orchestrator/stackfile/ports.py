@@ -12,7 +12,7 @@ from orchestrator.stackfile.model import PortRange
 from orchestrator.stackfile.port_text import PortText, read_ports, span
 from orchestrator.stackfile.problem import ShortFormError
 
-_EXPOSED = re.compile(r"(?P<span>\d+(?:-\d+)?)(?:/(?P<proto>tcp|udp|sctp))?", re.IGNORECASE)
+_EXPOSED = r"(?i)(?P<span>\d+(?:-\d+)?)(?:/(?P<proto>tcp|udp|sctp))?"
 
 
 def ports(draft: ServiceContext, value: Any, path: Path_) -> Fields:
@@ -58,7 +58,7 @@ def expose(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     for number, item in enumerate(draft.reading.sequence(value, path)):
         text = scalar(item)
         try:
-            match = _EXPOSED.fullmatch(text)
+            match = re.fullmatch(_EXPOSED, text)
             found = span(match["span"]) if match else []
             if not match or not found or not all(0 < port < 65536 for port in found):
                 raise ShortFormError(f"{text!r} is not a port")

@@ -55,7 +55,7 @@ from orchestrator.stackfile.ports import expose, ports
 from orchestrator.stackfile.units import parse_duration
 from orchestrator.stackfile.workload_keys import job_restart, x_hooks, x_job, x_scale, x_schedule, x_stable, x_update
 
-CDI_NAME = re.compile(r"[A-Za-z][\w.-]*/[A-Za-z][\w.-]*=[A-Za-z0-9][\w.:-]*")
+CDI_NAME = r"[A-Za-z][\w.-]*/[A-Za-z][\w.-]*=[A-Za-z0-9][\w.:-]*"
 """A device's full name in the Container Device Interface: VENDOR/CLASS=NAME."""
 SERVICE_FIELDS = (
     "attach",
@@ -169,7 +169,7 @@ def devices(draft: ServiceContext, value: Any, path: Path_) -> Fields:
                 )
             )
             continue
-        if CDI_NAME.fullmatch(scalar(item)):
+        if re.fullmatch(CDI_NAME, scalar(item)):
             draft.requests.append(DeviceRequest(driver="cdi", ids=(scalar(item),)))
             continue
         parts = scalar(item).split(":")

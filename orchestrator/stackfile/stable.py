@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from agent.contract.golang_template import names_swarm
+from agent.contract.swarm_placeholder import names_swarm
 from orchestrator.stackfile.load_context import LoadContext
 from orchestrator.stackfile.marked_document import Path_
 from orchestrator.stackfile.model import Service, StackVolume, UpdateConfig

@@ -6,14 +6,17 @@ Source: Docker CLI reference, `docker service create`, "Create services using te
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from agent.contract.container import Container, Mount
-from agent.contract.golang_template import TemplateError, Values, expand, identifier, names_swarm
+from agent.contract.swarm_placeholder import identifier, names_swarm
 from orchestrator.stackfile.marked_document import Path_
+
+if TYPE_CHECKING:
+    from agent.contract.golang_template import Values
 
 DRIVER = "golang"
 
@@ -38,12 +41,16 @@ def sample(labels: Mapping[str, str]) -> Values:
 
 def content_problem(text: str, labels: Mapping[str, str]) -> tuple[str, int] | None:
     """What is wrong in the template of a config or secret, and in which line of it."""
+    return _problem(text, labels, dict.fromkeys(("env", "config", "secret"), str))
 
-    def read(name: str) -> str:
-        return str(name)
+
+def _problem(
+    text: str, labels: Mapping[str, str], functions: Mapping[str, Callable[[str], str]] = {}
+) -> tuple[str, int] | None:
+    from agent.contract.golang_template import TemplateError, expand
 
     try:
-        expand(text, sample(labels), {"env": read, "config": read, "secret": read}, every=True)
+        expand(text, sample(labels), functions, every=True)
     except TemplateError as error:
         return str(error), error.line
     return None
@@ -52,11 +59,8 @@ def content_problem(text: str, labels: Mapping[str, str]) -> tuple[str, int] | N
 def problems(container: Container, environment: Mapping[str, Any], labels: Mapping[str, str]) -> Iterator[tuple[Path_, str]]:
     """The places in a service, and what is wrong there. *environment* is the key's own value."""
     for path, text in _texts(container, environment):
-        if names_swarm(text):
-            try:
-                expand(text, sample(labels), every=True)
-            except TemplateError as error:
-                yield path, str(error)
+        if names_swarm(text) and (problem := _problem(text, labels)):
+            yield path, problem[0]
 
 
 def _texts(container: Container, environment: Mapping[str, Any]) -> Iterator[tuple[Path_, str]]:
@@ -75,6 +79,7 @@ def has_templates(container: Container) -> bool:
 
 def expanded(container: Container, values: Values) -> Container:
     """*container* with what its templates stand for. Raises TemplateError."""
+    from agent.contract.golang_template import expand
 
     def put(text: str) -> str:
         return expand(text, values) if names_swarm(text) else text

@@ -11,8 +11,8 @@ import re
 import msgspec
 
 EFFECTS = ("NoSchedule", "NoExecute")
-_TAINT = re.compile(r"([A-Za-z0-9][\w./-]*)(?:=([\w.-]*))?:(\w+)\Z")
-_TOLERATION = re.compile(r"\*\Z|([A-Za-z0-9][\w./-]*)(?:=([\w.-]*))?(?::(\w+))?\Z")
+_TAINT = r"([A-Za-z0-9][\w./-]*)(?:=([\w.-]*))?:(\w+)\Z"
+_TOLERATION = r"\*\Z|([A-Za-z0-9][\w./-]*)(?:=([\w.-]*))?(?::(\w+))?\Z"
 
 
 class TaintSyntaxError(ValueError):
@@ -37,7 +37,7 @@ class Toleration(msgspec.Struct, frozen=True):
 
 def parse_taint(text: str) -> Taint:
     """Raises TaintSyntaxError."""
-    match = _TAINT.match(text)
+    match = re.match(_TAINT, text)
     if not match:
         raise TaintSyntaxError(f"{text!r} is not a taint: write KEY=VALUE:NoSchedule or KEY:NoExecute")
     if match[3] not in EFFECTS:
@@ -47,7 +47,7 @@ def parse_taint(text: str) -> Taint:
 
 def parse_toleration(text: str) -> Toleration | None:
     """None if *text* is not a toleration."""
-    match = _TOLERATION.match(text)
+    match = re.match(_TOLERATION, text)
     if match is None or match[3] not in (None, *EFFECTS):
         return None
     return Toleration(match[1], match[2], match[3])

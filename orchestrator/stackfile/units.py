@@ -6,7 +6,7 @@ import re
 
 _BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*(b|k|kb|kib|m|mb|mib|g|gb|gib|t|tb|tib|)\Z", re.IGNORECASE)
 _SHIFT = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
-_PART = re.compile(r"(\d+(?:\.\d+)?)(us|µs|ms|s|m|h|d|w|ns)")
+_PART = r"(\d+(?:\.\d+)?)(us|µs|ms|s|m|h|d|w|ns)"
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 
 
@@ -50,7 +50,7 @@ def parse_duration(value: object) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     text = str(value).strip()
-    parts = _PART.findall(text)
+    parts = re.findall(_PART, text)
     if not parts or "".join(n + u for n, u in parts) != text:
         raise ValueError("a duration is written like 1m30s or 500ms")
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from agent.contract.golang_template import TemplateError, expand, identifier, names_swarm
+from agent.contract.golang_template import TemplateError, expand
+from agent.contract.swarm_placeholder import identifier, names_swarm
 
 VALUES = {
     "Service": {"ID": "s", "Name": "web", "Labels": {"a": "b", "com.x": "y"}},

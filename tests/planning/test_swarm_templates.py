@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent.contract.golang_template import identifier
 from agent.contract.status import NodeInfo
+from agent.contract.swarm_placeholder import identifier
 from agent.engine.config_templates import filled
 from agent.errors import BadRequestError
 from agent.images.types import RunConfig
