@@ -56,6 +56,10 @@ class ImageNotFoundError(ImageError):
     status = 404
 
 
+class DeniedError(ImageError):
+    """A registry denies access to an image. Docker tells so of a pull and of a push with 500."""
+
+
 class UnauthorizedError(ImageError):
     """A registry does not take the name and password."""
 

@@ -20,10 +20,21 @@ from agent.api import describe, login
 from agent.api.app_keys import ENGINE, answer, flag, minor, number
 from agent.api.filters import NOT_DANGLING, Filters, labelled, moment_of, path_matches, truth
 from agent.api.instructions import changes
+from agent.api.transfers import PullLines, push_lines
 from agent.containers.logs import instant
 from agent.engine.engine import Engine
-from agent.errors import AgentError, BadRequestError, ConflictError, ImageError, ImageNotFoundError, user_message
-from agent.images import archive, garbage, pull, types
+from agent.engine.pulls import announce
+from agent.errors import (
+    AgentError,
+    BadRequestError,
+    ConflictError,
+    DeniedError,
+    ImageError,
+    ImageNotFoundError,
+    UnauthorizedError,
+    user_message,
+)
+from agent.images import archive, documents, garbage, pull, types
 from agent.images.auth import Credentials
 from agent.images.platforms import platform_of
 from agent.images.reference import parse
@@ -241,15 +252,20 @@ async def inspect(request: web.Request) -> web.Response:
 async def distribution(request: web.Request) -> web.Response:
     """Describe an image of a registry without pulling it (DistributionInspect)."""
     reference = parse(request.match_info["name"])
-    async with Registry(reference, request.app[ENGINE].settings, login.sent(request)) as registry:
-        data, digest, kind = await registry.manifest(reference.target)
+    settings = request.app[ENGINE].settings
+    what, limits = reference.familiar, settings.limits
+    async with Registry(reference, settings, login.sent(request)) as registry:
+        try:
+            data, digest, kind = await registry.manifest(reference.target)
+        except DeniedError as error:
+            raise UnauthorizedError(str(error)) from None
         if kind in types.INDEXES:
-            entries = msgspec.json.decode(data, type=types.ImageIndex).manifests
+            entries = documents.index(data, f"the index of image {what}", limits).manifests
             platforms = [msgspec.to_builtins(e.platform) for e in entries if e.platform]
         else:
-            config = msgspec.json.decode(data, type=types.ImageManifest).config
-            raw = b"".join([c async for c in registry.blob(config.digest, config.size)])
-            found = msgspec.json.decode(raw, type=types.Config)
+            manifest = documents.manifest(data, f"the manifest of image {what}", limits)
+            raw = b"".join([c async for c in registry.blob(manifest.config.digest, manifest.config.size)])
+            found = documents.config(raw, f"the config of image {what}", limits, layers=len(manifest.layers))
             platforms = [{"architecture": found.architecture, "os": found.os}]
     platforms = [{k: v for k, v in p.items() if v} for p in platforms]
     return answer({"Descriptor": {"mediaType": kind, "digest": digest, "size": len(data)}, "Platforms": platforms})
@@ -362,11 +378,13 @@ def suits(image: Image, name: str, platform: str) -> None:
 
 async def _fetched(engine: Engine, name: str, stream: ProgressStream, credentials: Credentials | None) -> None:
     reference = parse(name)
-    if "@" in name or ":" in name.rpartition("/")[2]:
+    whole = "@" in name or ":" in name.rpartition("/")[2]
+    if whole:
         tags = [reference.tag]
     else:  # without a tag, all of them
         async with Registry(reference, engine.settings, credentials) as registry:
             tags = await registry.tags()
+    news = False
     for tag in tags:
         one = msgspec.structs.replace(reference, tag=tag) if tag else reference
         text = one.familiar if not one.digest else f"{one.familiar.partition('@')[0]}@{one.digest}"
@@ -374,20 +392,13 @@ async def _fetched(engine: Engine, name: str, stream: ProgressStream, credential
             before = engine.images.find(text).digest
         except AgentError:
             before = ""
-        origin_shown = False
-
-        def tell(event: dict[str, object], one: Any = one) -> None:
-            nonlocal origin_shown
-            if not origin_shown:
-                origin_shown = True
-                stream.tell({"status": f"Pulling from {one.repository}", "id": one.tag or one.digest})
-            stream.tell(event)
-
+        lines = PullLines(stream.tell, {"status": f"Pulling from {one.repository}", "id": one.tag or text}, before)
         held = engine.images.names.get(one.name, "")
-        image = await engine.pulls.pull(text, tell, credentials)
+        image = await engine.pulls.pull(text, lines.step, credentials)
         displaced(engine, held)
-        word = "Image is up to date for" if image.digest == before else "Downloaded newer image for"
-        stream.tell({"status": f"Status: {word} {text}"})
+        news = news or image.digest != before
+    word = "Downloaded newer image for" if news else "Image is up to date for"
+    stream.tell({"status": f"Status: {word} {text if whole else reference.familiar.rpartition(':')[0]}"})
 
 
 async def _imported(request: web.Request, source: str, stream: ProgressStream) -> None:
@@ -439,7 +450,7 @@ async def _downloaded(
 def report_removed(engine: Engine, image: Image, gone: list[dict[str, str]]) -> None:
     """Emit the events of names removed from *image*, and of the image itself."""
     for row in gone:
-        event(engine, "untag" if "Untagged" in row else "delete", image, row.get("Untagged") or image.id)
+        event(engine, "untag" if "Untagged" in row else "delete", image, image.id)
         if "Deleted" in row:
             engine.committed.pop(image.id, None)
 
@@ -447,7 +458,7 @@ def report_removed(engine: Engine, image: Image, gone: list[dict[str, str]]) -> 
 def event(engine: Engine, action: str, image: Image, name: str) -> None:
     """Emit the event *action* of *image* under *name*."""
     labels = (image.config.config or RunConfig()).labels or {}
-    engine.events.emit("image", action, image.id if action not in ("pull", "push") else name, {**labels, "name": name})
+    engine.events.emit("image", action, image.id, {**labels, "name": name})
 
 
 async def load(request: web.Request) -> web.StreamResponse:
@@ -532,14 +543,16 @@ async def push(request: web.Request) -> web.StreamResponse:
     async def send() -> None:
         # from now on an error goes into the answer's last line, as clients expect of a push
         stream.tell({"status": f"The push refers to repository [{reference.host}/{reference.repository}]"})
-        if not names or names[0] not in engine.images.names:
+        if not names:
             raise ImageNotFoundError(f"An image does not exist locally with the tag: {reference.familiar.rpartition(':')[0]}")
+        if names[0] not in engine.images.names:
+            raise ImageNotFoundError(f"tag does not exist: {reference.familiar}")
         for name in names:
             one, image = parse(name), engine.images.find(name)
-            await pull.push(engine.images, image, one, engine.settings, stream.tell, credentials)
+            await pull.push(engine.images, image, one, engine.settings, push_lines(stream.tell), credentials)
             size = engine.images.blob(image.digest).stat().st_size
             stream.tell({"progressDetail": {}, "aux": {"Tag": one.tag, "Digest": image.digest, "Size": size}})
-            event(engine, "push", image, one.familiar)
+            announce(engine.events, "push", image, one)
 
     return await stream.run(send())
 

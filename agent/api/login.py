@@ -21,15 +21,16 @@ from agent.images.registry import Registry
 
 
 def sent(request: web.Request) -> Credentials | None:
-    """The credentials in X-Registry-Auth; None if it is empty. Raises BadRequestError."""
+    """The credentials in X-Registry-Auth; None if it is empty, or has none: clients send all kinds of words for that, which
+    Docker's daemon passes over."""
     header = request.headers.get("X-Registry-Auth", "")
     if not header:
         return None
     try:
         raw = base64.b64decode(header.translate(str.maketrans("-_", "+/")) + "=" * (-len(header) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        raise BadRequestError("X-Registry-Auth is not base64 (RFC 4648) of a JSON object") from None
-    return of(shapes.read(raw, shapes.LOGIN))
+        return of(shapes.read(raw, shapes.LOGIN))
+    except (binascii.Error, ValueError, BadRequestError):
+        return None
 
 
 def of(fields: dict[str, Any]) -> Credentials | None:

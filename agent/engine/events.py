@@ -75,6 +75,8 @@ class Events:
         }
         if kind == "container":
             event |= {"status": action, "id": ident, "from": attributes.get("image", "")}
+        elif kind == "image":
+            event |= {"status": action, "id": ident}
         self.recent.append(event)
         self._keep(event)
         for queue in self._listeners:

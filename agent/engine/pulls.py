@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
+
 from agent.engine.events import Events
 from agent.errors import ImageNotFoundError
 from agent.images import pull as puller
 from agent.images.auth import Credentials
-from agent.images.reference import parse
+from agent.images.reference import Reference, parse
 from agent.images.store import Image, ImageStore
+from agent.images.types import RunConfig
 from agent.settings import Settings
 
 
@@ -40,7 +43,7 @@ class ImagePulls:
             self._pulls[key] = task
             task.add_done_callback(lambda _: (self._pulls.pop(key, None), self._listeners.pop(key, None)))
         image = await asyncio.shield(self._pulls[key])
-        self._events.emit("image", "pull", reference.familiar, {"name": reference.familiar})
+        announce(self._events, "pull", image, reference)
         return image
 
     async def ensure(self, name: str, policy: str = "missing") -> Image:
@@ -55,3 +58,10 @@ class ImagePulls:
                 if policy in ("never", "build"):
                     raise ImageNotFoundError(f"image {name} is not on this node and pull_policy is {policy}") from None
         return await self.pull(name)
+
+
+def announce(events: Events, action: str, image: Image, reference: Reference) -> None:
+    """Emit the event of a pull or push of *image*: its actor is the name with its tag, its attribute the name without."""
+    labels = (image.config.config or RunConfig()).labels or {}
+    name = msgspec.structs.replace(reference, tag="", digest="").familiar.rstrip("@")
+    events.emit("image", action, reference.familiar, {**labels, "name": name})

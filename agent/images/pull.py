@@ -136,6 +136,8 @@ async def push(
     """Send *image* to its registry under *reference*; returns the manifest's digest."""
     manifest = store.manifest(image.digest)
     async with Registry(reference, settings, credentials) as registry:
+        for layer in manifest.layers:
+            progress({"id": layer.digest[7:19], "status": "Preparing"})
         for blob in (*manifest.layers, manifest.config):
             short = blob.digest[7:19]
             if await registry.has_blob(blob.digest):

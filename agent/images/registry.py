@@ -17,7 +17,7 @@ import msgspec
 from yarl import URL
 
 from agent.contract.printable import quoted
-from agent.errors import ImageError, ImageNotFoundError, UnauthorizedError
+from agent.errors import DeniedError, ImageError, ImageNotFoundError, UnauthorizedError
 from agent.images import auth, documents, types
 from agent.images.reference import DIGEST, Reference
 from agent.images.transport import HttpClient, UnavailableError, url_of
@@ -104,11 +104,13 @@ class Registry:
         reply.close()
         name = self.reference.familiar
         if reply.status == 404:
-            raise ImageNotFoundError(f"image {name} does not exist at {endpoint}: check its name and tag")
+            # "manifest unknown" is what scripts look for in the output of a pull
+            raise ImageNotFoundError(f"manifest for {name} not found: manifest unknown: {endpoint} has no such name and tag")
         if reply.status in (401, 403):
             if scope is not None:
                 raise UnauthorizedError(f"{endpoint} does not take this name and password ({reply.status})")
-            raise ImageError(f"{endpoint} denies {action} of {name} ({reply.status}): log in with `docker login`")
+            word = "unauthorized: authentication required" if reply.status == 401 else "denied: access is denied"
+            raise DeniedError(f"{word}: {endpoint} denies access to {name} ({reply.status}): log in with `docker login`")
         if reply.status in (416, 429) or reply.status >= 500:
             raise UnavailableError(f"{endpoint} answered {reply.status}")
         raise ImageError(f"{endpoint} answered {reply.status} for {name}")

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x9b]")
 """What a terminal takes for an order; it may come from an image or a container."""
+UNDER_WAY = ("Preparing", "Pulling fs layer", "Verifying Checksum", "Download complete")
+"""States of a layer that only Docker's own clients show."""
 COLOURS = {"create": "green", "update": "yellow", "replace": "yellow", "remove": "red"}
 
 
@@ -177,7 +179,7 @@ class Progress:
     def pull(self, event: PullEvent) -> None:
         """Layers of all pulls in one line on a terminal; without one, a line when a layer is done."""
         layer = event.id
-        if self.mode == "json":
+        if self.mode == "json" or event.status in UNDER_WAY:
             return
         if event.detail:
             self._bars[layer] = event.detail["current"], event.detail["total"]

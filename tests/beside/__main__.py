@@ -12,11 +12,11 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from tests.beside import built, containers, execs, images, models, networks, system, volumes
+from tests.beside import built, containers, execs, images, models, networks, registries, system, volumes
 from tests.beside.look import Look
 
 REFERENCE = Path(__file__).with_name("reference.json")
-MODULES = (containers, execs, images, networks, volumes, system, built, models)
+MODULES = (containers, execs, images, networks, volumes, system, built, models, registries)
 PROGRAMS = {f"{m.__name__.rpartition('.')[2]}.{p.__name__}": p for m in MODULES for p in m.ALL}
 
 

@@ -56,6 +56,7 @@ class Look:
     """A client, what was seen by it, and what is to be cleaned away."""
 
     def __init__(self, socket: str, prefix: str, version: str = "auto") -> None:
+        self.socket = socket
         self.docker = docker.DockerClient(base_url=f"unix://{socket}", version=version, timeout=40)
         self.c = self.docker.api
         self.prefix = prefix

@@ -14,7 +14,7 @@ from docker.types import EndpointConfig, Healthcheck, Mount
 from tests.beside.look import IMAGE, SLEEP, Look, members, plain, skeleton, tar
 
 
-def _class(look: Look, label: str, call: Callable[..., Any], *words: Any, **named: Any) -> None:
+def class_of_error(look: Look, label: str, call: Callable[..., Any], *words: Any, **named: Any) -> None:
     """The class of the error, and its status."""
     try:
         look.see(label, skeleton(plain(call(*words, **named))))
@@ -26,38 +26,38 @@ def _class(look: Look, label: str, call: Callable[..., Any], *words: Any, **name
 def errors_by_class(look: Look) -> None:
     d = look.docker
     for kind in ("containers", "images", "networks", "volumes", "plugins", "services", "nodes", "secrets", "configs"):
-        _class(look, f"{kind}.get", getattr(d, kind).get, "nosuch")
-    _class(look, "run: no image", d.containers.run, "nosuch/nosuch:x", "true")
-    _class(look, "create: no image", d.containers.create, "nosuch/nosuch:x", "true")
-    _class(look, "create: low level", look.c.create_container, "nosuch/nosuch:x", "true")
-    _class(look, "run: fails", d.containers.run, IMAGE, ["sh", "-c", "echo out; echo err >&2; exit 9"], remove=True)
-    _class(look, "run: no program", d.containers.run, IMAGE, "nosuch", remove=True)
-    _class(look, "run: no network", d.containers.run, IMAGE, "true", network="nosuch", remove=True)
-    _class(look, "run: both networks", d.containers.run, IMAGE, "true", network="x", network_mode="host")
-    _class(look, "run: other platform", d.containers.run, IMAGE, "true", platform="linux/s390x", remove=True)
-    _class(look, "remove image", d.images.remove, "nosuch")
-    _class(look, "tag", look.c.tag, "nosuch", "x")
-    _class(look, "history", look.c.history, "nosuch")
-    _class(look, "save", lambda: b"".join(look.c.get_image("nosuch")))
-    _class(look, "push", look.c.push, "nosuch")
-    _class(look, "remove volume", look.c.remove_volume, "nosuch")
-    _class(look, "remove network", look.c.remove_network, "nosuch")
-    _class(look, "disconnect", look.c.disconnect_container_from_network, "nosuch", "bridge")
-    _class(look, "swarm", d.swarm.reload)
-    _class(look, "swarm leave", d.swarm.leave)
-    _class(look, "unlock key", d.swarm.get_unlock_key)
+        class_of_error(look, f"{kind}.get", getattr(d, kind).get, "nosuch")
+    class_of_error(look, "run: no image", d.containers.run, "nosuch/nosuch:x", "true")
+    class_of_error(look, "create: no image", d.containers.create, "nosuch/nosuch:x", "true")
+    class_of_error(look, "create: low level", look.c.create_container, "nosuch/nosuch:x", "true")
+    class_of_error(look, "run: fails", d.containers.run, IMAGE, ["sh", "-c", "echo out; echo err >&2; exit 9"], remove=True)
+    class_of_error(look, "run: no program", d.containers.run, IMAGE, "nosuch", remove=True)
+    class_of_error(look, "run: no network", d.containers.run, IMAGE, "true", network="nosuch", remove=True)
+    class_of_error(look, "run: both networks", d.containers.run, IMAGE, "true", network="x", network_mode="host")
+    class_of_error(look, "run: other platform", d.containers.run, IMAGE, "true", platform="linux/s390x", remove=True)
+    class_of_error(look, "remove image", d.images.remove, "nosuch")
+    class_of_error(look, "tag", look.c.tag, "nosuch", "x")
+    class_of_error(look, "history", look.c.history, "nosuch")
+    class_of_error(look, "save", lambda: b"".join(look.c.get_image("nosuch")))
+    class_of_error(look, "push", look.c.push, "nosuch")
+    class_of_error(look, "remove volume", look.c.remove_volume, "nosuch")
+    class_of_error(look, "remove network", look.c.remove_network, "nosuch")
+    class_of_error(look, "disconnect", look.c.disconnect_container_from_network, "nosuch", "bridge")
+    class_of_error(look, "swarm", d.swarm.reload)
+    class_of_error(look, "swarm leave", d.swarm.leave)
+    class_of_error(look, "unlock key", d.swarm.get_unlock_key)
     made = look.made(start=True)
     container = d.containers.get(made)
-    _class(look, "remove running", container.remove)
-    _class(look, "rename taken", container.rename, d.containers.get(look.made()).name)
-    _class(look, "get archive", container.get_archive, "/nosuch")
-    _class(look, "put archive", container.put_archive, "/nosuch", b"")
-    _class(look, "update", container.update, mem_limit="1m")
-    _class(look, "exec", container.exec_run, ["nosuch"])
-    _class(look, "exec folder", container.exec_run, ["true"], workdir="/nosuch")
-    _class(look, "exec user", container.exec_run, ["true"], user="nosuch")
-    _class(look, "remove link", look.c.remove_container, "nosuch", link=True)
-    _class(look, "wait in time", look.docker.containers.get(look.made(["true"], start=True)).wait, timeout=20)
+    class_of_error(look, "remove running", container.remove)
+    class_of_error(look, "rename taken", container.rename, d.containers.get(look.made()).name)
+    class_of_error(look, "get archive", container.get_archive, "/nosuch")
+    class_of_error(look, "put archive", container.put_archive, "/nosuch", b"")
+    class_of_error(look, "update", container.update, mem_limit="1m")
+    class_of_error(look, "exec", container.exec_run, ["nosuch"])
+    class_of_error(look, "exec folder", container.exec_run, ["true"], workdir="/nosuch")
+    class_of_error(look, "exec user", container.exec_run, ["true"], user="nosuch")
+    class_of_error(look, "remove link", look.c.remove_container, "nosuch", link=True)
+    class_of_error(look, "wait in time", look.docker.containers.get(look.made(["true"], start=True)).wait, timeout=20)
 
 
 def a_container_as_an_object(look: Look) -> None:
@@ -256,7 +256,7 @@ def the_daemon_as_an_object(look: Look) -> None:
         [d.info()[k] for k in ("OSType", "Driver", "LoggingDriver", "IndexServerAddress", "InitBinary", "DefaultRuntime")],
     )
     look.see("df", sorted(d.df()))
-    _class(look, "search", d.images.search, "")
+    class_of_error(look, "search", d.images.search, "")
     begun = time.time()
     made = d.containers.run(IMAGE, "true", detach=True, name=look.name())
     made.wait()

@@ -376,7 +376,7 @@ def test_events_tell_the_whole_story(docker: Docker, name: str) -> None:
     ask = ("events", "--since", begin, "--until", str(time.time() + 0.1), "--format", "json")
     told = [json.loads(line) for line in docker.out(*ask).splitlines()]
     attributes = [(e["Type"], e["Action"].partition(":")[0], e["Actor"]["Attributes"]) for e in told]
-    assert [(kind, action) for kind, action, a in attributes if name in json.dumps(a) or kind == "volume"] == [
+    assert [(kind, action) for kind, action, a in attributes if name in json.dumps(a) or kind in ("volume", "image")] == [
         ("volume", "create"),
         ("network", "create"),
         ("container", "create"),

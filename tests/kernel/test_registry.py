@@ -131,7 +131,7 @@ services:
 def test_a_tag_that_is_not_there(lab: Pystack, registry: str) -> None:
     done = lab("image", "pull", f"{registry}/nothing:9", check=False)
     assert done.returncode == 1
-    assert "does not exist" in done.stderr
+    assert "manifest unknown" in done.stderr
 
 
 def _put(lab: Pystack, repository: str, path: str, content: bytes, kind: str) -> None:
