@@ -22,6 +22,7 @@ ALONE = (
     "overlay",
     "limits",
     "placement",
+    "counters",
     "schedules",
     "alternatives",
     "netplane",

@@ -24,7 +24,8 @@ SWARMKIT = 100_000 / 90.9
 NODES, TASKS, REPLICAS, ROUNDS, LOST = size(5_000, 100), size(100_000, 1_000), 10, size(3, 1), size(100, 10)
 
 
-def _nodes() -> list[Node]:
+def nodes(count: int) -> list[Node]:
+    """*count* nodes in ten zones, every second with an SSD."""
     return [
         Node(
             name=f"n{i}",
@@ -32,14 +33,15 @@ def _nodes() -> list[Node]:
             labels=(("zone", f"z{i % 10}"), ("disk", "ssd" if i % 2 else "hdd")),
             info=NodeInfo(hostname=f"n{i}", cpus=64, memory=256 << 30),
         )
-        for i in range(NODES)
+        for i in range(count)
     ]
 
 
-def _groups() -> list[TaskGroup]:
+def groups(count: int) -> list[TaskGroup]:
+    """*count* services of REPLICAS each with constraints, spreads, reservations and affinities, as a seed gives them."""
     rnd = random.Random(1)
     out = []
-    for i in range(TASKS // REPLICAS):
+    for i in range(count):
         requested = Placement(
             constraints=rnd.choice([(), ("node.labels.disk == ssd",), ("node.labels.zone != z3",)]),
             spread=rnd.choice([(), ("node.labels.zone",)]),
@@ -73,25 +75,25 @@ def _commit(groups: list[TaskGroup], nodes: list[Node], chosen: list[list[int]],
 
 def measure() -> dict[str, Row]:
     """Rows of tasks placed and committed per second."""
-    nodes, groups = _nodes(), _groups()
-    names = {n.name for n in nodes}
+    hosts, services = nodes(NODES), groups(TASKS // REPLICAS)
+    names = {n.name for n in hosts}
     mixed, equal = [], []
-    table = NodeTable(nodes, names)
+    table = NodeTable(hosts, names)
     chosen: list[list[int]] = []
     for _ in range(ROUNDS):
-        table, store = NodeTable(nodes, names), dict[str, bytes]()
+        table, store = NodeTable(hosts, names), dict[str, bytes]()
         start = time.perf_counter()
-        chosen = place(table, groups)
-        _commit(groups, nodes, chosen, store)
+        chosen = place(table, services)
+        _commit(services, hosts, chosen, store)
         mixed.append(len(store) / (time.perf_counter() - start))
         start = time.perf_counter()
         one = [TaskGroup(PlacementRequest(service="s/one"), TASKS)]
-        _commit(one, nodes, place(NodeTable(nodes, names), one), {})
+        _commit(one, hosts, place(NodeTable(hosts, names), one), {})
         equal.append(TASKS / (time.perf_counter() - start))
     return {
         "placement_mixed": row(statistics.median(mixed), SWARMKIT, "tasks/s", "higher"),
         "placement_replicas": row(statistics.median(equal), SWARMKIT, "tasks/s", "higher"),
-        "replan_p99": _replan(table, groups, chosen),
+        "replan_p99": _replan(table, services, chosen),
     }
 
 

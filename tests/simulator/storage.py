@@ -29,6 +29,8 @@ class Backing:
         self.revision = 1
         self.term = 0
         self.lease_ends = 0.0
+        self.transactions, self.writes, self.written = 0, 0, 0
+        """Transactions that wrote, the keys that they put or deleted, and the bytes of what they put."""
 
 
 class TermStore:
@@ -75,6 +77,7 @@ class TermStore:
             return TransactionResult(False, self._backing.revision)
         if then:
             self._backing.revision += 1
+            self._backing.transactions += 1
             for op in then:
                 self._apply(op)
         done = TransactionResult(True, self._backing.revision)
@@ -85,7 +88,9 @@ class TermStore:
 
     def _apply(self, op: Op) -> None:
         entries, revision = self._backing.entries, self._backing.revision
+        self._backing.writes += 1
         if isinstance(op, Put):
+            self._backing.written += len(op.value)
             old = entries.get(op.key)
             entries[op.key] = Entry(op.key, op.value, old.created if old else revision, revision, old.version + 1 if old else 1)
         else:

@@ -57,6 +57,8 @@ class World:
         self.added: set[str] = set()
         """Nodes that were members once: one that was removed is not added again."""
         self.leading: dict[str, ControlPlane] = {}
+        self.messages, self.sent = 0, 0
+        """What servers have asked of nodes, and the bytes of the manifests and changes among it."""
 
     # --- tasks of the loop -------------------------------------------------------------------------------------
 
@@ -236,6 +238,7 @@ class SimAgentClient:
 
     async def _exchange(self, work: Any) -> Any:
         """There and back; the answer may be lost when the work is done, and the work may be done twice."""
+        self._world.messages += 1
         await self._world.hop(self._server, self.node)
         answer = work()
         await self._world.hop(self.node, self._server)
@@ -243,10 +246,12 @@ class SimAgentClient:
 
     async def deliver(self, manifest: Manifest) -> None:
         data = msgspec.json.encode(manifest)
+        self._world.sent += len(data)
         await self._exchange(lambda: self._far.apply(msgspec.json.decode(data, type=Manifest)))
 
     async def change(self, delta: Delta) -> None:
         data = msgspec.json.encode(delta)
+        self._world.sent += len(data)
         await self._exchange(lambda: self._far.change(msgspec.json.decode(data, type=Delta)))
 
     async def call(self, method: str, path: str, **options: Any) -> Any:
