@@ -105,6 +105,16 @@ class NodeConnection:
         begun = self.silent_since
         return not self.connected_at and begun is not None and asyncio.get_running_loop().time() - begun < UNHEARD_S
 
+    @property
+    def last_word(self) -> float | None:
+        """When a silent node was last heard, or expected first, by the loop's clock in seconds; None while it answers."""
+        return None if self.silent_since is None else self.client.heard_at or self.silent_since
+
+    @property
+    def machine_answers(self) -> bool:
+        """Whether the node's SSH server keeps its connection: then its machine runs, and so do its containers."""
+        return self.tunnel is not None and self.tunnel.connected
+
     def _on_tunnel_problem(self, problem: str) -> None:
         if problem:
             self.problem = problem

@@ -70,7 +70,8 @@ class Rescheduler:
     def _look(self) -> None:
         """Find out who is lost, and say once that this server is the one that is cut off."""
         members, now = self._cluster.members, asyncio.get_running_loop().time()
-        self._lost = self._watch_of_silence.lost(now, {name: m.silent_since for name, m in members.items()})
+        running = {name for name, m in members.items() if m.machine_answers}
+        self._lost = self._watch_of_silence.lost(now, {name: m.last_word for name, m in members.items()}, running)
         isolated = self._watch_of_silence.isolated(now)
         if isolated and not self._isolated:
             away = ", ".join(sorted(set(members) - self._cluster.ready))

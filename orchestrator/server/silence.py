@@ -7,14 +7,20 @@ Source: Kubernetes, node lifecycle controller (zone outages); SwarmKit, dispatch
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 STALL_S = 5.0
 """A pause between two looks after which this server is taken to have been stopped itself."""
 
-
+HUNG_S = 30.0
+"""How long a node is waited for at least whose machine answers over SSH: its agent hangs or begins anew, its containers run."""
 FLAPS, FLAP_S = 3, 600.0
 """A node that was lost so often within so many seconds takes no tasks of other nodes."""
+
+
+def patience(after_s: float, machine_answers: bool) -> float:
+    """How many seconds without a word make a node lost, where *after_s* do for a dead machine."""
+    return max(after_s, HUNG_S) if machine_answers else after_s
 
 
 class SilenceWatch:
@@ -28,8 +34,11 @@ class SilenceWatch:
         self._lost: frozenset[str] = frozenset()
         self._losses: dict[str, list[float]] = {}
 
-    def lost(self, now: float, silent_since: Mapping[str, float | None]) -> frozenset[str]:
-        """The lost nodes as of *now*. *silent_since* has for each node since when it is silent, None while it answers."""
+    def lost(
+        self, now: float, silent_since: Mapping[str, float | None], running: Set[str] = frozenset()
+    ) -> frozenset[str]:
+        """The lost nodes as of *now*. *silent_since* has for each node since when it is silent, None while it answers; *running*
+        are those whose machines answer all the same."""
         away = [since for since in silent_since.values() if since is not None]
         if len(away) * 2 <= len(silent_since):
             self._isolated_since = None
@@ -43,7 +52,7 @@ class SilenceWatch:
         self._lost = frozenset(
             name
             for name, since in silent_since.items()
-            if since is not None and now - max(since, self._well_since) >= self._after_s
+            if since is not None and now - max(since, self._well_since) >= patience(self._after_s, name in running)
         )
         for name in self._lost - before:
             self._losses.setdefault(name, []).append(now)

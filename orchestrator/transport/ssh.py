@@ -17,7 +17,8 @@ import msgspec
 from agent.contract.backoff import Backoff
 from orchestrator.errors import PystackError, RefusedError, UnreachableError
 
-KEEPALIVE_S = 3
+KEEPALIVE_S = 2
+"""A connection without an answer to two of these is lost: after 6 s."""
 CONNECT_S = 10
 """How long a host may take to accept a connection."""
 LOGIN_S = 60
@@ -142,6 +143,8 @@ class SshTunnel:
         self.local = local
         self.on_problem: Callable[[str], None] = lambda _: None
         """Called with the reason whenever the connection fails, and with "" when it is made."""
+        self.connected = False
+        """Whether the connection is there: the node's SSH server answers, whatever its agent does."""
         self.ends = ("", "")
         """The addresses of this host and of the node, as the node sees the connection."""
         self._task: asyncio.Task[None] | None = None
@@ -167,10 +170,13 @@ class SshTunnel:
                     self.local.chmod(0o600)
                     self.on_problem("")
                     pauses.reset()
+                    self.connected = True
                     await connection.wait_closed()
                 self.on_problem("the SSH connection was lost")
             except (PystackError, asyncssh.Error, OSError) as error:
                 self.on_problem(str(error))
+            finally:
+                self.connected = False
             self._hurry.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(next(pauses)):

@@ -1,208 +1,198 @@
-"""`python -m tests.faults [--only WORD]… [--write]`: runs cells on one lab of three servers with etcd; needs root."""
+"""`python -m tests.faults [--only WORD]… [--labs N] [--budget S] [--kept FILE] [--write]`: the fault matrix; needs root.
+
+Each lab has four nodes with disks of their own, three servers and etcd, and goes through all that can be done for one fault
+after the other. A cell that does not end as it should leaves its evidence in build/faults, and what follows has a new lab.
+"""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
+import queue
+import random
+import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+import traceback
 from pathlib import Path
 
-from tests.conftest import Pystack, Stack, cluster_of
+import msgspec
+
+from tests.conftest import Pystack, cluster_of
+from tests.faults.hazards import HAZARDS, places
+from tests.faults.machines import AGENT, NODES, Machines
 from tests.faults.table import Cell, put_into, render
+from tests.faults.work import ACTIVITIES, KEPT, Work
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
-LASTS_S, WANTED_S = 10.0, 90.0
-"""How long a fault lasts that ends by itself, and how long all may take to be as wanted after it."""
-FILE = """
-services:
-  web:
-    image: busybox
-    command: sh -c "mkdir /w; hostname > /w/index.html; exec httpd -f -p 80 -h /w"
-    stop_signal: SIGKILL
-    restart: always
-    environment: [VERSION=%d]
-    ports: ["18090:80"]
-    deploy: {replicas: %d, update_config: {order: start-first, parallelism: 2}}
-  once:
-    image: busybox
-    command: sleep 10000
-    stop_signal: SIGKILL
-    restart: always
-    x-fence: strict
-  all: {image: busybox, command: sleep 10000, stop_signal: SIGKILL, restart: always, deploy: {mode: global}}
-"""
-
-
-class Faults:
-    """What can fail in *lab*; each fault is begun, and ended after a while. *victim* is the node that it hits."""
-
-    def __init__(self, lab: Pystack) -> None:
-        self.lab = lab
-
-    def lead(self) -> str:
-        """The node of the server that leads."""
-        for node in ("n1", "n2", "n3"):
-            one = Pystack(self.lab.lab)
-            one.environment = {
-                **self.lab.environment,
-                "PYSTACK_HOST": f"unix:///var/lib/pystack-lab/{self.lab.lab}/{node}/run/pystack.sock",
-            }
-            done = one("node", "ls", check=False)
-            if done.returncode == 0 and "s ago" not in done.stderr:
-                return node
-        return "n1"
-
-    def _fault(self, *words: str) -> None:
-        self.lab("lab", "fault", "--name", self.lab.lab, *words, check=False)
-
-    def _signal(self, node: str, number: str, *pattern: str) -> None:
-        self.lab.on(node, "pkill", f"-{number}", *pattern, check=False)
-
-    def table(self) -> dict[str, tuple[Callable[[str], None], Callable[[str], None]]]:
-        """By name: how the fault begins on the leader's node (or, where it says so, on another), and how it ends."""
-
-        def nothing(node: str) -> None:
-            del node
-
-        def other(node: str) -> str:
-            return "n2" if node != "n2" else "n3"
-
-        fault, signal = self._fault, self._signal
-        return {
-            "leading server killed": (lambda n: fault("kill", n, "server"), nothing),
-            "leading server hangs": (lambda n: fault("pause", n, "server"), lambda n: fault("resume", n, "server")),
-            "waiting server killed": (lambda n: fault("kill", other(n), "server"), nothing),
-            "waiting server hangs": (
-                lambda n: fault("pause", other(n), "server"),
-                lambda n: fault("resume", other(n), "server"),
-            ),
-            "etcd member killed": (lambda n: signal(n, "KILL", "-x", "etcd"), nothing),
-            "etcd member hangs": (lambda n: signal(n, "STOP", "-x", "etcd"), lambda n: signal(n, "CONT", "-x", "etcd")),
-            "sshd killed": (lambda n: signal(other(n), "KILL", "-x", "sshd"), nothing),
-            "conmon killed": (lambda n: signal(other(n), "KILL", "-x", "conmon"), nothing),
-            "data path killed": (lambda n: signal(other(n), "KILL", "-f", "netplugins.dataplane"), nothing),
-            "data path hangs": (lambda n: signal(other(n), "STOP", "-f", "netplugins.dataplane"), nothing),
-            "power of a node cut": (lambda n: fault("crash", other(n)), lambda n: fault("boot", other(n))),
-            "power of the leader's node cut": (lambda n: fault("crash", n), lambda n: fault("boot", n)),
-            "a node cut off": (lambda n: fault("cut", other(n)), lambda n: fault("heal", other(n))),
-            "the leader's node cut off": (lambda n: fault("cut", n), lambda n: fault("heal", n)),
-        }
-
-
-ACTIVITIES = ("idle", "update", "scale")
+EVIDENCE = Path(__file__).parents[2] / "build" / "faults"
+LASTS_S, WANTED_S, POLL_S = 12.0, 90.0, 0.3
+"""How long a fault lasts, how long all may take to be as wanted after it, and how often that is looked at."""
+DISK = "400m"
 
 
 class Matrix:
     """The cells of one lab, one after the other."""
 
     def __init__(self, lab: Pystack, folder: Path) -> None:
-        self.lab, self.stack = lab, Stack(lab, folder)
-        self.faults = Faults(lab)
-        self.version, self.replicas = 1, 4
+        self.lab, self.machines = lab, Machines(lab.lab)
+        self.work = Work(self.machines, folder)
+        lab("-f", str(self.work.base), "up")
+        lab("-f", str(self.work.base), "exec", "-T", "data", "sh", "-c", f"echo '{KEPT}' > /data/word")
 
     def cell(self, name: str, activity: str) -> Cell:
         """Begin the activity, have the fault, end it, and wait until all is as wanted."""
-        begin, end = self.faults.table()[name]
-        self.version += activity == "update"
-        self.replicas = {4: 6, 6: 4}[self.replicas] if activity == "scale" else self.replicas
-        self.stack.write(FILE % (self.version, self.replicas))
-        node = self.faults.lead()
-        work = self._up() if activity != "idle" else None
-        time.sleep(0.5)
-        begin(node)
+        where = places(self.machines)
+        words, hazard = self.work.begin(activity), HAZARDS[name]
+        client = self._begin(words) if words else None
+        if client:  # the same moment each time, another one in each cell
+            time.sleep(random.Random(f"{name} × {activity}").uniform(0.2, 2.5))
+        begun = time.monotonic()
+        hazard.begin(self.machines, where)
         try:
-            if work:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    work.wait(LASTS_S)
-            else:
-                time.sleep(LASTS_S)
+            if not hazard.brief:
+                time.sleep(max(0.0, begun + LASTS_S - time.monotonic()))
         finally:
-            end(node)
-        ended = time.monotonic()
-        try:
-            return Cell(name, activity, *self._wait(work, ended))
-        finally:
-            if work and work.poll() is None:
-                work.kill()
-                work.wait()
+            hazard.end(self.machines, where)
+        seconds, repeated, problem = self._wait(client, words, time.monotonic())
+        if not problem and activity == "drain":
+            self._activate()
+        return Cell(name, activity, seconds, problem, repeated)
 
-    def _up(self) -> subprocess.Popen[bytes]:
-        words = [sys.executable, "-m", "orchestrator", "-f", str(self.stack.file), "up", "-p", self.stack.name]
+    def _begin(self, words: list[str]) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            words, env=self.lab.environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [sys.executable, "-m", "orchestrator", *words],
+            env=self.lab.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
-    def _wait(self, work: subprocess.Popen[bytes] | None, ended: float) -> tuple[float, str]:
-        """Seconds until all was as wanted, and what was not when the time was over. A cut off `up` is repeated once."""
-        again = False
-        while True:
-            why = self._wrong()
-            took = time.monotonic() - ended
-            if not why:
-                return took, ""
-            if took > WANTED_S:
-                return took, why
-            if work and work.poll() not in (None, 0) and not again:
-                again, work = True, self._up()
-            time.sleep(0.5)
+    def _wait(self, client: subprocess.Popen[str] | None, words: list[str], ended: float) -> tuple[float, int, str]:
+        """Seconds until all was as wanted, how often the command had to be repeated, and what was not when the time was over. A
+        command that fails is given again, as its user would."""
+        repeated = 0
+        try:
+            while True:
+                why = self.work.wrong()
+                took = time.monotonic() - ended
+                if not why or took > WANTED_S:
+                    return took, repeated, why
+                if client and client.poll() not in (None, 0):
+                    said = client.communicate()[0].strip().splitlines()
+                    print(f"  {' '.join(words[-3:])} ended with {client.returncode}: {said[-1:]}", flush=True)
+                    repeated, client = repeated + 1, self._begin(words)
+                time.sleep(POLL_S)
+        finally:
+            if client:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    client.communicate(timeout=1 if client.poll() is None else None)
+                client.kill()
+                client.communicate()
 
-    def _wrong(self) -> str:
-        """What is not as it should be, "" if all is."""
-        done = self.stack.run("ps", "--format", "json", check=False)
-        if done.returncode:
-            return "ps fails"
-        rows = json.loads(done.stdout)
-        if wrong := [r["task"] for r in rows if r["state"] != "running"]:
-            return f"{wrong[0]} does not run"
-        count = {s: sum(r["service"] == s for r in rows) for s in ("web", "once", "all")}
-        if count != {"web": self.replicas, "once": 1, "all": 3}:
-            return f"there are {count}"
-        nodes = {r["name"]: r for r in self.lab.json("node", "ls", "--format", "json")}
-        for name, row in nodes.items():
-            if row["state"] != "ready":
-                return f"{name} is {row['state']}"
-            root = Path(f"/var/lib/pystack-lab/{self.lab.lab}/{name}")
-            here = {r["id"] for r in rows if r["node"] == name}
-            if {p.name for p in (root / "containers").iterdir()} != here:
-                return f"{name} has other containers"
-            url = f"http://{row['underlay']}:18090"
-            if not self.lab.on("outside", "curl", "-s", "-m", "3", url, check=False).strip():
-                return f"the port of {name} does not answer"
-        for row in (r for r in rows if r["service"] == "web"):
-            words = ("exec", "-T", "--index", str(row["index"]), "web", "printenv", "VERSION")
-            if self.stack.run(*words, check=False).stdout.strip() != str(self.version):
-                return f"{row['task']} has another version"
-        return ""
+    def _activate(self) -> None:
+        self.lab("node", "activate", AGENT)
+        self.work.drained = False
+        self.lab("-f", str(self.work.base), "up")
+        self.lab("rebalance")
+
+    def save_evidence(self, cell: Cell) -> None:
+        """Keep what the servers and agents wrote, and what the cluster says of itself."""
+        folder = EVIDENCE / f"{cell.fault} {cell.activity}".replace("/", "-").replace(" ", "-")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for node in NODES:
+            for log in (self.machines.folder / node).glob("*.log"):
+                shutil.copy(log, folder / f"{node}-{log.name}")
+        for words in (
+            ("ps", "-p", "base"),
+            ("ps", "-p", "extra"),
+            ("node", "ls"),
+            ("rollout", "status", "-p", "base"),
+            ("doctor",),
+        ):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                done = self.lab(*words, check=False, timeout=20)
+                (folder / f"{'-'.join(words)}.txt").write_text(done.stdout + done.stderr)
+        (folder / "problem.txt").write_text(cell.problem)
+
+
+class Run:
+    """All cells that are still to do, shared by several labs."""
+
+    def __init__(self, kept: Path | None, only: list[str], budget: float) -> None:
+        self._kept, self._ends = kept, time.monotonic() + budget
+        self.cells: list[Cell] = msgspec.json.decode(kept.read_bytes(), type=list[Cell]) if kept and kept.exists() else []
+        done = {(c.fault, c.activity) for c in self.cells if not c.problem}
+        self._rows: queue.SimpleQueue[tuple[str, list[str]]] = queue.SimpleQueue()
+        for fault in HAZARDS:
+            left = [a for a in ACTIVITIES if (fault, a) not in done and (not only or any(w in f"{fault} × {a}" for w in only))]
+            if left:
+                self._rows.put((fault, left))
+        self._lock = threading.Lock()
+
+    def note(self, cell: Cell) -> None:
+        """Keep a cell in place of its predecessor."""
+        with self._lock:
+            same = (cell.fault, cell.activity)
+            self.cells = [*(c for c in self.cells if (c.fault, c.activity) != same), cell]
+            if self._kept:
+                self._kept.parent.mkdir(parents=True, exist_ok=True)
+                self._kept.write_bytes(msgspec.json.encode(self.cells))
+            again = f" ({cell.repeated} times repeated)" if cell.repeated else ""
+            print(f"{cell.fault} × {cell.activity}: {cell.problem or f'{cell.seconds:.1f} s'}{again}", flush=True)
+
+    def work(self) -> None:
+        """Take rows until none are left or the time is over; each lab lives until a cell goes wrong."""
+        while self._on_one_lab():
+            pass
+
+    def _on_one_lab(self) -> bool:
+        """Returns whether there is more to do."""
+        with tempfile.TemporaryDirectory() as folder, cluster_of(len(NODES), servers=3, disk=DISK) as lab:
+            matrix = Matrix(lab, Path(folder))
+            while time.monotonic() < self._ends:
+                try:
+                    fault, activities = self._rows.get_nowait()
+                except queue.Empty:
+                    return False
+                for number, activity in enumerate(activities):
+                    if time.monotonic() > self._ends:
+                        return False
+                    try:
+                        cell = matrix.cell(fault, activity)
+                    except Exception as error:  # noqa: BLE001 - whatever it is, the other cells go on
+                        traceback.print_exc()
+                        cell = Cell(fault, activity, 0.0, f"the cell cannot be tried: {error}")
+                    self.note(cell)
+                    if cell.problem:
+                        matrix.save_evidence(cell)
+                        if left := activities[number + 1 :]:
+                            self._rows.put((fault, left))
+                        return True
+        return False
 
 
 def main() -> int:
     """0 where every cell ended as wanted."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", action="append", default=[], help="Cells whose `FAULT × ACTIVITY` has this word.")
-    parser.add_argument("--write", action="store_true", help="Write the table to docs/reliability.md.")
+    parser.add_argument("--labs", type=int, default=1, help="How many labs work side by side.")
     parser.add_argument("--budget", type=float, default=1e9, help="Begin no cell after so many seconds.")
+    parser.add_argument("--kept", type=Path, help="A file with cells: those that ended well are not repeated.")
+    parser.add_argument("--write", action="store_true", help="Write the table to docs/reliability.md.")
     given = parser.parse_args()
-    cells: list[Cell] = []
-    begun = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder, cluster_of(3, servers=3) as lab:
-        matrix = Matrix(lab, Path(folder))
-        matrix.stack.up(FILE % (matrix.version, matrix.replicas))
-        for name in matrix.faults.table():
-            for activity in ACTIVITIES:
-                label = f"{name} × {activity}"
-                if given.only and not any(word in label for word in given.only):
-                    continue
-                if time.monotonic() - begun > given.budget:
-                    break
-                cell = matrix.cell(name, activity)
-                cells.append(cell)
-                print(f"{label}: {cell.problem or f'{cell.seconds:.1f} s'}", flush=True)
-        matrix.stack.down()
+    run = Run(given.kept, given.only, given.budget)
+    threads = [threading.Thread(target=run.work, name=f"lab {n}") for n in range(given.labs)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    cells = sorted(run.cells, key=lambda c: (list(HAZARDS).index(c.fault), ACTIVITIES.index(c.activity)))
     text = render(cells, ACTIVITIES)
     print(text)
     if given.write:

@@ -10,12 +10,14 @@ BEGIN, END = "<!-- fault matrix -->", "<!-- end of the fault matrix -->"
 
 
 class Cell(msgspec.Struct, frozen=True):
-    """One cell: *seconds* from the end of the fault until all was as wanted; *problem* says what was not, "" if all was."""
+    """One cell: *seconds* from the end of the fault until all was as wanted; *problem* says what was not, "" if all was. The
+    command that was under way had to be given again *repeated* times, as it ended with an error."""
 
     fault: str
     activity: str
     seconds: float
     problem: str = ""
+    repeated: int = 0
 
 
 def render(cells: Sequence[Cell], activities: Sequence[str]) -> str:
@@ -32,13 +34,20 @@ def render(cells: Sequence[Cell], activities: Sequence[str]) -> str:
         lines += [
             "",
             f"{len(cells)} cells, {bad} that did not end as they should. As wanted after {times[len(times) // 2]:.1f} s "
-            f"(median), {p99:.1f} s (p99).",
+            f"(median), {p99:.1f} s (p99). In {sum(c.repeated > 0 for c in cells)} of them "
+            "(*) the command ended with an error and was given again.",
         ]
     return "\n".join(lines)
 
 
 def _text(cell: Cell | None) -> str:
-    return "–" if cell is None else f"not: {cell.problem}" if cell.problem else f"{cell.seconds:.1f} s"
+    return (
+        "–"
+        if cell is None
+        else f"not: {cell.problem}"
+        if cell.problem
+        else f"{cell.seconds:.1f} s{'*' if cell.repeated else ''}"
+    )
 
 
 def put_into(document: str, table: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from tests.conftest import Pystack, Stack, cluster_of, eventually
 
 pytestmark = pytest.mark.long
 
+RESCHEDULE_S = 5
+"""What `reschedule_after` is here; a machine that answers has 30 s."""
 FILE = """
 services:
   web:
@@ -51,7 +54,7 @@ services:
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Pystack]:
     with cluster_of(3) as pystack:
-        Path(f"{pystack.environment['PYSTACK_ROOT']}/config.yml").write_text("reschedule_after: 8s\n")
+        Path(f"{pystack.environment['PYSTACK_ROOT']}/config.yml").write_text(f"reschedule_after: {RESCHEDULE_S}s\n")
         pystack("lab", "fault", "--name", pystack.lab, "kill", "n1", "server")
         eventually(lambda: ready(pystack, {"n1", "n2", "n3"}), 20)
         yield pystack
@@ -126,6 +129,25 @@ def test_tasks_of_a_dead_node_go_to_others_and_stay(lab: Pystack, stack: Stack) 
         )
 
     eventually(settled, 30)
+
+
+def test_an_agent_that_hangs_keeps_its_tasks(lab: Pystack, stack: Stack) -> None:
+    """Its machine answers, so its containers run: it has more time than a dead one."""
+    stack.up(FILE, "--no-wait")
+    eventually(lambda: up(stack), 30)
+    before = {n: (t["node"], t["id"]) for n, t in stack.ps().items()}
+    lab("lab", "fault", "--name", lab.lab, "pause", "n3", "agent")
+    try:
+        eventually(lambda: ready(lab, {"n1", "n2"}), 15)
+        begun = time.monotonic()
+        while time.monotonic() - begun < 2 * RESCHEDULE_S:
+            assert {n: (t["node"], t["id"]) for n, t in stack.ps().items()} == before
+            time.sleep(0.5)
+    finally:
+        lab("lab", "fault", "--name", lab.lab, "resume", "n3", "agent")
+    eventually(lambda: ready(lab, {"n1", "n2", "n3"}), 30)
+    eventually(lambda: up(stack), 30)
+    assert {n: (t["node"], t["id"]) for n, t in stack.ps().items()} == before
 
 
 def test_a_server_that_hears_nobody_moves_nothing(lab: Pystack, stack: Stack) -> None:

@@ -21,8 +21,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     if given.what == "failover":
-        with cluster_of(3, servers=3) as lab:
-            return _failover(failover.measured(lab, given.rounds))
+        with tempfile.TemporaryDirectory() as folder, cluster_of(3, servers=3) as lab:
+            return _failover(failover.measured(Stack(lab, Path(folder)), given.rounds))
     with tempfile.TemporaryDirectory() as folder, cluster_of(1 if given.what == "sidecar" else 3) as lab:
         stack = Stack(lab, Path(folder))
         try:
@@ -56,6 +56,8 @@ def _drain(seen: drain.Lost) -> int:
 def _failover(seen: failover.Failover) -> int:
     for what, times in (("its server killed", seen.killed_s), ("its machine gone", seen.gone_s)):
         print(f"{what}: led again after {statistics.median(times):.2f} s (median of {len(times)}), {max(times):.2f} s at most")
+    for what, times in (("a machine gone", seen.elsewhere_s), ("the leader's machine gone", seen.of_leader_s)):
+        print(f"{what}: its tasks run elsewhere after {statistics.median(times):.2f} s (median), {max(times):.2f} s at most")
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.server.silence import FLAP_S, FLAPS, STALL_S, SilenceWatch
+from orchestrator.server.silence import FLAP_S, FLAPS, HUNG_S, STALL_S, SilenceWatch
 
 AFTER_S = 30.0
 
@@ -40,6 +40,15 @@ def test_a_server_that_was_stopped_has_heard_nobody() -> None:
     looks(watch, 100, 120, silent)
     assert looks(watch, 120 + STALL_S + 60, 209, silent) == set()
     assert looks(watch, 209.5, 216, silent) == {"n3"}
+
+
+def test_a_node_whose_machine_answers_has_more_time() -> None:
+    watch = SilenceWatch(8.0)
+    silent: dict[str, float | None] = {"n1": None, "n2": 100.0, "n3": 100.0, "n4": None}
+    assert watch.lost(108, silent, {"n2"}) == {"n3"}
+    assert watch.lost(112, silent, {"n2"}) == {"n3"}
+    assert watch.lost(100 + HUNG_S, silent, {"n2"}) == set()  # it was stopped itself meanwhile
+    assert looks(watch, 101 + HUNG_S, 99 + 2 * HUNG_S, silent) == {"n2", "n3"}
 
 
 def test_half_of_the_nodes_may_be_lost() -> None:

@@ -209,6 +209,7 @@ class SimTunnel:
     def __init__(self, node: Node) -> None:
         self.local = Path(node.name)
         self.ends = ("", "")
+        self.connected = False
         self.on_problem: Any = lambda _: None
 
     def start(self) -> None: ...
@@ -228,7 +229,7 @@ class SimAgentClient:
     """In place of `AgentClient`: calls go over the simulated network to a simulated node."""
 
     def __init__(self, node: str, socket: Path) -> None:
-        self.node, self.socket, self.silent = node, socket, ""
+        self.node, self.socket, self.silent, self.heard_at = node, socket, "", 0.0
         self._world, self._server = WORLD[-1], SERVER.get()
         self._answering: asyncio.Task[None] | None = None
 

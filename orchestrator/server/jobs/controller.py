@@ -23,6 +23,7 @@ from orchestrator.server.inputs import Inputs
 from orchestrator.server.jobs.book import Owner, RunBook
 from orchestrator.server.jobs.records import HOOKS, JobRun, RunTask, Trigger
 from orchestrator.server.jobs.starter import RunStarter, kept
+from orchestrator.server.silence import patience
 from orchestrator.stackfile.model import Service, Stack
 from orchestrator.stackfile.units import show_duration
 from orchestrator.stackfile.workloads import Job, Schedule
@@ -257,13 +258,12 @@ class JobController:
     def _is_lost(self, task: Task) -> bool:
         """Whether *task* may have begun, its node has been silent for long, and it must not begin a second time."""
         member = self._dispatcher.cluster.members.get(task.node)
-        silent = member is None or member.silent_since is None or self._lost_after_s is None
-        if silent or task.container.restart != "no" or task.desired != "running":
+        if member is None or member.last_word is None or self._lost_after_s is None:
             return False
-        assert member
-        assert member.silent_since is not None
-        assert self._lost_after_s is not None
-        return asyncio.get_running_loop().time() - member.silent_since > self._lost_after_s
+        if task.container.restart != "no" or task.desired != "running":
+            return False
+        limit = patience(self._lost_after_s, member.machine_answers)
+        return asyncio.get_running_loop().time() - member.last_word > limit
 
     async def _release(self, tasks: Sequence[Task]) -> None:
         """Let *tasks* go. An `up` that writes the same tasks meanwhile wins."""
