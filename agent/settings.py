@@ -233,8 +233,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     audit_log: AuditLogSettings = AuditLogSettings()
     oidc: OidcSettings = OidcSettings()
     reschedule_after: str = "8s"
-    """How long a node may be silent before its tasks are moved to others, where possible; `never` leaves them. One whose machine
-    still answers over SSH has 30 s at least."""
+    """How long a node may be silent before its tasks are moved to others, where possible; `never` leaves them. One whose
+    machine still answers over SSH has 30 s at least."""
 
     prometheus: str = ""
     """The Prometheus that services are scaled by whose x-scale has a query, as this host reaches it: http://HOST:9090."""

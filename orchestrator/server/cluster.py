@@ -157,9 +157,9 @@ class Cluster:
             await one.refresh_info()
         return bool(moved)
 
-    async def save(self, node: Node) -> None:
-        """Write *node* to the store. Raises StoreError."""
-        await self.store.transact((), [Put(f"nodes/{node.name}", msgspec.json.encode(node))])
+    async def save(self, node: Node, *also: Put) -> None:
+        """Write *node* to the store, and with it *also*. Raises StoreError."""
+        await self.store.transact((), [Put(f"nodes/{node.name}", msgspec.json.encode(node)), *also])
         self._saved_info[node.name] = published_info(node.info)
 
     def drop(self, name: str) -> None:

@@ -18,7 +18,7 @@ from orchestrator.server.cluster import Cluster
 from orchestrator.server.members import NodeConnection
 from orchestrator.server.node_add import NodeAddRequest, install_node, own_host_key
 from orchestrator.server.removed_nodes import RemovedNodes, notify, tombstone
-from orchestrator.store.interface import Delete, StoreError
+from orchestrator.store.interface import Delete, Put, StoreError
 from orchestrator.transport.manifest_publisher import EtcdManifestPublisher, prefix_of
 
 ANSWER_TIMEOUT_S = 60.0
@@ -125,14 +125,15 @@ class Membership:
             ) from None
         return new
 
-    async def change(self, name: str, request: NodeUpdateRequest) -> Node:
-        """Change labels, taints, availability or address of a node. Raises RefusedError, UnreachableError."""
+    async def change(self, name: str, request: NodeUpdateRequest, *also: Put) -> Node:
+        """Change labels, taints, availability or address of a node, and write *also* with it. Raises RefusedError,
+        UnreachableError."""
         cluster = self._cluster
         member = cluster.get(name)
         if request.address:
             member = await self._change_address(member, request.address)
         member.node = updated(member.node, request)
-        await cluster.save(member.node)
+        await cluster.save(member.node, *also)
         return member.node
 
     async def remove(self, name: str, tasks: int, *, force: bool) -> None:

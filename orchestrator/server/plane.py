@@ -22,6 +22,7 @@ from orchestrator.server.checked_store import CheckedStore
 from orchestrator.server.cluster import Cluster
 from orchestrator.server.contents import Contents
 from orchestrator.server.dispatcher import Dispatcher
+from orchestrator.server.drain import NodeDrainer
 from orchestrator.server.execute import PlanExecutor
 from orchestrator.server.images import Images
 from orchestrator.server.inputs import Inputs
@@ -86,6 +87,7 @@ class ControlPlane:
         self.executor = PlanExecutor(self.dispatcher, self.planner, self.contents, self.images, waiter, hooks)
         self.rollouts = RolloutManager(self.state, self.contents, self.executor)
         self.migrator = VolumeMigrator(self.dispatcher, self.rollouts, self.inputs)
+        self.drainer = NodeDrainer(self.state, self.cluster, self.membership, self.rollouts, self.migrator)
         self.backup_sources = BackupSources(self.dispatcher, self.contents)
         self.backups = self.jobs.other = BackupRunner(self.backup_sources, self.jobs)
         self.restorer = VolumeRestorer(self.dispatcher, self.rollouts, self.backup_sources)
@@ -119,13 +121,17 @@ class ControlPlane:
         await self.cluster.start()
         await self.membership.start()
         self.loaded = True
-        self._loops.append(asyncio.create_task(self.migrator.recover(), name="recover volume moves"))
         self._loops.append(asyncio.create_task(self.jobs.run(), name="jobs"))
         self._loops.append(asyncio.create_task(self.autoscaler.run(), name="autoscale"))
-        self._loops.append(asyncio.create_task(self.rollouts.resume_all(), name="resume rollouts"))
+        self._loops.append(asyncio.create_task(self._resume(), name="resume rollouts and drains"))
         after_s = math.inf if self._reschedule_after_s is None else self._reschedule_after_s
         rescheduler = Rescheduler(self.dispatcher, self.images, self.inputs, after_s)
         self._loops.append(asyncio.create_task(rescheduler.run(), name="reschedule"))
+
+    async def _resume(self) -> None:
+        """Go on with what another leader left. Moves of volumes are ended first: a drain may want them the other way."""
+        await asyncio.gather(self.migrator.recover(), self.rollouts.resume_all())
+        await self.drainer.resume_all()
 
     async def _scaled_by_hand(self, stack: str, services: Collection[str]) -> None:
         """A user who gives the number of replicas does not want it changed."""
@@ -150,6 +156,7 @@ class ControlPlane:
             task.cancel()
         await self.backups.close()
         await self.autoscaler.figures.close()
+        await self.drainer.close()
         await self.rollouts.close()
         await self.dispatcher.close()
         await self.membership.close()

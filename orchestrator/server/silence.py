@@ -34,11 +34,9 @@ class SilenceWatch:
         self._lost: frozenset[str] = frozenset()
         self._losses: dict[str, list[float]] = {}
 
-    def lost(
-        self, now: float, silent_since: Mapping[str, float | None], running: Set[str] = frozenset()
-    ) -> frozenset[str]:
-        """The lost nodes as of *now*. *silent_since* has for each node since when it is silent, None while it answers; *running*
-        are those whose machines answer all the same."""
+    def lost(self, now: float, silent_since: Mapping[str, float | None], running: Set[str] = frozenset()) -> frozenset[str]:
+        """The lost nodes as of *now*. *silent_since* has for each node since when it is silent, None while it answers;
+        *running* are those whose machines answer all the same."""
         away = [since for since in silent_since.values() if since is not None]
         if len(away) * 2 <= len(silent_since):
             self._isolated_since = None

@@ -26,6 +26,15 @@ def of_volume_move(name: str) -> str:
     return f"moves/{name}"
 
 
+DRAINS = "drains/"
+"""The prefix of nodes that are being emptied."""
+
+
+def of_drain(node: str) -> str:
+    """`drains/<node>`, as long as tasks are moved off the node."""
+    return f"{DRAINS}{node}"
+
+
 REMOVED_NODES = "removed/"
 """The prefix of nodes that do not know yet that they were removed."""
 

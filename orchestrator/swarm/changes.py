@@ -206,7 +206,10 @@ async def update_node(plane: ControlPlane, text: str, spec: Object) -> None:
             "a node is a manager where a server of pystack runs: roles are not given by `docker node update`", 400
         )
     gone = tuple(key for key, _ in node.labels if key not in dict(labels))
-    await plane.membership.change(name, NodeUpdateRequest(labels=labels, unset=gone, availability=availability))
+    request = NodeUpdateRequest(labels=labels, unset=gone, availability=availability)
+    if availability == node.availability:  # a drained node that gets a label is not drained anew
+        request = msgspec.structs.replace(request, availability=None)
+    await plane.drainer.begin(name, request)
 
 
 async def create_content(plane: ControlPlane, kind: str, spec: Object) -> str:

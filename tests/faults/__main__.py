@@ -39,7 +39,9 @@ class Matrix:
 
     def __init__(self, lab: Pystack, folder: Path) -> None:
         self.lab, self.machines = lab, Machines(lab.lab)
-        self.work = Work(self.machines, folder)
+        self.work, self.said = Work(self.machines, folder), folder / "said"
+        """What is wanted, and what the command that is under way writes."""
+        self.said.touch()
         lab("-f", str(self.work.base), "up")
         lab("-f", str(self.work.base), "exec", "-T", "data", "sh", "-c", f"echo '{KEPT}' > /data/word")
 
@@ -62,17 +64,17 @@ class Matrix:
             self._activate()
         return Cell(name, activity, seconds, problem, repeated)
 
-    def _begin(self, words: list[str]) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "orchestrator", *words],
-            env=self.lab.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+    def _begin(self, words: list[str]) -> subprocess.Popen[bytes]:
+        with self.said.open("wb") as said:
+            return subprocess.Popen(
+                [sys.executable, "-m", "orchestrator", *words],
+                env=self.lab.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+            )
 
-    def _wait(self, client: subprocess.Popen[str] | None, words: list[str], ended: float) -> tuple[float, int, str]:
+    def _wait(self, client: subprocess.Popen[bytes] | None, words: list[str], ended: float) -> tuple[float, int, str]:
         """Seconds until all was as wanted, how often the command had to be repeated, and what was not when the time was over. A
         command that fails is given again, as its user would."""
         repeated = 0
@@ -83,16 +85,16 @@ class Matrix:
                 if not why or took > WANTED_S:
                     return took, repeated, why
                 if client and client.poll() not in (None, 0):
-                    said = client.communicate()[0].strip().splitlines()
+                    said = self.said.read_text(errors="replace").strip().splitlines()
                     print(f"  {' '.join(words[-3:])} ended with {client.returncode}: {said[-1:]}", flush=True)
                     repeated, client = repeated + 1, self._begin(words)
                 time.sleep(POLL_S)
         finally:
             if client:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    client.communicate(timeout=1 if client.poll() is None else None)
+                    client.wait(1)  # it is about to say that all is done
                 client.kill()
-                client.communicate()
+                client.wait()
 
     def _activate(self) -> None:
         self.lab("node", "activate", AGENT)
@@ -119,6 +121,7 @@ class Matrix:
                 done = self.lab(*words, check=False, timeout=20)
                 (folder / f"{'-'.join(words)}.txt").write_text(done.stdout + done.stderr)
         (folder / "problem.txt").write_text(cell.problem)
+        shutil.copy(self.said, folder / "command.txt")
 
 
 class Run:

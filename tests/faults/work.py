@@ -92,7 +92,7 @@ class Work:
             nodes = {row["name"]: row["state"] for row in self.machines.ask("/v1/nodes")}
             if bad := [f"{name} is {nodes.get(name, 'gone')}" for name in NODES if nodes.get(name) != "ready"]:
                 return bad[0]
-            stacks = {row["name"] for row in self.machines.ask("/v1/stacks")}
+            stacks = {row["stack"] for row in self.machines.ask("/v1/stacks")}
             if stacks != {"base", *(["extra"] if self.with_extra else [])}:
                 return f"there are the stacks {', '.join(sorted(stacks))}"
             rows = [row for stack in sorted(stacks) for row in self._rows(stack)]

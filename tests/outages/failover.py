@@ -1,5 +1,5 @@
-"""How long a cluster of three servers is without one that leads, after its server is killed and after its machine is gone; and how
-long until the tasks of a machine that is gone run elsewhere."""
+"""How long a cluster of three servers is without one that leads, after its server is killed and after its machine is gone;
+and how long until the tasks of a machine that is gone run elsewhere."""
 
 from __future__ import annotations
 
@@ -123,8 +123,8 @@ def _lose(lab: Pystack, stack: Stack, gone: str, *, leads: bool) -> tuple[float,
 
 
 def measured(stack: Stack, rounds: int) -> Failover:
-    """*rounds* of: kill the server that leads, which begins again at once; cut the power of the machine whose server leads, and of
-    another."""
+    """*rounds* of: kill the server that leads, which begins again at once; cut the power of the machine whose server leads, and
+    of another."""
     lab, seen = stack.pystack, Failover()
     stack.up(FILE)
     for _ in range(rounds):

@@ -15,6 +15,7 @@ from agent.engine.membership import Membership
 from orchestrator.server import store_keys
 from orchestrator.server.cluster import Cluster
 from orchestrator.server.dispatcher import Dispatcher
+from orchestrator.server.drain import NodeDrainer
 from orchestrator.server.state import ClusterState
 from orchestrator.store.interface import Delete, Put
 
@@ -52,11 +53,17 @@ def _hears_anybody(self: Membership, manifest: Manifest, present: Manifest) -> N
     del self, manifest, present
 
 
+async def _forgets(self: NodeDrainer) -> None:
+    """A leader does not go on with the drains that another one began."""
+    del self
+
+
 BUGS: dict[str, tuple[type, str, Any]] = {
     "fence": (Cluster, "is_fenced", _never_fenced),
     "boot": (BootFence, "holds", _holds_nothing),
     "move": (ClusterState, "put", _moves_in_two),
     "drain": (Dispatcher, "undrain_tasks", _stays_drained),
+    "forgotten drain": (NodeDrainer, "resume_all", _forgets),
     "term": (Membership, "check", _hears_anybody),
 }
 """By name: whose attribute is replaced by what."""

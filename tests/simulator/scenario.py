@@ -12,7 +12,6 @@ import msgspec
 
 from agent.contract.container import Attachment, Container
 from orchestrator.errors import PystackError
-from orchestrator.server import drain
 from orchestrator.server.membership import NodeUpdateRequest
 from orchestrator.server.plane import ControlPlane
 from orchestrator.server.records import UpOptions
@@ -113,8 +112,11 @@ class Run:
             self._all_there(plane, name, version)
         # an `up` that was cut off leaves a mixed stack: the next one ends it
         for name in sorted(plane.state.stacks):
-            failures = await plane.rollouts.redeploy(name, lambda event: None)
-            if failures:
+            redeploy = asyncio.ensure_future(plane.rollouts.redeploy(name, lambda event: None))
+            await asyncio.wait({redeploy})
+            if redeploy.cancelled():
+                return "its server does not lead any more"
+            if failures := redeploy.result():
                 return f"{failures[0].task}: {failures[0].reason}"
         return self.world.unsettled()
 
@@ -236,13 +238,11 @@ class Run:
         name = self.rng.choice(sorted(self.world.nodes))
         if name not in self.drained:
             self.drained.add(name)
-            return self._order(
-                f"drain {name}",
-                lambda p: drain.drain(p.state, p.membership, p.rollouts, p.migrator, name, lambda event: None),
-            )
+            wish = NodeUpdateRequest(availability="drain")
+            return self._order(f"drain {name}", lambda p: p.drainer.change(name, wish, lambda event: None))
         self.drained.discard(name)
         request = NodeUpdateRequest(availability="active")
-        self._order(f"activate {name}", lambda p: p.membership.change(name, request))
+        self._order(f"activate {name}", lambda p: p.drainer.change(name, request, lambda event: None))
 
     def _remove(self) -> None:
         """Remove a node without a server, dead or not, once in a run: it never comes back."""

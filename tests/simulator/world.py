@@ -185,7 +185,15 @@ class World:
             for name in node.containers:
                 if name not in state.tasks or state.tasks[name].node != node.name:
                     return f"{node.name} has {name}, which is not its own"
+        if why := self._not_empty(planes[0]):
+            return why
         return f"tasks rest: {sorted(state.draining)}" if state.draining else ""
+
+    def _not_empty(self, plane: ControlPlane) -> str:
+        """Which node is drained and has a task, where others could take it."""
+        drained = {n for n, m in plane.cluster.members.items() if m.node.availability == "drain"}
+        left = sorted(t.name for t in plane.state.tasks.values() if t.node in drained)
+        return f"{left[0]} is on a node that is drained" if left and plane.cluster.members.keys() - drained else ""
 
 
 WORLD: list[World] = []

@@ -8,9 +8,10 @@ import msgspec
 from aiohttp import web
 
 from agent.contract.wire import WireStruct
-from orchestrator.server import drain, proxy
+from orchestrator.server import proxy
 from orchestrator.server.api.responses import PLANE, json_response
 from orchestrator.server.api.stream import stream
+from orchestrator.server.events import ignore
 from orchestrator.server.membership import NodeUpdateRequest
 from orchestrator.server.node_add import NodeAddRequest
 from orchestrator.server.node_upgrade import upgrade_node
@@ -101,8 +102,9 @@ async def change_node(request: web.Request) -> web.Response:
     """Change labels, taints, availability or address of a node."""
     plane = request.app[PLANE]
     body = msgspec.json.decode(await request.read(), type=NodeUpdateRequest)
-    node = await plane.membership.change(request.match_info["node"], body)
-    return json_response(node_row(plane, node.name))
+    name = plane.cluster.get(request.match_info["node"]).node.name
+    await plane.drainer.change(name, body, ignore)
+    return json_response(node_row(plane, name))
 
 
 async def upgrade(request: web.Request) -> web.Response:
@@ -117,9 +119,7 @@ async def drain_node(request: web.Request) -> web.StreamResponse:
     """Drain a node: move its tasks to others. A stream of events."""
     plane, name = request.app[PLANE], request.match_info["node"]
     plane.cluster.get(name)
-    return await stream(
-        request, lambda emit: drain.drain(plane.state, plane.membership, plane.rollouts, plane.migrator, name, emit)
-    )
+    return await stream(request, lambda emit: plane.drainer.change(name, NodeUpdateRequest(availability="drain"), emit))
 
 
 async def taint_node(request: web.Request) -> web.StreamResponse:
@@ -127,7 +127,7 @@ async def taint_node(request: web.Request) -> web.StreamResponse:
     plane, name = request.app[PLANE], request.match_info["node"]
     body = msgspec.json.decode(await request.read(), type=NodeUpdateRequest)
     plane.cluster.get(name)
-    return await stream(request, lambda emit: drain.taint(plane.state, plane.membership, plane.rollouts, name, body, emit))
+    return await stream(request, lambda emit: plane.drainer.change(name, body, emit))
 
 
 async def remove_node(request: web.Request) -> web.Response:
