@@ -58,10 +58,12 @@ def apply(
     options = {"user": user_name(), **implied_options(loaded), **options}
     body = msgspec.json.encode({"stack": inline_project_files(client, loaded), "options": options})
     last: TaskEvent | None = None
+    # what says that all begins anew would begin anew once more
+    repeat = not any(options.get(word) for word in ("force_recreate", "renew_volumes", "always_recreate_deps"))
 
     def events() -> Iterator[Event]:
         nonlocal last
-        for event in client.events("/v1/up", body=body):
+        for event in client.events("/v1/up", repeat=repeat, body=body):
             yield event
             if isinstance(event, TaskEvent) and enough(event):
                 last = event

@@ -8,19 +8,30 @@ import os
 import re
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestrator import LEADER, STALE
 from orchestrator.cli.endpoint import control_socket, dial
 from orchestrator.cli.http import Connection, Response
-from orchestrator.cli.leader import LostError, NoLeaderError, authorization, through_takeover
+from orchestrator.cli.leader import (
+    PAUSE_S,
+    TAKEOVER_S,
+    LeaderLostError,
+    LostError,
+    NoLeaderError,
+    authorization,
+    through_takeover,
+)
 from orchestrator.errors import RefusedError, UnreachableError
 
 if TYPE_CHECKING:
     from orchestrator.server.events import Event
 
 T = TypeVar("T")
+REPEATS = 3
+"""How many servers may be lost while one wish is carried out."""
 
 
 class Client:
@@ -125,11 +136,39 @@ class Client:
                 raise RefusedError(str(line["error"]))
             yield line
 
-    def events(self, path: str, **options: Any) -> Iterator[Event]:
-        """POST, and the events of the answer; the last one is a DoneEvent. Raises RefusedError for an ErrorEvent, and
-        UnreachableError if the stream ends before the server says that it is done."""
+    def events(self, path: str, *, repeat: bool = False, **options: Any) -> Iterator[Event]:
+        """POST, and the events of the answer; the last one is a DoneEvent. With *repeat* it may be asked twice: where the
+        server is lost, the one that leads next is asked. Raises RefusedError for an ErrorEvent, and UnreachableError if the stream ends before the server says that it is done."""
         # not a generator itself: the server is at work while the types of the events are imported
-        return self._events(self.request("POST", path, **options))
+        try:
+            reply = self.request("POST", path, **options)
+        except LostError as error:
+            if not repeat:
+                raise
+            reply = self._again(error, path, options)
+        return self._to_the_end(reply, path, options) if repeat else self._events(reply)
+
+    def _to_the_end(self, reply: Response, path: str, options: dict[str, Any]) -> Iterator[Event]:
+        for _ in range(REPEATS):
+            try:
+                return (yield from self._events(reply))
+            except UnreachableError as error:
+                reply = self._again(error, path, options)
+        yield from self._events(reply)
+
+    def _again(self, error: UnreachableError, path: str, options: dict[str, Any]) -> Response:
+        """POST at the server that leads now, once there is one. Raises *error* if none does in time."""
+        print(f"{str(error).partition(':')[0]}: the next one is asked to go on", file=sys.stderr)
+        deadline = time.monotonic() + TAKEOVER_S
+        while True:
+            self._idle.clear()
+            try:
+                self.path = control_socket()
+                return self.request("POST", path, **options)
+            except UnreachableError:
+                if time.monotonic() > deadline:
+                    raise error from None
+                time.sleep(PAUSE_S)
 
     def _events(self, reply: Response) -> Iterator[Event]:
         import msgspec
@@ -143,7 +182,7 @@ class Client:
             except msgspec.ValidationError:
                 continue  # of a newer server: it says what failed in `done` too
             if isinstance(event, ErrorEvent):
-                raise RefusedError(event.message)
+                raise LeaderLostError(event.message) if event.again else RefusedError(event.message)
             yield event
             if isinstance(event, DoneEvent):
                 return

@@ -38,6 +38,10 @@ class LostError(UnreachableError):
     """The server went away after it had the request: it may have done what was asked."""
 
 
+class LeaderLostError(UnreachableError):
+    """The server stopped leading while it did what was asked: the next one does it, if it is asked again."""
+
+
 def authorization() -> dict[str, str]:
     """The header that shows PYSTACK_TOKEN, where there is one. Source: RFC 6750, section 2.1."""
     token = os.environ.get("PYSTACK_TOKEN", "").strip()

@@ -160,7 +160,7 @@ def taint(name: str, wanted: tuple[str, ...]) -> None:
     from orchestrator.cli.output import Progress, consume_events
 
     body = {"taints": [w for w in wanted if not w.endswith("-")], "untaint": [w[:-1] for w in wanted if w.endswith("-")]}
-    consume_events(Client().events(f"/v1/nodes/{name}/taint", body=body), Progress())
+    consume_events(Client().events(f"/v1/nodes/{name}/taint", repeat=True, body=body), Progress())
 
 
 @node.command()
@@ -170,7 +170,7 @@ def drain(name: str) -> None:
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress, consume_events
 
-    consume_events(Client().events(f"/v1/nodes/{name}/drain"), Progress())
+    consume_events(Client().events(f"/v1/nodes/{name}/drain", repeat=True), Progress())
 
 
 @node.command()

@@ -130,9 +130,11 @@ class DoneEvent(WireStruct, frozen=True, kw_only=True, tag_field="event", tag="d
 
 
 class ErrorEvent(WireStruct, frozen=True, kw_only=True, tag_field="event", tag="error"):
-    """The work was refused or stopped; *message* says why."""
+    """The work was refused or stopped; *message* says why. With *again* the server that leads by now does it if it
+    is asked: this one leads no more."""
 
     message: str
+    again: bool = False
 
 
 Event = (

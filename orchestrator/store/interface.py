@@ -22,6 +22,10 @@ class StoreError(PystackError):
     """The store cannot do this: it is full, damaged, in use, unreachable, or of a newer version."""
 
 
+class FencedError(StoreError):
+    """Another server leads: this one can no longer write."""
+
+
 class CompactedError(StoreError):
     """The revision is compacted; *oldest* is the first that is not."""
 

@@ -39,6 +39,10 @@ class Machines:
         self.name = name
         self.folder = Path(f"/var/lib/pystack-lab/{name}")
 
+    def _run(self, node: str) -> Path:
+        """The machine's /run of pystack, as it sees that itself."""
+        return Path(f"/proc/{find(self.name).machine(node).pid}/root{self.folder}/{node}/run")
+
     def _get(self, socket_path: Path, path: str) -> tuple[Any, bool]:
         """The JSON of a GET, and whether who answered leads. Raises OSError."""
         connection = _Unix(socket_path)
@@ -58,7 +62,7 @@ class Machines:
         """What the server that leads answers. Raises OSError where none does."""
         for node in SERVERS:
             try:
-                found, leads = self._get(self.folder / node / "run" / "pystack.sock", path)
+                found, leads = self._get(self._run(node) / "pystack.sock", path)
             except OSError:
                 continue
             if leads:
@@ -69,7 +73,7 @@ class Machines:
         """The node of the server that leads. Raises OSError where none does."""
         for node in SERVERS:
             try:
-                if self._get(self.folder / node / "run" / "pystack.sock", "/v1/version")[1]:
+                if self._get(self._run(node) / "pystack.sock", "/v1/version")[1]:
                     return node
             except OSError:
                 continue
@@ -77,7 +81,7 @@ class Machines:
 
     def containers(self, node: str) -> dict[str, dict[str, Any]]:
         """What the engine of *node* says of each of its containers, by ID. Raises OSError."""
-        path = self.folder / node / "docker.sock"
+        path = self._run(node) / "docker.sock"
         rows, _ = self._get(path, "/containers/json?all=1")
         return {row["Id"]: self._get(path, f"/containers/{row['Id']}/json")[0] for row in rows}
 

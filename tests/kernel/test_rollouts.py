@@ -100,6 +100,16 @@ def test_a_client_that_goes_leaves_its_rollout_running(stack: Stack, lab: Pystac
     assert answers(lab, 20) == {"two": 20}
 
 
+def test_an_up_whose_server_is_killed_goes_on(stack: Stack, lab: Pystack) -> None:
+    stack.up(web("one", delay="0s"))
+    with begun(stack, lab, web("two")) as up:
+        lab("lab", "fault", "--name", lab.lab, "kill", "n1", "server")
+        said = up.communicate(timeout=180)[0]
+        assert up.returncode == 0, said
+    assert "the next one is asked to go on" in said
+    assert answers(lab, 20) == {"two": 20}
+
+
 def test_a_rollout_is_paused_resumed_and_given_up(stack: Stack, lab: Pystack) -> None:
     stack.up(web("one", delay="0s"))
     one = ("-p", stack.name)

@@ -86,6 +86,7 @@ SAMPLES: Sequence[tuple[Event, dict[str, Any]]] = [
         {"event": "work", "work": "data@backup of web", "node": "n1", "message": "snapshot 1a2b3c4d"},
     ),
     (ErrorEvent(message="there is no stack web"), {"event": "error", "message": "there is no stack web"}),
+    (ErrorEvent(message="it leads no more", again=True), {"event": "error", "message": "it leads no more", "again": True}),
 ]
 
 

@@ -14,8 +14,7 @@ import pytest
 
 from orchestrator.store.etcd.address import Address
 from orchestrator.store.etcd.store import EtcdStore
-from orchestrator.store.etcd.transactions import FencedError
-from orchestrator.store.interface import CompactedError, Delete, KeyChange, Put, StoreError
+from orchestrator.store.interface import CompactedError, Delete, FencedError, KeyChange, Put, StoreError
 from tests.store.members import Members
 
 WRITES = int(os.environ.get("PYSTACK_WRITES", "400"))  # 10,000 by night

@@ -13,6 +13,7 @@ from agent.errors import user_message
 from orchestrator.errors import PystackError
 from orchestrator.server.api.guard import change_of
 from orchestrator.server.events import DoneEvent, Emit, ErrorEvent, Event, Failure
+from orchestrator.store.interface import FencedError
 
 log = logging.getLogger(__name__)
 Work = Callable[[Emit], Awaitable[Sequence[Failure] | None]]
@@ -38,9 +39,10 @@ async def stream(request: web.Request, work: Work) -> web.StreamResponse:
             failures = await work(emit)
             emit(DoneEvent(failures=tuple(failures or ())))
         except PystackError as error:
-            emit(ErrorEvent(message=str(error)))
+            emit(ErrorEvent(message=str(error), again=isinstance(error, FencedError)))
         except ExceptionGroup as group:
-            emit(ErrorEvent(message="; ".join(str(e) for e in group.exceptions)))
+            again = group.subgroup(FencedError) is not None
+            emit(ErrorEvent(message="; ".join(str(e) for e in group.exceptions), again=again))
         except Exception as error:
             log.exception("%s %s", request.method, request.path)
             emit(ErrorEvent(message=user_message(error)))

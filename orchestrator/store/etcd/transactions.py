@@ -16,15 +16,11 @@ import msgspec
 from orchestrator.store.etcd import rpc
 from orchestrator.store.etcd.client import Client
 from orchestrator.store.etcd.keyspace import Keyspace
-from orchestrator.store.interface import Compare, Entry, Op, Put, StoreError, TransactionResult, validate_ops
+from orchestrator.store.interface import Compare, Entry, FencedError, Op, Put, StoreError, TransactionResult, validate_ops
 
 MAX_INFLIGHT = 8
 """Fences, and so transactions that can be under way at the same time."""
 FENCE_PREFIX = "\0mark/"
-
-
-class FencedError(StoreError):
-    """Another server leads: this one can no longer write."""
 
 
 class Fence(msgspec.Struct, frozen=True):
