@@ -58,7 +58,7 @@ def apply(
     options = {"user": user_name(), **implied_options(loaded), **options}
     body = msgspec.json.encode({"stack": inline_project_files(client, loaded), "options": options})
     last: TaskEvent | None = None
-    # what says that all begins anew would begin anew once more
+    # these replace all tasks, and would replace them a second time
     repeat = not any(options.get(word) for word in ("force_recreate", "renew_volumes", "always_recreate_deps"))
 
     def events() -> Iterator[Event]:

@@ -138,7 +138,8 @@ class Client:
 
     def events(self, path: str, *, repeat: bool = False, **options: Any) -> Iterator[Event]:
         """POST, and the events of the answer; the last one is a DoneEvent. With *repeat* it may be asked twice: where the
-        server is lost, the one that leads next is asked. Raises RefusedError for an ErrorEvent, and UnreachableError if the stream ends before the server says that it is done."""
+        server is lost, the one that leads next is asked. Raises RefusedError for an ErrorEvent, and UnreachableError if the
+        stream ends before the server says that it is done."""
         # not a generator itself: the server is at work while the types of the events are imported
         try:
             reply = self.request("POST", path, **options)

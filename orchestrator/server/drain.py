@@ -1,7 +1,7 @@
 """Moves tasks off nodes that are drained or tainted: without a client, and by the next leader where one is lost.
 
 `drains/<node>` in the store is written with the node's availability or taints, and deleted when there is nothing left to do.
-What is to be moved is found anew by who goes on.
+Who goes on looks what is to be moved by then.
 """
 
 from __future__ import annotations

@@ -107,8 +107,8 @@ class NodeConnection:
 
     @property
     def last_word(self) -> float | None:
-        """When a silent node was last heard, or expected first, by the loop's clock in seconds; None while it answers."""
-        return None if self.silent_since is None else self.client.heard_at or self.silent_since
+        """When a silent node last reported, or could have first, by the loop's clock in seconds; None while it answers."""
+        return None if self.silent_since is None else self.client.last_line_at or self.silent_since
 
     @property
     def machine_answers(self) -> bool:

@@ -207,7 +207,7 @@ async def update_node(plane: ControlPlane, text: str, spec: Object) -> None:
         )
     gone = tuple(key for key, _ in node.labels if key not in dict(labels))
     request = NodeUpdateRequest(labels=labels, unset=gone, availability=availability)
-    if availability == node.availability:  # a drained node that gets a label is not drained anew
+    if availability == node.availability:  # a drained node that gets a label is not drained again
         request = msgspec.structs.replace(request, availability=None)
     await plane.drainer.begin(name, request)
 

@@ -38,7 +38,7 @@ class AgentClient:
         self.socket = socket
         self.silent = ""
         """Why the agent is taken to be lost, "" while it answers, or was not asked yet."""
-        self.heard_at = 0.0
+        self.last_line_at = 0.0
         """When its stream of statuses last said something, by the loop's clock in seconds; 0: never yet."""
         self._session: aiohttp.ClientSession | None = None
         self._answering: asyncio.Task[None] | None = None
@@ -71,7 +71,7 @@ class AgentClient:
             async with reply:
                 patience = SILENT_S if HEARTBEAT in reply.headers else None  # an agent of an older version has none
                 while line := await self._next_line(reply, patience):
-                    self.silent, self.heard_at = "", asyncio.get_running_loop().time()
+                    self.silent, self.last_line_at = "", asyncio.get_running_loop().time()
                     if line.startswith(BEAT):
                         self._answering = asyncio.create_task(self._answer(int(line[len(BEAT) :].strip(b"}\n"))))
                     elif line != b"\n":

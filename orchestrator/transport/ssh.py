@@ -144,7 +144,7 @@ class SshTunnel:
         self.on_problem: Callable[[str], None] = lambda _: None
         """Called with the reason whenever the connection fails, and with "" when it is made."""
         self.connected = False
-        """Whether the connection is there: the node's SSH server answers, whatever its agent does."""
+        """Whether the connection is there: the node's SSH server answers, even if its agent does not."""
         self.ends = ("", "")
         """The addresses of this host and of the node, as the node sees the connection."""
         self._task: asyncio.Task[None] | None = None

@@ -237,7 +237,7 @@ class SimAgentClient:
     """In place of `AgentClient`: calls go over the simulated network to a simulated node."""
 
     def __init__(self, node: str, socket: Path) -> None:
-        self.node, self.socket, self.silent, self.heard_at = node, socket, "", 0.0
+        self.node, self.socket, self.silent, self.last_line_at = node, socket, "", 0.0
         self._world, self._server = WORLD[-1], SERVER.get()
         self._answering: asyncio.Task[None] | None = None
 
