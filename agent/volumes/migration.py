@@ -107,6 +107,8 @@ class VolumeMigration:
         errors = asyncio.create_task(child.stderr.read())
         try:
             async for chunk in chunks:
+                if child.stdin.is_closing():  # tar has ended, and says why
+                    raise BrokenPipeError
                 child.stdin.write(chunk)
                 await child.stdin.drain()
             child.stdin.close()

@@ -213,6 +213,16 @@ class Cluster:
             return f"node {name} is gone from the cluster"
         return "" if member.ready else f"node {name} does not answer: {member.problem}"
 
+    async def settled(self) -> None:
+        """Wait until each node has reported since this server leads, or has had its time to."""
+        left = max((m.grace_s for m in self.members.values()), default=0.0)
+        waits = [asyncio.create_task(m.synced.wait()) for m in self.members.values() if m.unheard]
+        try:
+            await asyncio.wait(waits, timeout=left) if waits else None
+        finally:
+            for wait in waits:
+                wait.cancel()
+
     async def refresh_info(self) -> None:
         """Ask every connected node for its info: links come and go without an event. Errors are ignored: the connection
         notices them itself."""

@@ -127,6 +127,7 @@ class NodeDrainer:
         """Move the volumes that follow their users, then redeploy each stack that has tasks there; placement decides which of
         them may stay."""
         node, failures = live.record.node, list[Failure]()
+        await self._cluster.settled()  # one that is about to report can take tasks
         if live.record.whole and self._goes_on(live.record):
             failures += await self._migrator.evacuate(node, live.emit)
         for stack in sorted({t.stack for t in self._state.tasks.values() if t.node == node}):

@@ -102,8 +102,15 @@ class NodeConnection:
     @property
     def unheard(self) -> bool:
         """Whether the node has not had its time yet to answer for the first time: nothing is known of it, good or bad."""
+        return self.grace_s > 0
+
+    @property
+    def grace_s(self) -> float:
+        """How many seconds of that time are left, 0 once the node has answered."""
         begun = self.silent_since
-        return not self.connected_at and begun is not None and asyncio.get_running_loop().time() - begun < UNHEARD_S
+        if self.connected_at or begun is None:
+            return 0.0
+        return max(0.0, begun + UNHEARD_S - asyncio.get_running_loop().time())
 
     @property
     def last_word(self) -> float | None:

@@ -13,7 +13,7 @@ STALL_S = 5.0
 """A pause between two looks after which this server is taken to have been stopped itself."""
 
 HUNG_S = 30.0
-"""How long a node is waited for at least whose machine answers over SSH: its agent hangs or starts again, its containers run."""
+"""How long a node at least is waited for whose machine answers over SSH: its agent hangs or starts, its containers run."""
 FLAPS, FLAP_S = 3, 600.0
 """A node that was lost so often within so many seconds takes no tasks of other nodes."""
 

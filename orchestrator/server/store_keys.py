@@ -26,6 +26,15 @@ def of_volume_move(name: str) -> str:
     return f"moves/{name}"
 
 
+LEFTOVERS = "leftovers/"
+"""The prefix of old copies of volumes that are to be deleted."""
+
+
+def of_leftover(node: str, volume: str) -> str:
+    """`leftovers/<node>/<volume>`, until the node has deleted its old copy."""
+    return f"{LEFTOVERS}{node}/{volume}"
+
+
 DRAINS = "drains/"
 """The prefix of nodes that are being emptied."""
 

@@ -19,7 +19,7 @@ from agent.contract.failpoints import failpoint
 from agent.contract.task import Task
 from agent.contract.volume import TreeChecksum, Volume
 from agent.contract.wire import WireStruct
-from orchestrator.errors import PystackError, RefusedError
+from orchestrator.errors import PystackError, RefusedError, UnreachableError
 from orchestrator.placement.explain import Candidate, explain
 from orchestrator.server import store_keys
 from orchestrator.server.dispatcher import Dispatcher
@@ -28,7 +28,8 @@ from orchestrator.server.inputs import Inputs
 from orchestrator.server.lifecycle import change_desired_state
 from orchestrator.server.records import ActRequest
 from orchestrator.server.rollouts.manager import RolloutManager
-from orchestrator.store.interface import Delete, Put
+from orchestrator.server.volume_leftovers import VolumeLeftovers, delete_copy
+from orchestrator.store.interface import Delete, Op, Put
 from orchestrator.transport.agent_client import AgentClient
 
 MAX_PASSES = 5
@@ -58,9 +59,14 @@ class VolumeMigrator:
         self._dispatcher, self._state, self._cluster = dispatcher, dispatcher.state, dispatcher.cluster
         self._rollouts = rollouts
         self._inputs = inputs
+        self.leftovers = VolumeLeftovers(dispatcher.state, dispatcher.cluster)
+        self._recovered = asyncio.Event()
+        """Set once the moves of earlier servers are ended: a new one of the same volume must not run beside."""
 
     async def move(self, name: str, target: str, emit: Emit) -> list[Failure]:
         """Move volume *name* to node *target*. Returns the users that do not come up there. Raises RefusedError."""
+        await self._recovered.wait()
+        await self._cluster.settled()
         volume = find(self._state.volumes, name)
         users = [t for t in self._state.tasks.values() if _uses(t, volume)]
         move = VolumeMove(volume=volume.name, source=volume.node, target=target)
@@ -68,6 +74,8 @@ class VolumeMigrator:
         if volume.node == target:
             return []
         async with self._state.lock(f"volume {volume.name}").hold("volume move", emit):
+            await self._take_back(volume.name)  # of a move that could not be ended
+            await self.leftovers.clear(target, volume.name)
             try:
                 move = await self._migrate(move, users, emit)
             except BaseException:
@@ -91,6 +99,12 @@ class VolumeMigrator:
 
     async def recover(self) -> None:
         """After a start of the server: finish the moves that it was at, or take them back."""
+        try:
+            await self._recover()
+        finally:
+            self._recovered.set()
+
+    async def _recover(self) -> None:
         for entry in await self._state.store.scan("moves/"):
             move = msgspec.json.decode(entry.value, type=VolumeMove)
             for node in (move.source, move.target):
@@ -194,13 +208,13 @@ class VolumeMigrator:
             failures += await self._rollouts.redeploy(stack, emit)
         if failures:
             return failures  # the old copy stays: somebody will want to look at it
-        source = self._cluster.members.get(move.source)
-        if source and source.ready:
-            await source.client.call("DELETE", f"/pystack/volumes/{move.volume}/dump")
-            with contextlib.suppress(RefusedError):
-                await source.client.call("DELETE", f"/volumes/{move.volume}")
+        left: list[Op] = []
+        try:
+            await delete_copy(self._cluster, move.source, move.volume)
+        except (RefusedError, UnreachableError):  # it is deleted when the node answers again, and nothing uses it there
+            left = [self.leftovers.put(move.source, move.volume)]
         failpoint("move.settled")
-        await self._state.transact([Delete(store_keys.of_volume_move(move.volume))])
+        await self._state.transact([Delete(store_keys.of_volume_move(move.volume)), *left])
         return []
 
     async def _take_back(self, name: str) -> None:

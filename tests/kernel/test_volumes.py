@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -358,6 +359,40 @@ def test_a_volume_moves_with_all_that_it_holds(stack: Stack, cluster: Pystack) -
     assert stack.exec("app", "ls", "/data/tree/d4/soft").strip() == "/data/tree/d4/soft"
     stack.run("up")
     assert stack.ps()["app-1"]["node"] == target
+
+
+def test_an_old_copy_that_is_in_use_is_deleted_afterwards(stack: Stack, cluster: Pystack) -> None:
+    stack.up(ONE % "")
+    source = home_of(stack)
+    target = "n3" if source != "n3" else "n2"
+    user = {"Image": "busybox", "Cmd": ["true"], "HostConfig": {"Binds": [f"{stack.name}_data:/data"]}}
+    engine = ("curl", "-s", "--unix-socket", f"/var/lib/pystack-lab/{cluster.lab}/{source}/run/docker.sock", "-X")
+    made = json.loads(
+        cluster.on(
+            source,
+            *engine,
+            "POST",
+            "-H",
+            "Content-Type: application/json",
+            "-d",
+            json.dumps(user),
+            "http://d/containers/create",
+        )
+    )
+    old = _folder(stack, source)
+    cluster("volume", "move", f"{stack.name}_data", target)
+    assert stack.ps()["app-1"]["node"] == target
+    assert old.is_dir()
+    cluster.on(source, *engine, "DELETE", f"http://d/containers/{made['Id']}")
+
+    def gone() -> None:
+        assert not old.exists()
+
+    eventually(gone, 20)
+    cluster("volume", "move", f"{stack.name}_data", source)
+    time.sleep(3)  # longer than it is looked for old copies
+    assert home_of(stack) == source
+    assert old.is_dir()
 
 
 def numbers(stack: Stack) -> list[int]:

@@ -117,6 +117,8 @@ class Client:
             number = self.preferred % len(self.channels)
             try:
                 return await once(self.channels[number])
+            except grpc.aio.UsageError as error:  # `close` was called: this server leads no more
+                raise StoreError(f"the connection to etcd is closed: {error}") from None
             except grpc.aio.AioRpcError as error:
                 text = _describe(error, self.address)
                 if error.code() not in _RETRIED:
