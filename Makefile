@@ -15,7 +15,7 @@ test test-long: export PYSTACK_TEST_PATIENCE ?= 3
 RELEASE_PACKAGES = debhelper lintian dpkg-dev fakeroot python3-venv mmdebstrap shellcheck
 RELEASE_PROGRAMS = dh lintian dpkg-buildpackage fakeroot mmdebstrap shellcheck
 
-.PHONY: setup check coverage test test-long test-vm test-vagrant test-packages lint bench fuzz simulate faults stacks quickstart man docs picture deb dist release
+.PHONY: setup check coverage test test-long test-vm test-vagrant test-packages lint bench fuzz simulate faults soak stacks quickstart man docs picture deb dist release
 setup:
 	@bash tools/setup "$(PACKAGES)" "$(PROGRAMS)"
 
@@ -60,6 +60,10 @@ bench: setup
 # every cell of the fault matrix on a real lab; its table goes to docs/reliability.md
 faults: setup
 	.venv/bin/python -m tests.faults --write
+
+# random work and faults on one lab for hours; what its machines hold at the end goes to docs/reliability.md
+soak: setup
+	.venv/bin/python -m tests.soak --hours $(or $(HOURS),2) --write
 
 # every stack of the shared corpora through load, plan, up, change and down on a lab; BUDGET and KEPT make parts of it
 stacks: setup

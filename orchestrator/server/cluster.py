@@ -54,8 +54,8 @@ class Cluster:
         """Called with a node's name when it began to answer, or fell silent."""
         self.followers: list[Callable[[], Awaitable[None]]] = []
         """Awaited with each delivery: what else must know who answers for a service. They raise nothing."""
-        self._socket = socket
-        self._run = run
+        self.socket = socket
+        self.run = run
         self.manifest = manifest
         self._on_status = on_status
         self._advertise = advertise
@@ -90,20 +90,20 @@ class Cluster:
     async def _among_servers(self, nodes: Sequence[Node]) -> list[Node]:
         """*nodes*, with this host as the other servers must know it. Raises StoreError."""
         known = next((n for n in nodes if n.name == self.local), Node(name=self.local, id=os.urandom(8).hex()))
-        own = await advertised_node(known, self._advertise, self._run)
+        own = await advertised_node(known, self._advertise, self.run)
         if own not in nodes:
             await self.save(own)
         return [*(n for n in nodes if n.name != own.name), own]
 
     def connect(self, node: Node) -> NodeConnection:
         """Make *node* a member, and begin to connect it."""
-        tunnel = make_tunnel(node, self._run) if node.target and node.name != self.local else None
+        tunnel = make_tunnel(node, self.run) if node.target and node.name != self.local else None
         publisher = (
             EtcdManifestPublisher(self.store, node.name) if node.transport == "etcd" and node.name != self.local else None
         )
         member = NodeConnection(
             node,
-            tunnel.local if tunnel else self._socket,
+            tunnel.local if tunnel else self.socket,
             self.manifest,
             lambda status: self._on_status(node.name, status),
             tunnel,

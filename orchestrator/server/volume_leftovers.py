@@ -51,7 +51,8 @@ class VolumeLeftovers:
         return Put(store_keys.of_leftover(node, volume), b"{}")
 
     async def clear(self, node: str, volume: str) -> None:
-        """Delete an old copy on *node*, if there is one; the lock of *volume* is held. Raises RefusedError, UnreachableError."""
+        """Delete an old copy on *node*, if it has one; the lock of *volume* is held.
+        Raises RefusedError, UnreachableError."""
         if (node, volume) not in self._known:
             return
         found = self._state.volumes.get(volume)

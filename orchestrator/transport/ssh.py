@@ -168,9 +168,9 @@ class SshTunnel:
                     self.ends = (words[0], words[2]) if len(words) == 4 else ("", "")
                     await connection.forward_local_path(str(self.local), self.remote)
                     self.local.chmod(0o600)
+                    self.connected = True
                     self.on_problem("")
                     pauses.reset()
-                    self.connected = True
                     await connection.wait_closed()
                 self.on_problem("the SSH connection was lost")
             except (PystackError, asyncssh.Error, OSError) as error:

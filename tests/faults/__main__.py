@@ -23,7 +23,7 @@ from pathlib import Path
 import msgspec
 
 from tests.conftest import Pystack, cluster_of
-from tests.faults.hazards import HAZARDS, places
+from tests.faults.hazards import CALM, HAZARDS, places
 from tests.faults.machines import AGENT, NODES, Machines
 from tests.faults.table import Cell, put_into, render
 from tests.faults.work import ACTIVITIES, KEPT, Work
@@ -49,7 +49,7 @@ class Matrix:
     def cell(self, name: str, activity: str) -> Cell:
         """Begin the activity, have the fault, end it, and wait until all is as wanted."""
         where = places(self.machines)
-        words, hazard = self.work.begin(activity), HAZARDS[name]
+        words, hazard = self.work.begin(activity), HAZARDS.get(name, CALM)
         client = self._begin(words) if words else None
         if client:  # the same moment each time, another one in each cell
             time.sleep(random.Random(f"{name} × {activity}").uniform(0.2, 2.5))
@@ -96,6 +96,13 @@ class Matrix:
                     client.wait(1)  # it is about to say that all is done
                 client.kill()
                 client.wait()
+
+    def settle(self) -> None:
+        """Have as many replicas as at first, evenly."""
+        self.work.replicas = 4
+        self.work.write()
+        self.lab("-f", str(self.work.base), "up")
+        self.lab("rebalance")
 
     def _activate(self) -> None:
         self.lab("node", "activate", AGENT)

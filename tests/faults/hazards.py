@@ -111,6 +111,7 @@ def _both_members(number: str) -> Callable[[Machines, Where], None]:
     return signal
 
 
+CALM = Hazard(_nothing, _nothing, brief=True)
 HAZARDS: dict[str, Hazard] = {
     "leading server killed": _process("leader", "server", "kill"),
     "leading server hangs": _process("leader", "server", "pause", "resume"),

@@ -50,9 +50,9 @@ def _text(cell: Cell | None) -> str:
     )
 
 
-def put_into(document: str, table: str) -> str:
+def put_into(document: str, table: str, begin: str = BEGIN, end: str = END) -> str:
     """*document* with *table* between its two marks, which are added at its end if they are not there."""
-    if BEGIN not in document:
-        document = f"{document.rstrip()}\n\n{BEGIN}\n{END}\n"
-    head, _, rest = document.partition(BEGIN)
-    return f"{head}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}"
+    if begin not in document:
+        document = f"{document.rstrip()}\n\n{begin}\n{end}\n"
+    head, _, rest = document.partition(begin)
+    return f"{head}{begin}\n{table}\n{end}{rest.partition(end)[2]}"

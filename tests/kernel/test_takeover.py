@@ -142,7 +142,8 @@ def test_every_server_is_a_manager(stack: Stack, cluster: Pystack) -> None:
 
 @pytest.mark.long
 def test_without_a_quorum_nothing_is_said_and_nothing_stops(stack: Stack, cluster: Pystack) -> None:
-    stack.up("services:\n  a: {image: busybox, command: sleep 10000, stop_signal: SIGKILL, deploy: {mode: global}}\n")
+    command = 'sh -c "echo I am $$HOSTNAME; exec sleep 10000"'
+    stack.up(f"services:\n  a: {{image: busybox, command: '{command}', stop_signal: SIGKILL, deploy: {{mode: global}}}}\n")
     ids = {name: row["id"] for name, row in stack.ps().items()}
     for node in ("n2", "n3"):
         cluster.on(node, "pkill", "-STOP", "-x", "etcd")
@@ -163,6 +164,11 @@ def test_without_a_quorum_nothing_is_said_and_nothing_stops(stack: Stack, cluste
             assert known == {f"{stack.name}-{n}": i for n, i in ids.items()}
 
         eventually(remembered, 20)
+        # what goes on in containers needs no leader, on whichever node they are
+        said_by = {line.split("I am ")[1] for line in stack.run("logs", "--no-log-prefix").stdout.splitlines()}
+        assert said_by == {str(i)[:12] for i in ids.values()}
+        for index in "123":
+            assert stack.run("exec", "-T", "--index", index, "a", "echo", "here").stdout == "here\n"
         refused = stack.run("stop", check=False)
         assert refused.returncode == 1
         assert "nothing can be read or changed" in refused.stderr

@@ -9,11 +9,13 @@ from pathlib import Path
 from aiohttp import web
 
 from orchestrator import LEADER, STALE
+from orchestrator.server import proxy
 from orchestrator.server.api.extension import ApiExtension
 from orchestrator.server.api.guard import guard, trust
 from orchestrator.server.api.responses import PLANE, Handler, errors
 from orchestrator.server.api.routes import ROUTES
 from orchestrator.server.plane import ControlPlane
+from orchestrator.server.standby_nodes import StandbyNodes, needs_no_leader
 from orchestrator.store.interface import StoreError
 
 READABLE_WHEN_STALE = frozenset(
@@ -91,6 +93,7 @@ def make_standby_app(state: StandbyState, trusted: Path | None = None) -> web.Ap
     trust(app, trusted)
     if state.last_plane:
         app[PLANE] = state.last_plane
+        _reach_nodes(app, StandbyNodes(state.last_plane.cluster), lambda: state.store_unreachable, refuse)
         for extension in state.extensions:
             extension.attach(app)
         tables = ((ROUTES, READABLE_WHEN_STALE), *((e.routes, e.readable_when_stale) for e in state.extensions))
@@ -100,3 +103,20 @@ def make_standby_app(state: StandbyState, trusted: Path | None = None) -> web.Ap
                     app.router.add_route(method, path, from_memory(handler))
     app.router.add_route("*", "/{path:.*}", refuse)
     return app
+
+
+def _reach_nodes(app: web.Application, nodes: StandbyNodes, alone: Callable[[], bool], refuse: Handler) -> None:
+    """Let `logs` and `exec` through to the nodes while no server can lead: they need none."""
+
+    async def engine(request: web.Request) -> web.StreamResponse:
+        path = request.rel_url.raw_path.split("/engine", 1)[1]
+        if not alone() or not needs_no_leader(request.method, path):
+            return await refuse(request)
+        return await proxy.forward(request, await nodes.client(request.match_info["node"]), path)
+
+    async def close(app: web.Application) -> None:
+        del app
+        await nodes.close()
+
+    app.router.add_route("*", "/v1/nodes/{node}/engine/{path:.*}", engine)
+    app.on_cleanup.append(close)
