@@ -31,14 +31,14 @@ class _Way:
         self._tunnel = make_tunnel(node, folder) if node.target and node.name != cluster.local else None
         self.client = AgentClient(node.name, self._tunnel.local if self._tunnel else cluster.socket)
         self._problem = "no answer yet"
-        self._said = asyncio.Event()
+        self._changed = asyncio.Event()
         if self._tunnel:
             self._tunnel.on_problem = self._on_problem
             self._tunnel.start()
 
     def _on_problem(self, problem: str) -> None:
         self._problem = problem
-        self._said.set()
+        self._changed.set()
 
     async def opened(self) -> AgentClient:
         """Raises UnreachableError."""
@@ -46,8 +46,8 @@ class _Way:
             try:
                 async with asyncio.timeout(CONNECT_S):
                     while not self._tunnel.connected:
-                        await self._said.wait()
-                        self._said.clear()
+                        await self._changed.wait()
+                        self._changed.clear()
             except TimeoutError:
                 raise UnreachableError(f"node {self.client.node} does not answer: {self._problem}") from None
         return self.client
