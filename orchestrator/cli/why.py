@@ -52,6 +52,7 @@ def _show(found: dict[str, Any], shape: str) -> None:
         "node": found["node"],
         "score": found["score"],
         "scaling": found.get("scaling", ""),
+        "preempted": found.get("preempted", ""),
         "candidates": [
             {"node": c["node"], "feasible": c["feasible"], "score": c["score"], "reasons": c["reasons"]}
             for c in found["candidates"]
@@ -61,6 +62,8 @@ def _show(found: dict[str, Any], shape: str) -> None:
         return
     if found["task"]:
         click.echo(f"{found['task']} is on {found['node'] or 'no node'}")
+    if whole["preempted"]:
+        click.echo(f"x-priority: it {whole['preempted']}")
     if whole["scaling"]:
         click.echo(f"x-scale: {whole['scaling']}")
     for candidate in whole["candidates"]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -34,8 +35,19 @@ def is_eligible(stack: Stack, service: Service, context: PlacementContext) -> li
     return [n.name for n, ok in zip(context.nodes, fit, strict=True) if ok]
 
 
-def assign(stack: Stack, tasks: Sequence[Task], current: Sequence[Task], context: PlacementContext) -> list[Task]:
-    """*tasks* with their nodes. Raises UnschedulableError with every reason if one of them cannot be placed."""
+class Settled(NamedTuple):
+    """Where those of a stack's tasks are that stay: their *chosen* nodes, by name, counted into *table*. *colocated* are all of
+    its tasks, *to_place* those without a node; *where* has the present node of each."""
+
+    table: NodeTable
+    chosen: dict[str, str]
+    where: Mapping[str, str]
+    colocated: list[Colocated]
+    to_place: list[Colocated]
+
+
+def settle(stack: Stack, tasks: Sequence[Task], current: Sequence[Task], context: PlacementContext) -> Settled:
+    """Tasks that have a node stay there, unless it no longer passes the filters."""
     requests = service_requests(stack, context)
     fixed = [t for t in tasks if t.node]  # of mode global: its node is part of its identity
     table = table_with(context, fixed, requests)
@@ -53,6 +65,12 @@ def assign(stack: Stack, tasks: Sequence[Task], current: Sequence[Task], context
             chosen |= dict.fromkeys((t.name for t in members), home)
         else:
             to_place.append((request, members))
+    return Settled(table, chosen, where, colocated, to_place)
+
+
+def assign(stack: Stack, tasks: Sequence[Task], current: Sequence[Task], context: PlacementContext) -> list[Task]:
+    """*tasks* with their nodes. Raises UnschedulableError with every reason if one of them cannot be placed."""
+    table, chosen, where, colocated, to_place = settle(stack, tasks, current, context)
     copies_of, groups = group_equal(to_place)
     left_over: list[tuple[PlacementRequest, Task]] = []
     for group, copies, rows in zip(groups, copies_of, place(table, groups), strict=True):
@@ -60,29 +78,18 @@ def assign(stack: Stack, tasks: Sequence[Task], current: Sequence[Task], context
             chosen |= dict.fromkeys((t.name for t in members), table.nodes[row].name)
         for members in copies[len(rows) :]:
             home = where.get(members[0].name, "")
-            if _waits_for(home, group.request, context):
+            if waits_for(home, group.request, context):
                 chosen |= dict.fromkeys((t.name for t in members), home)
             else:
                 left_over.append((group.request, members[0]))
     if left_over:
+        fixed = [t for t in tasks if t.node]
         try:
-            chosen |= _place_exactly(colocated, where, context, table_with(context, fixed, requests))
+            chosen |= _place_exactly(colocated, where, context, table_with(context, fixed, service_requests(stack, context)))
         except UnschedulableError as error:
             refusals = [refusal(table, request, task.name, task.where) for request, task in left_over]
             raise UnschedulableError("\n".join([*refusals, f"    ({error})"])) from None
     return [msgspec.structs.replace(t, node=chosen[t.name]) for t in tasks]
-
-
-def reassign(stack: Stack, tasks: Sequence[Task], context: PlacementContext, lost: Set[str]) -> dict[str, str]:
-    """Nodes, by task, for those of *tasks* whose names are in *lost*; the others stay. A task that fits nowhere is left out."""
-    requests = service_requests(stack, context)
-    table = table_with(context, [t for t in tasks if t.name not in lost], requests)
-    copies_of, groups = group_equal(colocate(stack, [t for t in tasks if t.name in lost], requests, context))
-    out: dict[str, str] = {}
-    for copies, rows in zip(copies_of, place(table, groups), strict=True):
-        for members, row in zip(copies, rows, strict=False):
-            out |= dict.fromkeys((t.name for t in members), table.nodes[row].name)
-    return out
 
 
 def place_oneoff(stack: Stack, oneoff: Task, tasks: Sequence[Task], context: PlacementContext) -> Task:
@@ -99,7 +106,7 @@ def place_oneoff(stack: Stack, oneoff: Task, tasks: Sequence[Task], context: Pla
     return msgspec.structs.replace(oneoff, node=table.nodes[rows[0]].name)
 
 
-def _waits_for(home: str, request: PlacementRequest, context: PlacementContext) -> bool:
+def waits_for(home: str, request: PlacementRequest, context: PlacementContext) -> bool:
     """Whether a task that is on *home* can be nowhere but on nodes that are silent: it stays, and holds the rest of its stack
     up no more than it must."""
     table = NodeTable(context.nodes, {n.name for n in context.nodes})

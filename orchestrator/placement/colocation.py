@@ -25,7 +25,7 @@ def colocate(
     for task in tasks:
         by_service.setdefault(task.service, []).append(task)
     out: list[Colocated] = []
-    for names, together in _components(stack):
+    for names, together in components(stack):
         members = [t for n in names for t in by_service.get(n, ())]
         if not together:
             out += [(requests[f"{stack.name}/{t.service}"], [t]) for t in members]
@@ -42,7 +42,7 @@ def group_equal(colocated: Sequence[Colocated]) -> tuple[list[list[list[Task]]],
     return list(grouped.values()), [TaskGroup(request, len(copies)) for request, copies in grouped.items()]
 
 
-def _components(stack: Stack) -> list[tuple[list[str], bool]]:
+def components(stack: Stack) -> list[tuple[list[str], bool]]:
     """The services that are tied to one another, in the order of the file, and whether all their tasks must share a node."""
     # not at the top: 13 MB and 0.1 s that a single host can save
     import networkx as nx

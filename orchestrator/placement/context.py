@@ -8,6 +8,7 @@ import msgspec
 
 from agent.contract.swarm_placeholder import names_swarm
 from agent.contract.task import Task
+from orchestrator.placement.eviction import Eviction
 from orchestrator.placement.node import Node
 from orchestrator.placement.node_table import NodeTable
 from orchestrator.placement.request import PlacementRequest
@@ -31,7 +32,9 @@ class PlacementContext(msgspec.Struct, frozen=True, kw_only=True):
     """*nodes* are all nodes, *ready* has the names of those that answer, *local* is the name of
     the server's own. *others* are tasks of other stacks
     with their *requests* by `<stack>/<service>`; *homes* maps volumes that have a node to it, *moves* tasks to the node
-    that they are to move to. *ended* maps the tasks of jobs that have ended to their definitions: they reserve nothing."""
+    that they are to move to. *ended* maps the tasks of jobs that have ended to their definitions: they reserve nothing.
+    Tasks of *stacks* may have to go for others of higher priority; *preempted* are those of the stack itself that had to, by
+    name."""
 
     nodes: Sequence[Node]
     ready: Set[str]
@@ -41,6 +44,8 @@ class PlacementContext(msgspec.Struct, frozen=True, kw_only=True):
     homes: Mapping[str, str] = {}
     moves: Mapping[str, str] = {}
     ended: Mapping[str, str] = {}
+    stacks: Mapping[str, Stack] = {}
+    preempted: Mapping[str, Eviction] = {}
 
     def reserving(self, tasks: Iterable[Task]) -> list[Task]:
         """Those of *tasks* that need what their services reserve: all but the ones that have ended, and would not run again."""
@@ -70,6 +75,7 @@ def request_of(stack: Stack, service: Service, context: PlacementContext) -> Pla
         drivers=tuple((n.driver, n.name) for n in networks if n.driver and n.driver not in DRIVERS),
         devices=service.container.device_requests,
         sized=_sized(stack, service),
+        priority=service.priority,
         limited=tuple(a.network for a in service.container.attachments if a.bandwidth),
         # on a single node nothing leaves the host
         encrypted=tuple(n.name for n in networks if n.encrypted) if len(context.nodes) > 1 else (),

@@ -15,6 +15,7 @@ from orchestrator.placement.cost import cost, score
 from orchestrator.placement.feasibility import explain_nodes
 from orchestrator.placement.filters.base import Reason
 from orchestrator.placement.node_table import NodeTable
+from orchestrator.placement.preemption import RoomMaker
 from orchestrator.placement.request import PlacementRequest
 from orchestrator.stackfile.model import Stack
 
@@ -34,13 +35,14 @@ class Candidate(WireStruct, frozen=True, kw_only=True):
 
 class Why(WireStruct, frozen=True, kw_only=True):
     """Every node for *task*, the best first; *node* is the present one, "" for none. *scaling* explains how many replicas its
-    service has, where that follows their use."""
+    service has, where that follows their use, *preempted* that it had to go for another."""
 
     task: str
     node: str
     score: int
     candidates: tuple[Candidate, ...]
     scaling: str = ""
+    preempted: str = ""
 
 
 def explain(stack: Stack, service: str, task: str, tasks: Sequence[Task], context: PlacementContext) -> Why:
@@ -54,7 +56,8 @@ def explain(stack: Stack, service: str, task: str, tasks: Sequence[Task], contex
         (r for r, members in colocate(stack, related, requests, context) if any(t.name == task for t in members)),
         requests[f"{stack.name}/{service}"],
     )
-    candidates = sorted(_candidates(request, table), key=lambda c: (not c.feasible, -c.score, c.node))
+    maker = RoomMaker(stack, [t for t in tasks if t.name != task], context, table)
+    candidates = sorted(_candidates(request, table, maker), key=lambda c: (not c.feasible, -c.score, c.node))
     node = known.node if known else ""
     return Why(
         task=task,
@@ -73,17 +76,25 @@ def with_reasons(why: Why, name: str, against: Sequence[str]) -> Why:
     return msgspec.structs.replace(why, candidates=tuple(candidates))
 
 
-def _candidates(request: PlacementRequest, table: NodeTable) -> list[Candidate]:
+def _candidates(request: PlacementRequest, table: NodeTable, maker: RoomMaker) -> list[Candidate]:
     rows = zip(table.nodes, explain_nodes(request, table), cost(request, table).tolist(), table.tasks.tolist(), strict=True)
     return [
         Candidate(
             node=node.name,
             feasible=all(r.ok for r in reasons),
             score=score(total, tasks),
-            reasons=tuple(reasons),
+            reasons=(*reasons, *_room(request, table.row[node.name], reasons, maker)),
         )
         for node, reasons, total, tasks in rows
     ]
+
+
+def _room(request: PlacementRequest, row: int, reasons: Sequence[Reason], maker: RoomMaker) -> list[Reason]:
+    """Who would have to go, where a task of lower priority is all that is in the way."""
+    if all(r.ok for r in reasons) or not (found := maker.on_row(request, row)):
+        return []
+    names = ", ".join(t.name for t in found.victims)
+    return [Reason(filter="priority", ok=True, detail=f"at priority {request.priority} it takes the place of {names}")]
 
 
 def refusal(table: NodeTable, request: PlacementRequest, name: str, where: str) -> str:

@@ -26,9 +26,10 @@ class TaskGroup(msgspec.Struct, frozen=True):
 def place(table: NodeTable, groups: Sequence[TaskGroup]) -> list[list[int]]:
     """For each group the rows of its copies; fewer than its count where the rest fits nowhere.
 
-    All copies are counted into the table. Those hardest to place come first: few suitable nodes, then large reservations.
+    All copies are counted into the table. Those of the highest priority come first, then those hardest to place: few suitable
+    nodes, then large reservations.
     If copies are left over, the exact solver decides (`orchestrator.placement.exact`)."""
-    order = sorted(range(len(groups)), key=lambda i: _difficulty(table, groups[i].request))
+    order = sorted(range(len(groups)), key=lambda i: (-groups[i].request.priority, difficulty(table, groups[i].request)))
     out: list[list[int]] = [[] for _ in groups]
     for i in order:
         group, request = groups[i], groups[i].request
@@ -47,7 +48,8 @@ def best_node(feasibility: Feasibility, but: int = -1) -> int | None:
     return table.columns.lowest(cost(feasibility.request, table), mask)
 
 
-def _difficulty(table: NodeTable, request: PlacementRequest) -> tuple[bool, int, float]:
+def difficulty(table: NodeTable, request: PlacementRequest) -> tuple[bool, int, float]:
+    """What is placed first has the least: what must be near others comes after them."""
     share = request.reserves.cpus + request.reserves.memory / (1 << 30)
     return bool(request.near), count_static_candidates(request, table), -share
 

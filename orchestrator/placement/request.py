@@ -25,7 +25,8 @@ class PlacementRequest(msgspec.Struct, frozen=True, kw_only=True):
     *pinned_by* says why, as in "volume db is". *parents* are the links that its networks are made on and *drivers* the network
     drivers that are not built in: (link or driver, network). *encrypted* are networks that need WireGuard,
     *limited* those with a limit of bandwidth; *sized* is what has a size on disk; *devices* must be there, and are shared.
-    *staying* asks whether a task that is on the node already may stay there."""
+    *staying* asks whether a task that is on the node already may stay there. Of two requests that do not both fit, the one with
+    the higher *priority* does."""
 
     service: str
     placement: Placement = _ANYWHERE
@@ -43,11 +44,12 @@ class PlacementRequest(msgspec.Struct, frozen=True, kw_only=True):
     limited: tuple[str, ...] = ()
     sized: tuple[str, ...] = ()
     staying: bool = False
+    priority: int = 0
 
 
 def merge_requests(parts: Sequence[PlacementRequest]) -> PlacementRequest:
-    """One request for tasks that must share a node: the reservations added up, every other condition once, and of tolerations
-    those that all have."""
+    """One request for tasks that must share a node: the reservations added up, every other condition once, of tolerations
+    those that all have, and the lowest priority."""
     generic: dict[str, int] = {}
     for part in parts:
         for kind, number in part.reserves.generic:
@@ -79,6 +81,7 @@ def merge_requests(parts: Sequence[PlacementRequest]) -> PlacementRequest:
         devices=_union(p.devices for p in parts),
         limited=_union(p.limited for p in parts),
         sized=_union(p.sized for p in parts),
+        priority=min(p.priority for p in parts),
     )
 
 

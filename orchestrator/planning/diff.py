@@ -86,6 +86,8 @@ def plan(
         volumes=tuple(volumes.values()),
         tasks=(*made.tasks, *left, *made.kept, *beside),
         contents=desired.contents,
+        evicted=desired.evicted,
+        pending=desired.pending,
     )
     return Plan(
         stack=stack.name,
@@ -133,7 +135,10 @@ def _task_steps(
     """One step for each task that the plan is for, or that follows one of them; dependencies come first."""
     mine = {s.name for s in stack.services}
     wanted = mine if options.only is None else options.only
-    kept = {t.name: t for t in current.tasks if t.service in mine and t.service not in wanted and t.planned}
+    gone = {e.task for e in desired.evicted}
+    kept = {
+        t.name: t for t in current.tasks if t.service in mine and t.service not in wanted and t.planned and t.name not in gone
+    }
     old_tasks = {t.name: t for t in current.tasks}
     following = Following(stack)
     in_turn = {
@@ -175,8 +180,13 @@ def _removals(stack: Stack, desired: State, current: State, options: PlanOptions
     left: list[Task] = []
     warnings: list[str] = []
     cause: Cause
+    steps += [
+        Step(action="remove", kind="task", name=e.task, node=e.node, cause="preempted", reason=e.reason)
+        for e in desired.evicted
+    ]
+    gone = {e.task for e in desired.evicted}
     for task in current.tasks:
-        if task.desired == "oneoff" or (task.run and task.service in mine):
+        if task.desired == "oneoff" or task.name in gone or (task.run and task.service in mine):
             continue
         if task.service not in mine and (task.service in options.left_out or not options.remove_orphans):
             left.append(task)
@@ -195,6 +205,7 @@ def _removals(stack: Stack, desired: State, current: State, options: PlanOptions
             f"Found orphan containers ([{names_left}]) for this project: no service of the file has them; "
             "--remove-orphans takes them away"
         )
+    warnings += [f"{e.task} stays pending: it {e.reason}, and no node has room for it" for e in desired.pending]
     return steps, left, warnings
 
 

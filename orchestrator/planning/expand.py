@@ -13,7 +13,8 @@ from agent.contract.task import Task
 from agent.contract.volume import Volume
 from orchestrator.addressing.allocate import Addresses, free_vni, held, held_by_hosts, service_pools, subnets, vips
 from orchestrator.errors import PystackError, require_services
-from orchestrator.placement.assign import assign, is_eligible
+from orchestrator.placement.arrange import arrange
+from orchestrator.placement.assign import is_eligible
 from orchestrator.placement.context import PlacementContext
 from orchestrator.placement.node import Node
 from orchestrator.planning.manifests import ingress_network, ingress_ports
@@ -73,9 +74,10 @@ def expand(
         else:
             drafts += [
                 _task(stack, service, index, known, images, _home(stack, service, index, context))
-                for index in range(1, scale.get(service.name, replicas(service, current)) + 1)
+                for index in range(1, scale.get(service.name, replicas(service, current, context)) + 1)
             ]
-    drafts = with_ports(stack, assign(stack, drafts, current.tasks, context), known, context)
+    arranged = arrange(stack, drafts, current.tasks, context)
+    drafts = with_ports(stack, arranged.tasks, known, context)
     stack, drafts, own = with_templates(stack, drafts, context)
     volumes = _volumes(stack, current, drafts, context, own)
     hosts = [(n.name, one.underlay) for n in by_name.values() if n.on_lan for one in context.nodes]
@@ -94,14 +96,23 @@ def expand(
     _check_ports(tasks, context)
     beside = [t for t in current.tasks if not t.planned]
     networks = tuple(_shared(stack, n, tasks, beside, context, addresses) if n.driver == "overlay" else n for n in networks)
-    return State(networks=networks, volumes=volumes, tasks=tasks, contents=stack.contents)
+    return State(
+        networks=networks,
+        volumes=volumes,
+        tasks=tasks,
+        contents=stack.contents,
+        evicted=arranged.evicted,
+        pending=arranged.pending,
+    )
 
 
-def replicas(service: Service, current: State) -> int:
-    """How many tasks of *service* there are to be: as the file says, or, where they follow their use, as many as there are."""
+def replicas(service: Service, current: State, context: PlacementContext = SINGLE_NODE) -> int:
+    """How many tasks of *service* there are to be: as the file says, or, where they follow their use, as many as there are,
+    with those that had to make room."""
     if service.scale is None:
         return service.replicas
     there = sum(t.service == service.name and t.planned and t.share < 0 for t in current.tasks)
+    there += sum(one.service == service.name for one in context.preempted.values())
     return max(service.scale.least, min(service.scale.most, there or service.replicas))
 
 

@@ -10,6 +10,7 @@ from agent.contract.network import Network
 from agent.contract.task import Task
 from agent.contract.volume import Volume
 from agent.contract.wire import WireStruct
+from orchestrator.placement.eviction import Eviction
 from orchestrator.stackfile.model import StackContent
 
 Kind = Literal["service", "task", "network", "volume", "secret", "config"]
@@ -26,18 +27,22 @@ Cause = Literal[
     "followed",  # another service is restarted, or has a new container
     "orphaned",  # its service left the file
     "scaled",  # fewer replicas
+    "preempted",  # by a task of a higher priority
     "unused",
 ]
 """Why a step is there."""
 
 
 class State(WireStruct, frozen=True, kw_only=True):
-    """Networks, volumes, tasks, configs and secrets of one stack, by name."""
+    """Networks, volumes, tasks, configs and secrets of one stack, by name. *evicted* are tasks, of any stack, that have to go
+    for it; *pending* are tasks of its own that had to go for others, and have no room yet."""
 
     networks: tuple[Network, ...] = ()
     volumes: tuple[Volume, ...] = ()
     tasks: tuple[Task, ...] = ()
     contents: tuple[StackContent, ...] = ()
+    evicted: tuple[Eviction, ...] = ()
+    pending: tuple[Eviction, ...] = ()
 
 
 class FieldChange(WireStruct, frozen=True, kw_only=True):
@@ -85,7 +90,7 @@ class Plan(WireStruct, frozen=True, kw_only=True):
 
     def without_tasks(self, current: State) -> Plan:
         """The same plan, but with the tasks of *current* left as they are."""
-        desired = msgspec.structs.replace(self.desired, tasks=current.tasks)
+        desired = msgspec.structs.replace(self.desired, tasks=current.tasks, evicted=())
         steps = tuple(s for s in self.steps if s.kind != "task" and s.action != "remove")
         return msgspec.structs.replace(self, steps=steps, desired=desired)
 

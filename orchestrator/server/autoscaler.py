@@ -88,6 +88,8 @@ class Autoscaler:
         memory = self.memories.get((stack, service.name), ScaleMemory())
         if memory.paused or self._state.lock(f"stack {stack}").busy or self._rollouts.is_paused(stack):
             return  # a rollout changes how many there are
+        if any(e.service == service.name for e in self._state.waiting_for_room(stack).values()):
+            return  # there is no room for as many as there are to be
         assert service.scale
         tasks = [t for t in self._state.of_stack(stack).tasks if t.service == service.name and t.planned]
         used = await self._used_of(service, tasks)

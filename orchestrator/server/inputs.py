@@ -33,7 +33,8 @@ class Inputs:
         return self._cluster.members[self._cluster.local].client
 
     def placement(self, stack: str) -> PlacementContext:
-        """The nodes, and the tasks and demands of all stacks but *stack*."""
+        """The nodes, and the tasks and demands of all stacks but *stack*, with those that changes under way have places for.
+        Tasks of stacks that are being changed make no room for others."""
         members, state = self._cluster.members, self._state
         nodes = tuple(m.node for _, m in sorted(members.items()))
         empty = PlacementContext(nodes=nodes, ready=self._cluster.ready, local=self._cluster.local)
@@ -41,9 +42,16 @@ class Inputs:
         for name, record in state.stacks.items():
             if name != stack:
                 known |= service_requests(record.stack, empty)
+        coming: list[Task] = []
+        for name, (planned, tasks) in state.coming.items():
+            if name != stack:
+                known = service_requests(planned, empty) | known
+                coming += [t for t in tasks if t.name not in state.tasks or state.tasks[t.name].node != t.node]
         return msgspec.structs.replace(
             empty,
-            others=tuple(t for t in state.tasks.values() if t.stack != stack),
+            others=(*(t for t in state.tasks.values() if t.stack != stack), *coming),
+            stacks={n: r.stack for n, r in state.stacks.items() if n != stack and not state.lock(f"stack {n}").busy},
+            preempted=state.waiting_for_room(stack),
             requests=known,
             ended=self._ended(),
             homes={v.name: v.node for v in state.volumes.values() if v.node in members and not v.shared},

@@ -57,11 +57,15 @@ async def _down(dispatcher: Dispatcher, name: str, *, volumes: bool, emit: Emit)
         operations: list[Op] = [Delete(store_keys.of_network(n)) for n in networks]
         if volumes:
             operations += [Delete(store_keys.of_volume(v.name)) for v in current.volumes]
+        waiting = [n for n, e in state.preempted.items() if e.stack == name]
+        operations += [Delete(store_keys.of_preempted(name, n)) for n in waiting]
         operations.append(Delete(store_keys.of_stack(name)))
         await state.transact(operations)
         for network in networks:
             state.networks.pop(network, None)
         state.stacks.pop(name, None)
+        for one in waiting:
+            state.preempted.pop(one, None)
         if volumes:
             for volume in current.volumes:
                 state.volumes.pop(volume.name, None)

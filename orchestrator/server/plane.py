@@ -32,6 +32,7 @@ from orchestrator.server.jobs.hooks import DeployHooks
 from orchestrator.server.jobs.waiting import JobWaiter
 from orchestrator.server.membership import Membership
 from orchestrator.server.plan import Planner
+from orchestrator.server.preemption import PreemptedReturn
 from orchestrator.server.records import StackRecord
 from orchestrator.server.reschedule import Rescheduler
 from orchestrator.server.rollouts.manager import RolloutManager
@@ -128,6 +129,8 @@ class ControlPlane:
         after_s = math.inf if self._reschedule_after_s is None else self._reschedule_after_s
         rescheduler = Rescheduler(self.dispatcher, self.images, self.inputs, after_s)
         self._loops.append(asyncio.create_task(rescheduler.run(), name="reschedule"))
+        back = PreemptedReturn(self.dispatcher, self.inputs, self.rollouts.redeploy)
+        self._loops.append(asyncio.create_task(back.run(), name="bring back what was preempted"))
 
     async def _resume(self) -> None:
         """Go on with what another leader left. Moves of volumes are ended first: a drain may want them the other way."""

@@ -14,13 +14,14 @@ import msgspec
 
 from agent.contract.task import Task
 from orchestrator.errors import PystackError
-from orchestrator.placement.assign import reassign
+from orchestrator.placement.arrange import reassign
 from orchestrator.planning.expand import networks_after_move
 from orchestrator.planning.jobs import end_of
 from orchestrator.server.dispatcher import Dispatcher
 from orchestrator.server.events import ignore
 from orchestrator.server.images import Images
 from orchestrator.server.inputs import Inputs
+from orchestrator.server.preemption import evict
 from orchestrator.server.prepare import prepare_nodes
 from orchestrator.server.silence import SilenceWatch
 from orchestrator.server.statuses import serves
@@ -59,7 +60,8 @@ class Rescheduler:
             stacks = sorted({t.stack for t in self._state.tasks.values() if t.node in silent})
             # tasks that no node could take are tried again when something is different
             fenced = frozenset(filter(self._cluster.is_fenced, silent))
-            situation = (silent, fenced, frozenset(self._cluster.ready), frozenset(self._state.tasks))
+            busy = frozenset(s for s in self._state.stacks if self._state.lock(f"stack {s}").busy)  # they make no room
+            situation = (silent, fenced, frozenset(self._cluster.ready), frozenset(self._state.tasks), busy)
             if situation == tried and stacks:
                 continue
             tried = situation if stacks else None  # an `up` that ends later may bring the same situation again
@@ -114,7 +116,7 @@ class Rescheduler:
             }
             flapping = self._watch_of_silence.flapping(asyncio.get_running_loop().time())
             placement = msgspec.structs.replace(placement, ready=placement.ready - flapping)
-            nodes = reassign(stack, [t for t in current.tasks if t.desired != "oneoff"], placement, lost)
+            nodes, evicted = reassign(stack, [t for t in current.tasks if t.desired != "oneoff"], placement, lost)
             moved = [msgspec.structs.replace(t, node=nodes[t.name]) for t in current.tasks if t.name in nodes]
             networks = networks_after_move(moved, current, list(state.networks.values()), placement)
             failures = await prepare_nodes(self._cluster, self._images, moved, networks, ignore)
@@ -123,6 +125,8 @@ class Rescheduler:
                 networks = networks_after_move(moved, current, list(state.networks.values()), placement)
             if not moved:
                 return
+            if going := [e for e in evicted if e.by not in stuck]:
+                await evict(self._dispatcher, name, going)
             await state.put(tasks=moved, networks=networks)
             self._dispatcher.statuses.forget({t.name for t in moved})
             for task in moved:

@@ -12,6 +12,7 @@ from agent.contract.task import Task
 from agent.contract.times import timestamp
 from agent.contract.volume import Volume
 from orchestrator.errors import RefusedError, require_services
+from orchestrator.placement.eviction import Eviction
 from orchestrator.planning.state import State
 from orchestrator.server import store_keys
 from orchestrator.server.locks import ChangeLock
@@ -32,6 +33,10 @@ class ClusterState:
         self.tasks: dict[str, Task] = {}
         self.networks: dict[str, Network] = {}
         self.volumes: dict[str, Volume] = {}
+        self.preempted: dict[str, Eviction] = {}
+        """The tasks that had to make room for others of a higher priority, by name, until they are back."""
+        self.coming: dict[str, tuple[Stack, tuple[Task, ...]]] = {}
+        """Of stacks that are being changed, the tasks that have a node and are not written yet."""
         self.draining: set[str] = set()
         """Names of tasks that get no new connections, because they will be stopped or replaced."""
         self.revision = 0
@@ -53,6 +58,9 @@ class ClusterState:
         for entry in await self.store.scan("volumes/"):
             volume = msgspec.json.decode(entry.value, type=Volume)
             self.volumes[volume.name] = volume
+        for entry in await self.store.scan("preempted/"):
+            eviction = msgspec.json.decode(entry.value, type=Eviction)
+            self.preempted[eviction.task] = eviction
         self.revision = await self.store.revision()
 
     # --- reading -----------------------------------------------------------------------------------------------
@@ -77,6 +85,10 @@ class ClusterState:
         services = {s.name: s for s in self.get_stack(stack).stack.services}
         require_services([service], stack, services)
         return services[service]
+
+    def waiting_for_room(self, stack: str) -> dict[str, Eviction]:
+        """The tasks of *stack* that had to go for others and are not back, by name."""
+        return {n: e for n, e in self.preempted.items() if e.stack == stack and n not in self.tasks}
 
     def lock(self, what: str) -> ChangeLock:
         """The lock that a change of *what* holds: `stack NAME`, or `volume NAME`."""

@@ -53,6 +53,11 @@ def of_removed_node(ident: str) -> str:
     return f"{REMOVED_NODES}{ident}"
 
 
+def of_preempted(stack: str, task: str) -> str:
+    """`preempted/<stack>/<task>`, as long as the task waits for room."""
+    return f"preempted/{stack}/{task}"
+
+
 def of_stack(name: str) -> str:
     """`stacks/<stack>`, the present revision."""
     return f"stacks/{name}"

@@ -206,6 +206,7 @@ class Service(WireStruct, frozen=True, kw_only=True):
     hooks: Hooks = Hooks()
     staged: StagedUpdate | None = None
     scale: Scale | None = None
+    priority: int = 0
     stable: str = ""
     """ordered or parallel: how replicas with names of their own start; "" where they have none."""
     watch: tuple[WatchRule, ...] = ()

@@ -884,6 +884,10 @@ SERVICE = record(
             either(FLAG, record({"start": key(words("ordered", "parallel"), "One after the other, or side by side.")})),
             "Each replica has a name (`db-1`, `db-1.db`) and volumes of its own; they start and are exchanged in order.",
         ),
+        "x-priority": key(
+            WHOLE,
+            "From -1,000,000 to 1,000,000, 0 if not given: where not all fits, its tasks take the place of those of less.",
+        ),
         "x-ingress": key(INGRESS, "Hosts and paths at which `pystack ingress` answers for it."),
         "x-build": key(
             record({"node": key(TEXT, "A node's name, or one of its labels: NAME or NAME=VALUE.")}),

@@ -53,7 +53,16 @@ from orchestrator.stackfile.mounts import tmpfs, volumes
 from orchestrator.stackfile.networks import mac_address, network_mode, networks, service_links
 from orchestrator.stackfile.ports import expose, ports
 from orchestrator.stackfile.units import parse_duration
-from orchestrator.stackfile.workload_keys import job_restart, x_hooks, x_job, x_scale, x_schedule, x_stable, x_update
+from orchestrator.stackfile.workload_keys import (
+    job_restart,
+    x_hooks,
+    x_job,
+    x_priority,
+    x_scale,
+    x_schedule,
+    x_stable,
+    x_update,
+)
 
 CDI_NAME = r"[A-Za-z][\w.-]*/[A-Za-z][\w.-]*=[A-Za-z0-9][\w.:-]*"
 """A device's full name in the Container Device Interface: VENDOR/CLASS=NAME."""
@@ -78,6 +87,7 @@ SERVICE_FIELDS = (
     "staged",
     "scale",
     "stable",
+    "priority",
     "watch",
     "pre_start",
     "provider",
@@ -511,6 +521,7 @@ KEYS: dict[str, FieldReader] = {
     "x-update": x_update,
     "x-scale": x_scale,
     "x-stable": x_stable,
+    "x-priority": x_priority,
     "x-ingress": ingress,
     "x-metrics": x_metrics,
     "scale": integer("replicas", 0),

@@ -18,7 +18,7 @@ from orchestrator.stackfile.field_readers import (
     read_hook,
     scalar,
 )
-from orchestrator.stackfile.load_context import LoadContext
+from orchestrator.stackfile.load_context import LoadContext, kind
 from orchestrator.stackfile.marked_document import Path_
 from orchestrator.stackfile.workloads import (
     JOBS,
@@ -34,6 +34,7 @@ from orchestrator.stackfile.workloads import (
     StagedUpdate,
 )
 
+HIGHEST_PRIORITY = 1_000_000
 NEVER_BEFORE = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
 
 
@@ -218,6 +219,25 @@ def x_stable(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     if isinstance(deploy, dict) and scalar(deploy.get("mode", "replicated")) != "replicated":
         draft.reading.check(path, "is for replicas", "mode: replicated")
     return {"stable": scalar(value.get("start", "ordered"))}
+
+
+def x_priority(draft: ServiceContext, value: Any, path: Path_) -> Fields:
+    """Read services.*.x-priority: a whole number, as in a PriorityClass of Kubernetes."""
+    try:
+        number = int(scalar(value))
+        if isinstance(value, bool) or abs(number) > HIGHEST_PRIORITY:
+            raise ValueError
+    except ValueError:
+        limits = f"from -{HIGHEST_PRIORITY} to {HIGHEST_PRIORITY}"
+        draft.problem(path, f"must be a whole number {limits}, not {scalar(value) or kind(value)}")
+        return {}
+    deploy = draft.body.get("deploy")
+    mode = scalar(deploy.get("mode", "replicated")) if isinstance(deploy, dict) else "replicated"
+    if "x-schedule" in draft.body:
+        draft.reading.check(path, "runs of a schedule take no place of others, and lose theirs to none", "leave it out")
+    elif mode.startswith("global"):
+        draft.reading.check(path, f"tasks of mode {mode} are on each node, whatever that has free", "leave it out")
+    return {"priority": number}
 
 
 def _rate(draft: ServiceContext, value: Any, path: Path_, usual: ScaleDirection) -> ScaleDirection:

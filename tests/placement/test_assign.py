@@ -11,7 +11,8 @@ import pytest
 from agent.contract.container import Attachment, Container, Mount, Port
 from agent.contract.status import NodeInfo
 from agent.contract.task import Task
-from orchestrator.placement.assign import assign, is_eligible, place_oneoff, reassign
+from orchestrator.placement.arrange import reassign
+from orchestrator.placement.assign import assign, is_eligible, place_oneoff
 from orchestrator.placement.context import PlacementContext, request_of
 from orchestrator.placement.explain import UnschedulableError, explain
 from orchestrator.placement.node import Node
@@ -216,7 +217,7 @@ def test_lost_tasks_are_placed_beside_those_that_stay() -> None:
     one, two, three = tasks(wanted)
     there = [*on("n0", [one]), *on("n1", [two]), *on("n2", [three])]
     silent = msgspec.structs.replace(context(node(0), node(1), node(2)), ready={"n0"})
-    assert reassign(wanted, there, silent, {two.name, three.name}) == {two.name: "n0"}
+    assert reassign(wanted, there, silent, {two.name, three.name}) == ({two.name: "n0"}, ())
 
 
 def test_a_one_off_task_needs_no_port() -> None:

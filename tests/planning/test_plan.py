@@ -11,15 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.contract.container import Attachment, Container, digest
-from agent.contract.status import TaskStatus
+from agent.contract.status import NodeInfo, TaskStatus
 from agent.contract.task import Task
 from agent.reconcile import Create, ObservedContainer, Prepare, Remove, Restart, Start, Stop, next_action
 from orchestrator.addressing.allocate import subnets
+from orchestrator.placement.context import PlacementContext
+from orchestrator.placement.node import Node
 from orchestrator.planning.diff import PlanOptions, plan
 from orchestrator.planning.expand import expand
 from orchestrator.planning.graph import waves
 from orchestrator.planning.state import Plan, State
-from orchestrator.stackfile.model import Dependency, Service, Stack, StackNetwork
+from orchestrator.stackfile.model import Dependency, Reserves, Service, Stack, StackNetwork
 
 
 def service(name: str, image: str = "a", **extra: object) -> Service:
@@ -103,6 +105,25 @@ CAUSES: dict[str, tuple[Stack, State, dict[str, Any]]] = {
         {},
     ),
 }
+
+
+def test_what_has_to_go_is_a_step_and_what_waits_a_warning() -> None:
+    low = service("low", reserves=Reserves(cpus=1), replicas=2)
+    cramped = PlacementContext(
+        nodes=(Node(name="n", id="i", info=NodeInfo(hostname="n", cpus=2)),), ready=frozenset({"n"}), local="n"
+    )
+    before = expand(stack(low), State(), context=cramped)
+    both = stack(low, service("web", reserves=Reserves(cpus=1), priority=3))
+    made = plan(both, expand(both, before, context=cramped), before, revision=1)
+    assert [(s.name, s.reason) for s in made.changes if s.cause == "preempted"] == [
+        ("t-low-2", "makes room for t-web-1 (priority 3, its own is 0)")
+    ]
+    assert {t.name for t in made.desired.tasks} == {"t-low-1", "t-web-1"}
+    waiting = {e.task: e for e in made.desired.evicted}
+    later = expand(both, made.desired, context=msgspec.structs.replace(cramped, preempted=waiting))
+    made = plan(both, later, made.desired, revision=2)
+    assert not made.changes
+    assert "t-low-2 stays pending" in made.warnings[0]
 
 
 @pytest.mark.parametrize("cause", CAUSES)

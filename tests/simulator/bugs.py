@@ -16,6 +16,7 @@ from orchestrator.server import store_keys
 from orchestrator.server.cluster import Cluster
 from orchestrator.server.dispatcher import Dispatcher
 from orchestrator.server.drain import NodeDrainer
+from orchestrator.server.preemption import PreemptedReturn
 from orchestrator.server.state import ClusterState
 from orchestrator.store.interface import Delete, Put
 
@@ -58,7 +59,14 @@ async def _forgets(self: NodeDrainer) -> None:
     del self
 
 
+def _never_has_room(self: PreemptedReturn, stack: str) -> bool:
+    """What made room for others waits for ever."""
+    del self, stack
+    return False
+
+
 BUGS: dict[str, tuple[type, str, Any]] = {
+    "back": (PreemptedReturn, "_has_room", _never_has_room),
     "fence": (Cluster, "is_fenced", _never_fenced),
     "boot": (BootFence, "holds", _holds_nothing),
     "move": (ClusterState, "put", _moves_in_two),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from orchestrator.server.membership import NodeUpdateRequest
 from orchestrator.server.plane import ControlPlane
 from orchestrator.server.records import UpOptions
 from orchestrator.stackfile.fence import Fence
-from orchestrator.stackfile.model import Service, Stack, StackNetwork, UpdateConfig
+from orchestrator.stackfile.model import Reserves, Service, Stack, StackNetwork, UpdateConfig
 from tests.simulator.clock import StalledError, VirtualLoop
+from tests.simulator.node import INFO
 from tests.simulator.world import World, simulated
 
 TROUBLE_S, SETTLE_S = 150.0, 150.0
@@ -34,8 +36,13 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     ups: int
 
 
-def stack_of(name: str, version: int, rng: random.Random) -> Stack:
-    """A version of a stack: replicas, a task that must not run twice, and one on every node."""
+WEB_CPUS, HIGH = 3.0, "s0"
+"""What a replica reserves in a tight run, so that two fit on a node, and the stack whose replicas have the higher priority."""
+
+
+def stack_of(name: str, version: int, rng: random.Random, *, tight: bool = False) -> Stack:
+    """A version of a stack: replicas, a task that must not run twice, and one on every node. In a *tight* run not all replicas
+    of two stacks have room."""
     network = f"{name}_default"
 
     def container(service: str) -> Container:
@@ -55,7 +62,9 @@ def stack_of(name: str, version: int, rng: random.Random) -> Stack:
                 name="web",
                 container=container("web"),
                 where="f:1",
-                replicas=rng.randint(1, 4),
+                replicas=rng.randint(3, 6) if tight else rng.randint(1, 4),
+                reserves=Reserves(cpus=WEB_CPUS) if tight else Reserves(),
+                priority=10 if tight and name == HIGH else 0,
                 update=UpdateConfig(parallelism=1, order=order) if rng.random() < 0.6 else None,
             ),
             Service(name="db", container=container("db"), where="f:2", fence=Fence(boot_wait_s=None)),
@@ -75,7 +84,8 @@ class Run:
         self.asked: dict[str, int] = {}
         self.ups = 0
         self.drained: set[str] = set()
-        self.removed = False
+        self.tight = seed % 4 == 3
+        self.removed = self.tight  # with a node less there would not be room for what has to have some
 
     async def go(self) -> float:
         """Returns how many seconds it took until all was right again."""
@@ -110,6 +120,8 @@ class Run:
             if int(image.partition(":")[2]) < version:
                 self.world.violate(f"version {version} of {name} was acknowledged, and {image} is what is kept")
             self._all_there(plane, name, version)
+        if self.tight and (why := await self._crowded(plane)):
+            return why
         # an `up` that was cut off leaves a mixed stack: the next one ends it
         for name in sorted(plane.state.stacks):
             redeploy = asyncio.ensure_future(plane.rollouts.redeploy(name, lambda event: None))
@@ -124,8 +136,25 @@ class Run:
         """Of a stack as it was acknowledged last every replica is there: a move may not lose one."""
         service = plane.state.stacks[name].stack.services[0]
         there = sum(t.service == service.name and t.planned for t in plane.state.of_stack(name).tasks)
+        there += len(plane.state.waiting_for_room(name))
         if service.container.image == f"{service.name}:{version}" and there != service.replicas:
             self.world.violate(f"version {version} of {name} has {there} of {service.replicas} replicas")
+
+    async def _crowded(self, plane: ControlPlane) -> str:
+        """What priorities promise: those of a higher one lose no place, no node has more than it can take, and nobody waits
+        who has room. Nodes that were emptied are used again first."""
+        for name in sorted(self.drained):
+            await plane.membership.change(name, NodeUpdateRequest(availability="active"))
+        self.drained.clear()
+        waiting = [e for name in plane.state.stacks for e in plane.state.waiting_for_room(name).values()]
+        for one in waiting:
+            if one.stack == HIGH or one.priority >= one.by_priority:
+                self.world.violate(f"{one.task} had to go for {one.by}")
+        webs = Counter(t.node for t in plane.state.tasks.values() if t.service == "web")
+        if any(count * WEB_CPUS > INFO.cpus for count in webs.values()):
+            self.world.violate(f"a node has more than it can take: {dict(webs)}")
+        free = any((webs[name] + 1) * WEB_CPUS <= INFO.cpus for name in self.world.nodes)
+        return f"{waiting[0].task} waits, and there is room" if waiting and free else ""
 
     # --- users -------------------------------------------------------------------------------------------------
 
@@ -138,7 +167,7 @@ class Run:
             server = self.rng.choice(sorted(self.world.leading))
             plane = self.world.leading[server]
             version += 1
-            stack = stack_of(name, version, self.rng)
+            stack = stack_of(name, version, self.rng, tight=self.tight)
             self.world.note(f"up {name} version {version} at {server}")
             # the request is the server's: it ends with it
             work = self.world.spawn(

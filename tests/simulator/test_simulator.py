@@ -37,7 +37,7 @@ def test_a_seed_is_the_same_again() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("bug", ["boot", "drain", "fence", "forgotten drain", "term"])
+@pytest.mark.parametrize("bug", ["back", "boot", "drain", "fence", "forgotten drain", "term"])
 def test_a_fault_put_in_on_purpose_is_found(bug: str) -> None:
     done = simulate("--bug", bug, "--seeds", "60")
     assert "found with" in done.stdout, done.stdout + done.stderr

@@ -109,7 +109,7 @@ def stack_row(plane: ControlPlane, record: StackRecord, tasks: Sequence[Task]) -
         stack=record.stack.name,
         revision=record.revision,
         running=states.count("running"),
-        wanted=len(tasks),
+        wanted=len(tasks) + len(plane.state.waiting_for_room(record.stack.name)),
         nodes=len({t.node for t in tasks}),
         updated=record.updated,
     )
@@ -158,6 +158,34 @@ def task_row(plane: ControlPlane, task: Task) -> TaskRow:
     )
 
 
+def pending_rows(plane: ControlPlane, stack: str) -> list[TaskRow]:
+    """The rows of tasks that had to make room for others."""
+    return [
+        TaskRow(
+            task=one.task,
+            service=one.service,
+            index=int(one.task.rpartition("-")[2]),
+            stack=stack,
+            node="",
+            id="",
+            image="",
+            state="pending",
+            health="",
+            exit_code=None,
+            restarts=0,
+            ports=[],
+            addresses={},
+            created="",
+            started="",
+            error=f"preempted: it {one.reason}",
+            oneoff=False,
+            definition="",
+            container_name=one.task,
+        )
+        for one in plane.state.waiting_for_room(stack).values()
+    ]
+
+
 async def get_stack(request: web.Request) -> web.Response:
     """A stack as it was last applied."""
     return json_response(request.app[PLANE].state.get_stack(request.match_info["stack"]))
@@ -169,6 +197,7 @@ async def list_tasks(request: web.Request) -> web.Response:
     name = request.match_info["stack"]
     tasks = [t for t in plane.state.of_stack(name).tasks if t.desired != "oneoff"]
     rows = [task_row(plane, task) for task in sorted(tasks, key=lambda t: (t.service, t.index))]
+    rows += pending_rows(plane, name)
     if request.query.get("oneoff", "") in ("1", "true"):
         rows += [_oneoff_row(t, seen) for t, seen in await oneoff.oneoff_states(plane.dispatcher, name)]
     return json_response(rows)

@@ -165,6 +165,8 @@ class RolloutManager:
         scale = {s.name: 0 for s in record.services if s.scale and not s.scale.least}  # none may be what they ask for
         for task in self._state.of_stack(stack).tasks:
             scale[task.service] = scale.get(task.service, 0) + task.planned
+        for waiting in self._state.waiting_for_room(stack).values():
+            scale[waiting.service] = scale.get(waiting.service, 0) + 1
         fixed = {s.name for s in record.services if s.mode.startswith("replicated")}
         return record, UpOptions(scale={k: v for k, v in scale.items() if k in fixed}, moves=dict(moves))
 
