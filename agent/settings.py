@@ -177,18 +177,21 @@ class PolicySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class QuotaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the stacks of a name pattern may have together: *cpus*, *memory* (`8g`), *tasks*, *volumes*; and the *hosts* (with
-    `*` and `?`) that their ingress may say. A value that is left out is not limited."""
+    """What the stacks of a name pattern may have together: *cpus*, *memory* (`8g`), *tasks*, *volumes*, the sizes of
+    their volumes added up (*volume_size*, `100g`); and the *hosts* (with `*` and `?`) that their ingress may say. A value that
+    is left out is not limited."""
 
     cpus: float | None = None
     memory: str = ""
     tasks: int | None = None
     volumes: int | None = None
+    volume_size: str = ""
     hosts: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.memory and not re.fullmatch(r"[0-9]{1,12}[bkmgt]?", self.memory):
-            raise ValueError(f"quotas: memory {self.memory!r}: a number with k, m, g or t")
+        for name in ("memory", "volume_size"):
+            if (size := getattr(self, name)) and not re.fullmatch(r"[0-9]{1,12}[bkmgt]?", size):
+                raise ValueError(f"quotas: {name} {size!r}: a number with k, m, g or t")
         for name in ("cpus", "tasks", "volumes"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1 << 31:  # false for a NaN, too
@@ -197,8 +200,17 @@ class QuotaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     @property
     def memory_bytes(self) -> int | None:
         """The memory in bytes; None if none is set."""
-        unit = {"k": 10, "m": 20, "g": 30, "t": 40}.get(self.memory[-1:], 0)
-        return int(self.memory.rstrip("bkmgt")) << unit if self.memory else None
+        return _size_in_bytes(self.memory)
+
+    @property
+    def volume_bytes(self) -> int | None:
+        """The size of all volumes in bytes; None if none is set."""
+        return _size_in_bytes(self.volume_size)
+
+
+def _size_in_bytes(text: str) -> int | None:
+    unit = {"k": 10, "m": 20, "g": 30, "t": 40}.get(text[-1:], 0)
+    return int(text.rstrip("bkmgt")) << unit if text else None
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

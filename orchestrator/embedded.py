@@ -191,10 +191,7 @@ async def _lead(
     )
     plane.autoscaler.figures.prometheus = agent.engine.settings.prometheus
     beside = _Companions(plane, agent)
-    plane.inputs.quotas.quotas = tuple(
-        Quota(pattern=pattern, cpus=q.cpus, memory=q.memory_bytes, tasks=q.tasks, volumes=q.volumes, hosts=q.hosts)
-        for pattern, q in agent.engine.settings.quotas.items()
-    )
+    plane.inputs.quotas.quotas = _quotas(agent)
     try:
         await plane.start()
         await beside.start()
@@ -269,6 +266,21 @@ class _Companions:
         """Stop what takes the last lines of the log of changes."""
         if self._shipper:
             self._shipper.close()
+
+
+def _quotas(agent: Agent) -> tuple[Quota, ...]:
+    return tuple(
+        Quota(
+            pattern=pattern,
+            cpus=q.cpus,
+            memory=q.memory_bytes,
+            tasks=q.tasks,
+            volumes=q.volumes,
+            volume_size=q.volume_bytes,
+            hosts=q.hosts,
+        )
+        for pattern, q in agent.engine.settings.quotas.items()
+    )
 
 
 async def _listen(app: web.Application, *sockets: Path) -> web.AppRunner:

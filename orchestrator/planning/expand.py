@@ -62,21 +62,7 @@ def expand(
     networks = _networks(stack, current, others, _sizes(stack, scale, context), overlay=len(context.nodes) > 1)
     by_name = {n.name: n for n in (*others, *networks)}
     known = {t.name: t for t in current.tasks}
-    drafts = []
-    for service in stack.services:
-        if service.schedule:
-            continue  # its tasks come with its runs
-        if service.mode in ("global", "global-job"):
-            drafts += [
-                _task(stack, service, index, known, images, node)
-                for index, node in enumerate(is_eligible(stack, service, _with_silent_homes(service, current, context)), 1)
-            ]
-        else:
-            drafts += [
-                _task(stack, service, index, known, images, _home(stack, service, index, context))
-                for index in range(1, scale.get(service.name, replicas(service, current, context)) + 1)
-            ]
-    arranged = arrange(stack, drafts, current.tasks, context)
+    arranged = arrange(stack, _drafts(stack, current, scale, images, context), current.tasks, context)
     drafts = with_ports(stack, arranged.tasks, known, context)
     stack, drafts, own = with_templates(stack, drafts, context)
     volumes = _volumes(stack, current, drafts, context, own)
@@ -104,6 +90,28 @@ def expand(
         evicted=arranged.evicted,
         pending=arranged.pending,
     )
+
+
+def _drafts(
+    stack: Stack, current: State, scale: Mapping[str, int], images: Mapping[str, str], context: PlacementContext
+) -> list[Task]:
+    """The tasks without addresses, and without nodes but for those of mode global."""
+    known = {t.name: t for t in current.tasks}
+    drafts: list[Task] = []
+    for service in stack.services:
+        if service.schedule:
+            continue  # its tasks come with its runs
+        if service.mode in ("global", "global-job"):
+            drafts += [
+                _task(stack, service, index, known, images, node)
+                for index, node in enumerate(is_eligible(stack, service, _with_silent_homes(service, current, context)), 1)
+            ]
+        else:
+            drafts += [
+                _task(stack, service, index, known, images, _home(stack, service, index, context))
+                for index in range(1, scale.get(service.name, replicas(service, current, context)) + 1)
+            ]
+    return drafts
 
 
 def replicas(service: Service, current: State, context: PlacementContext = SINGLE_NODE) -> int:

@@ -11,20 +11,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from agent.contract.task import Task
+from agent.contract.volume import Volume
 from agent.contract.wire import WireStruct
 from orchestrator.stackfile.model import Service, Stack
-from orchestrator.stackfile.units import show_bytes
+from orchestrator.stackfile.units import parse_bytes, show_bytes
 
 
 class Quota(WireStruct, frozen=True, kw_only=True):
     """What the stacks whose names match *pattern* (`*` and `?` as in a shell) may have together; None is any number. *hosts*
-    are patterns of names that their `x-ingress` may say."""
+    are patterns of names that their `x-ingress` may say. *memory* and *volume_size* are bytes."""
 
     pattern: str
     cpus: float | None = None
     memory: int | None = None
     tasks: int | None = None
     volumes: int | None = None
+    volume_size: int | None = None
     hosts: tuple[str, ...] | None = None
 
     def covers(self, stack: str) -> bool:
@@ -37,10 +39,15 @@ Services = Mapping[tuple[str, str], Service]
 
 
 def problems(
-    quotas: Sequence[Quota], stack: Stack, tasks: Sequence[Task], others: Sequence[Task], services: Services, volumes: int
+    quotas: Sequence[Quota],
+    stack: Stack,
+    tasks: Sequence[Task],
+    others: Sequence[Task],
+    services: Services,
+    volumes: Sequence[Volume],
 ) -> list[str]:
     """Why *stack* with its *tasks* is more than *quotas* allow, one sentence each with its place. *others* are the tasks of the
-    other stacks, *services* all services, *volumes* is how many other stacks have under the same pattern."""
+    other stacks, *services* all services, *volumes* those that are there or will be, of all stacks."""
     out: list[str] = []
     for quota in quotas:
         if quota.covers(stack.name):
@@ -48,11 +55,40 @@ def problems(
             out += _hosts(quota, stack)
             out += _unsaid(quota, stack, tasks)
             out += _sums(quota, stack, tasks, beside, services)
-            count = sum(not v.external for v in stack.volumes) + volumes
+            covered = [v for v in volumes if not v.external and quota.covers(v.stack)]
+            count = sum(not v.external for v in stack.volumes) + sum(v.stack != stack.name for v in covered)
             if quota.volumes is not None and count > quota.volumes:
                 where = next((v.where for v in stack.volumes if not v.external), stack.name)
                 out.append(f"{where}: quota {quota.pattern}: {count} volumes, and {quota.volumes} are allowed")
+            out += _volume_sizes(quota, stack, covered, [*tasks, *beside])
     return out
+
+
+def _volume_sizes(quota: Quota, stack: Stack, volumes: Sequence[Volume], tasks: Sequence[Task]) -> Iterator[str]:
+    """Volumes of nodes that say no size, and the sum of those that do. One that each node has for itself counts for each that
+    has a task with it."""
+    if quota.volume_size is None:
+        return
+    places = {v.key: v.where for v in stack.volumes}
+    users: dict[str, set[str]] = {}
+    for task in tasks:
+        for mount in task.container.mounts:
+            if mount.kind == "volume":
+                users.setdefault(mount.source, set()).add(task.node)
+    total, largest, most = 0, stack.name, -1
+    for volume in (v for v in volumes if not v.shared):
+        options = dict(volume.options)
+        mine = volume.stack == stack.name
+        if mine and not options.get("size"):
+            at = f"{places.get(volume.key, stack.name)}: quota {quota.pattern}: volume {volume.key or volume.name}"
+            yield f"{at} does not say how large it is: give it driver_opts.size"
+        size = parse_bytes(options.get("size", 0)) * (1 if volume.node else max(1, len(users.get(volume.name, ()))))
+        total += size
+        if mine and size > most:
+            largest, most = places.get(volume.key, stack.name), size
+    if total > quota.volume_size:
+        limit = show_bytes(quota.volume_size)
+        yield f"{largest}: quota {quota.pattern}: size of volumes: {show_bytes(total)} with this, and {limit} are allowed"
 
 
 def _hosts(quota: Quota, stack: Stack) -> Iterator[str]:

@@ -153,8 +153,7 @@ class PlanExecutor:
         """Do exactly what *plan* says; the caller holds the stack's lock, and *held* from before the plan was made: it is
         closed when the tasks are written. Returns the tasks that failed; those of jobs have begun, `finish_jobs` waits for
         them."""
-        self._state.coming[stack.name] = (stack, plan.desired.tasks)
-        held.callback(self._state.coming.pop, stack.name, None)
+        held.enter_context(self._state.expected(stack, plan.desired.tasks))
         await self._contents.keep(stack.contents)
         names = {t.name: t.container_name for t in (*self._state.of_stack(stack.name).tasks, *plan.desired.tasks)}
         for step in plan.changes:
@@ -174,8 +173,6 @@ class PlanExecutor:
         if failures:
             return failures
         rolling = {} if options.no_start else self._rolling(stack, plan, absent)
-        if plan.desired.evicted:
-            await evict(self._dispatcher, stack.name, plan.desired.evicted, emit)
         await self._remove_leaving(plan, rolling)
         wanted = Wanted(stack, options, plan)
         actions = UpdateExecutor(self._dispatcher, self.planner, self._images, wanted, emit, control, self.requests)
@@ -236,6 +233,7 @@ class PlanExecutor:
 
     async def _remove_leaving(self, plan: Plan, rolling: Mapping[str, Mapping[str, Task]]) -> None:
         """Drain and remove the tasks that the plan removes or moves to another node, and wait until they are gone."""
+        await evict(self._dispatcher, plan.stack, plan.desired.evicted)
         in_place = {name for tasks in rolling.values() for name in tasks}
         known = self._state.tasks
         removed = [s.name for s in plan.steps if s.action == "remove" and s.kind == "task" and s.cause != "preempted"]
@@ -289,8 +287,7 @@ class PlanExecutor:
         ]
         operations += [Put(store_keys.of_task(t), msgspec.json.encode(t)) for t in tasks]
         operations += [Delete(store_keys.of_network(name)) for name in removed]
-        waiting = {e.task for e in (*plan.desired.pending, *plan.desired.evicted)}
-        settled = [n for n, e in state.preempted.items() if e.stack == stack.name and n not in waiting]
+        settled = state.settled(plan.stack, plan.desired)
         operations += [Delete(store_keys.of_preempted(stack.name, n)) for n in settled]
         old = state.stacks.get(stack.name)
         if not operations and old and old.stack == stack:
@@ -304,8 +301,7 @@ class PlanExecutor:
         state.tasks.update({t.name: t for t in tasks})
         for name in removed:
             state.networks.pop(name, None)
-        for name in settled:
-            state.preempted.pop(name, None)
+        state.preempted = {n: e for n, e in state.preempted.items() if n not in settled}
         await self._dispatcher.cluster.deliver()
 
     async def _write_reverted(self, stack: Stack, services: Set[str], before: Stack, options: UpOptions) -> None:

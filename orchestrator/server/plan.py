@@ -56,7 +56,7 @@ class Planner:
         if against := [why for inquiry in self.inquiries for why in await inquiry(stack)]:
             raise RefusedError("\n".join(against), 409)
         desired = await self.desired(stack, options)
-        if against := self._inputs.quotas.problems(stack, desired.tasks):
+        if against := self._inputs.quotas.problems(stack, desired.tasks, desired.volumes):
             raise RefusedError("\n".join(against), 409)
         force = frozenset(s.name for s in stack.services if options.force_recreate and (not named or s.name in named))
         if options.force_deps:

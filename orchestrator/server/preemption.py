@@ -35,7 +35,8 @@ async def evict(dispatcher: Dispatcher, stack: str, evicted: Sequence[Eviction],
     """Drain and remove the tasks that go for *stack*, whose lock the caller holds, and wait until they are gone. Raises
     RefusedError (409) if the stack of one of them is being changed: nothing is done then."""
     state = dispatcher.state
-    evicted = [e for e in evicted if e.task in state.tasks]
+    if not (evicted := [e for e in evicted if e.task in state.tasks]):
+        return
     others = sorted({e.stack for e in evicted} - {stack})
     if busy := [name for name in others if state.lock(f"stack {name}").busy]:
         raise RefusedError(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from agent.contract.container import Container
 from agent.contract.task import Task
+from agent.contract.volume import Volume
 from orchestrator.errors import RefusedError
 from orchestrator.planning.quotas import Quota, problems
 from orchestrator.server.state import ClusterState
@@ -19,19 +20,17 @@ class QuotaCheck:
         self._state = state
         self.quotas: tuple[Quota, ...] = ()
 
-    def problems(self, stack: Stack, tasks: Sequence[Task]) -> list[str]:
-        """Why *stack*, with *tasks* as its planned ones, is more than is allowed, one sentence each with its place."""
+    def problems(self, stack: Stack, tasks: Sequence[Task], volumes: Sequence[Volume] = ()) -> list[str]:
+        """Why *stack*, with *tasks* as its planned ones and *volumes* beside those that it has, is more than is allowed, one
+        sentence each with its place."""
         if not any(q.covers(stack.name) for q in self.quotas):
             return []
         state = self._state
         mine = [*tasks, *(t for t in state.tasks.values() if t.stack == stack.name and not t.planned)]
         others = [t for t in state.tasks.values() if t.stack != stack.name]
         services = {(n, s.name): s for n, r in state.stacks.items() for s in r.stack.services}
-        out: list[str] = []
-        for quota in self.quotas:
-            volumes = sum(quota.covers(v.stack) and not v.external for v in state.volumes.values() if v.stack != stack.name)
-            out += problems([quota], stack, mine, others, services, volumes)
-        return out
+        there = state.volumes | {v.name: v for v in volumes}
+        return problems(self.quotas, stack, mine, others, services, [*there.values()])
 
     def against_one_more(self, stack: Stack, service: str) -> list[str]:
         """Why one more task of *service* is too much."""

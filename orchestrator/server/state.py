@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 
@@ -89,6 +90,20 @@ class ClusterState:
     def waiting_for_room(self, stack: str) -> dict[str, Eviction]:
         """The tasks of *stack* that had to go for others and are not back, by name."""
         return {n: e for n, e in self.preempted.items() if e.stack == stack and n not in self.tasks}
+
+    def settled(self, stack: str, desired: State) -> list[str]:
+        """The tasks of *stack* that had to go once, and in *desired* are there again, or are not wanted any more."""
+        waiting = {e.task for e in (*desired.pending, *desired.evicted)}
+        return [n for n, e in self.preempted.items() if e.stack == stack and n not in waiting]
+
+    @contextmanager
+    def expected(self, stack: Stack, tasks: Sequence[Task]) -> Iterator[None]:
+        """Meanwhile *tasks* count as being on their nodes when tasks of other stacks are placed."""
+        self.coming[stack.name] = (stack, tuple(tasks))
+        try:
+            yield
+        finally:
+            self.coming.pop(stack.name, None)
 
     def lock(self, what: str) -> ChangeLock:
         """The lock that a change of *what* holds: `stack NAME`, or `volume NAME`."""
