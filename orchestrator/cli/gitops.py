@@ -73,7 +73,10 @@ FILE = click.Path(exists=True, dir_okay=False)
 @click.option("--webhook-secret", type=FILE, help="File with the secret that they are signed with.")
 @click.option("--status-command", default="", help="Shell command for each outcome; see PYSTACK_COMMIT, _PHASE, _MESSAGE.")
 @click.option(
-    "--previews", multiple=True, metavar="PATTERN", help="A stack of its own for each branch that matches: 'feature/*'."
+    "--previews",
+    multiple=True,
+    metavar="PATTERN",
+    help="A stack of its own for each branch that matches: 'feature/*'; or for each request: 'refs/pull/*/head'.",
 )
 @click.option("--preview-host", default="", metavar="HOST", help="What its hosts are called: '{branch}.preview.example.org'.")
 @click.option(

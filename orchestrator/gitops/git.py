@@ -22,6 +22,7 @@ _URL = re.compile(
     r"(?:https?|ssh|file)://[^\s-]\S*|/[^\0]*|[A-Za-z0-9._~][\w.~-]*(?:@[A-Za-z0-9\[][\w.:\[\]-]*)?:(?!:|//)[^\s\0]+"
 )
 """A URL, a path, or HOST:PATH: nothing that git takes for an option or for a program (ext::)."""
+REFS, HEADS = "refs/", "refs/heads/"
 _NO_BRANCH = re.compile(r"[\x00-\x20~^:?*\[\\\x7f]|\.\.|@\{|//|/\.|\.lock(?:/|$)|^[-/.]|[/.]$|^@$")
 """Source: git-check-ref-format(1)."""
 
@@ -46,7 +47,8 @@ class Mirror:
         """Fetch the newest commit of the branch. Raises GitError; the commit that was fetched before stays."""
         check(repo)
         await self._prepare()
-        wanted = f"refs/heads/{repo.branch}" if repo.branch else "HEAD"
+        full = repo.branch.startswith(REFS)
+        wanted = repo.branch if full else f"{HEADS}{repo.branch}" if repo.branch else "HEAD"
         environment = self._credentials(repo, key, token)
         try:
             await self._git(
@@ -71,16 +73,19 @@ class Mirror:
         return commit
 
     async def branches(self, repo: Repo, *, key: bytes, token: bytes) -> dict[str, str]:
-        """The branches that the remote has now, each with the hash of its newest commit. Raises GitError."""
+        """The branches that the remote has now, each with the hash of its newest commit; and what else it has under `refs/`,
+        under its full name, as far as the repository's previews ask for it: `refs/pull/7/head`. Raises GitError."""
         check(repo)
         await self._prepare()
-        words = ("ls-remote", "--heads", "--quiet", "--", repo.url)
+        more = [p for p in repo.previews if p.startswith(REFS)]
+        words = ("ls-remote", "--quiet", "--", repo.url, f"{HEADS}*", *more)
         try:
             lines = await self._git(*words, extra=self._credentials(repo, key, token), timeout_s=FETCH_S)
         finally:
             self._forget_keys()
         found = (line.split("\t", 1) for line in lines.splitlines() if "\t" in line)
-        named = {name.removeprefix("refs/heads/"): commit for commit, name in found}
+        listed = [(name, commit) for commit, name in found if name.startswith(REFS) and not name.startswith(HEADS + REFS)]
+        named = {name.removeprefix(HEADS): commit for name, commit in listed}
         return {name: commit for name, commit in named.items() if not _NO_BRANCH.search(name) and len(name) <= 255}
 
     async def _prepare(self) -> None:

@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 import msgspec
 
 from orchestrator.errors import PystackError
-from orchestrator.gitops.model import Preview, Repo, SyncState
+from orchestrator.gitops.model import Commit, Preview, Repo, SyncState
 from orchestrator.stackfile.model import Service, Stack, StackVolume
 
 LONGEST = 30
@@ -29,7 +29,8 @@ _PLAIN = re.compile(r"[^a-z0-9]+")
 def slug(branch: str) -> str:
     """What *branch* is called in names of stacks and hosts. Two branches never have one: where it was changed, a part of its
     hash follows."""
-    plain = _PLAIN.sub("-", branch.lower()).strip("-")
+    short = branch.removeprefix("refs/").removesuffix("/head") if branch.startswith("refs/") else branch
+    plain = _PLAIN.sub("-", short.lower()).strip("-")
     if plain == branch and len(plain) <= LONGEST:
         return plain
     tail = hashlib.sha256(branch.encode()).hexdigest()[:6]
@@ -37,16 +38,25 @@ def slug(branch: str) -> str:
 
 
 def chosen(repo: Repo, branches: Mapping[str, str]) -> dict[str, str]:
-    """Those of *branches* (name → hash) that are to have a preview; never the one that *repo* itself follows.
-    Raises PystackError where they are too many."""
+    """Those of *branches* (name → hash) that are to have a preview; never the one that *repo* itself follows. Of requests
+    (`refs/pull/7/head`), which many servers keep when they are closed, the newest have one.
+    Raises PystackError where branches are too many."""
+    patterns = [p.removeprefix("refs/heads/") for p in repo.previews]
     found = {
         name: commit
         for name, commit in branches.items()
-        if name != repo.branch and any(fnmatchcase(name, pattern) for pattern in repo.previews)
+        if name != repo.branch and any(fnmatchcase(name, pattern) for pattern in patterns)
     }
-    if len(found) > MOST:
-        raise PystackError(f"{len(found)} branches match {', '.join(repo.previews)}: at most {MOST} have previews")
-    return found
+    requests = sorted((name for name in found if name.startswith("refs/")), key=_number, reverse=True)
+    if (count := len(found) - len(requests)) > MOST:
+        raise PystackError(f"{count} branches match {', '.join(repo.previews)}: at most {MOST} have previews")
+    old = set(requests[MOST - count :])
+    return {name: commit for name, commit in found.items() if name not in old}
+
+
+def _number(ref: str) -> tuple[int, str]:
+    """The number of a request, and its name."""
+    return int(next(iter(re.findall(r"[0-9]{1,18}", ref)), "0")), ref
 
 
 def child(repo: Repo, branch: str) -> Repo:
@@ -70,6 +80,13 @@ def has_expired(repo: Repo, state: SyncState, now: datetime.datetime) -> bool:
     if not repo.preview_ttl_s or state.newest is None:
         return False
     return (now - datetime.datetime.fromisoformat(state.newest.at)).total_seconds() > repo.preview_ttl_s
+
+
+def is_old(repo: Repo, commit: Commit, now: datetime.datetime) -> bool:
+    """Whether *commit* of a preview is older than the time that *repo* gives it: nothing is brought up then."""
+    if not repo.preview or not repo.preview_ttl_s:
+        return False
+    return (now - datetime.datetime.fromisoformat(commit.date)).total_seconds() > repo.preview_ttl_s
 
 
 def as_preview(stack: Stack, preview: Preview) -> Stack:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import logging
 import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -136,6 +137,9 @@ class Reconciler:
             return await self._watch_drift()
         if newest and newest.commit.id == commit.id and newest.phase == "waiting" and self.state.approved != commit.id:
             return
+        if newest is None and previews.is_old(self.repo, commit, datetime.datetime.now(datetime.UTC)):
+            why = "its newest commit is older than --preview-ttl: a new one brings it up"
+            return await self._record_outcome(self._outcome(commit, "expired", why))
         await self._apply_commit(commit)
 
     async def branches(self) -> dict[str, str]:

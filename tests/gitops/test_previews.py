@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.errors import PystackError
 from orchestrator.gitops.model import Commit, Preview, Repo, SyncOutcome, SyncState
-from orchestrator.gitops.previews import LONGEST, MOST, as_preview, child, chosen, has_expired, slug
+from orchestrator.gitops.previews import LONGEST, MOST, as_preview, child, chosen, has_expired, is_old, slug
 from orchestrator.stackfile.load import Options, load
 from orchestrator.stackfile.model import Stack
 
@@ -38,6 +38,26 @@ def test_branches_that_match_have_one_and_the_followed_one_has_none() -> None:
         chosen(REPO, {f"feature/{n}": "1" for n in range(MOST + 1)})
     one = child(REPO, "feature/a")
     assert (one.branch, one.previews, one.name) == ("feature/a", (), f"shop.{slug('feature/a')}")
+
+
+def test_requests_have_previews_under_names_of_their_own() -> None:
+    repo = Repo(name="shop", url="/shop", previews=("refs/pull/*/head", "refs/heads/feature/*"))
+    refs = {f"refs/pull/{n}/head": str(n) for n in range(1, MOST + 20)}
+    found = chosen(repo, {**refs, "refs/pull/7/merge": "x", "feature/a": "y", "other": "z"})
+    assert "feature/a" in found
+    numbers = sorted(int(name.split("/")[2]) for name in found if name != "feature/a")
+    assert numbers == list(range(21, MOST + 20)), "the newest, and with the branch as many as there may be"
+    assert slug("refs/pull/7/head").startswith("pull-7-")
+    assert len({slug(b) for b in ("refs/pull/7/head", "pull/7", "pull-7", "refs/pull/7/merge")}) == 4
+
+
+def test_a_commit_older_than_its_time_brings_nothing_up() -> None:
+    commit = Commit(id="1", author="a", date="2026-01-01T00:00:00+02:00", subject="s")
+    late = datetime.datetime(2026, 1, 1, 0, 0, tzinfo=datetime.UTC)
+    one = child(Repo(name="r", url="/r", preview_ttl_s=3600.0), "refs/pull/7/head")
+    assert is_old(one, commit, late)
+    assert not is_old(one, commit, late - datetime.timedelta(hours=1, minutes=30))
+    assert not is_old(Repo(name="r", url="/r", preview_ttl_s=3600.0), commit, late), "a repository that is no preview"
 
 
 def test_one_whose_newest_commit_is_old_has_expired() -> None:

@@ -79,6 +79,32 @@ def test_a_few_branches(repository: Repository) -> None:
     run(repository, 3, 8, seed=5)
 
 
+def test_a_request_has_a_preview_and_an_old_one_has_none(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository.push("first", {"stack.yml": STACK % "main"})
+    requests = {"refs/pull/7/head": "seven", "refs/merge-requests/8/head": "eight"}
+    for ref, value in requests.items():
+        (repository.copy / "stack.yml").write_text(STACK % value)
+        repository.git("commit", "-q", "-a", "-m", value)
+        repository.git("push", "-q", "origin", f"HEAD:{ref}")
+    with monkeypatch.context() as patched:
+        patched.setenv("GIT_COMMITTER_DATE", "2020-01-01T00:00:00+00:00")
+        repository.git("commit", "-q", "--amend", "-m", "long ago")
+    repository.git("push", "-q", "origin", "HEAD:refs/pull/3/head")
+    patterns = ("--previews", "refs/pull/*/head", "--previews", "refs/merge-requests/*/head")
+    repository.add(*patterns, "--preview-host", "{branch}.example.org", "--preview-ttl", "30d", "--interval", "1s")
+    expected = {f"{repository.name}-{slug(ref)}": value for ref, value in requests.items()}
+
+    def settled() -> None:
+        assert stacks(repository) == expected
+        rows = {r["name"]: r["state"] for r in repository.pystack.json("gitops", "ls", "--format", "json")}
+        assert rows[f"{repository.name}.{slug('refs/pull/3/head')}"] == "expired"
+
+    eventually(settled, 60)
+    repository.git("push", "-q", "origin", "--delete", "refs/pull/7/head")
+    del expected[f"{repository.name}-{slug('refs/pull/7/head')}"]
+    eventually(settled, 60)
+
+
 def test_a_branch_that_goes_while_its_preview_comes_leaves_nothing(repository: Repository) -> None:
     """A hook runs before anything of the stack is there; what began went on, and was nobody's."""
     repository.push("first", {"stack.yml": STACK % "main"})
