@@ -82,11 +82,13 @@ def has_expired(repo: Repo, state: SyncState, now: datetime.datetime) -> bool:
     return (now - datetime.datetime.fromisoformat(state.newest.at)).total_seconds() > repo.preview_ttl_s
 
 
-def is_old(repo: Repo, commit: Commit, now: datetime.datetime) -> bool:
-    """Whether *commit* of a preview is older than the time that *repo* gives it: nothing is brought up then."""
-    if not repo.preview or not repo.preview_ttl_s:
-        return False
-    return (now - datetime.datetime.fromisoformat(commit.date)).total_seconds() > repo.preview_ttl_s
+def too_old(repo: Repo, state: SyncState, commit: Commit, now: datetime.datetime) -> str:
+    """Why *commit*, the first of a preview, brings nothing up: it is older than the time that *repo* gives it. Else ""."""
+    if state.newest or not repo.preview or not repo.preview_ttl_s:
+        return ""
+    if (now - datetime.datetime.fromisoformat(commit.date)).total_seconds() <= repo.preview_ttl_s:
+        return ""
+    return "its newest commit is older than --preview-ttl: a new one brings it up"
 
 
 def as_preview(stack: Stack, preview: Preview) -> Stack:

@@ -130,15 +130,12 @@ class Reconciler:
             return
         commit = await self._fetch()
         await self._save_state(problem="")
-        newest = self.state.newest
-        if newest and newest.commit.id == commit.id and newest.phase == "expired":
-            return
-        if newest and newest.commit.id == commit.id and newest.phase in ("good", "failed", "rolled back"):
+        phase = _phase_of(self.state, commit)
+        if phase in ("good", "failed", "rolled back"):
             return await self._watch_drift()
-        if newest and newest.commit.id == commit.id and newest.phase == "waiting" and self.state.approved != commit.id:
+        if phase == "expired" or (phase == "waiting" and self.state.approved != commit.id):
             return
-        if newest is None and previews.is_old(self.repo, commit, datetime.datetime.now(datetime.UTC)):
-            why = "its newest commit is older than --preview-ttl: a new one brings it up"
+        if why := previews.too_old(self.repo, self.state, commit, datetime.datetime.now(datetime.UTC)):
             return await self._record_outcome(self._outcome(commit, "expired", why))
         await self._apply_commit(commit)
 
@@ -187,9 +184,8 @@ class Reconciler:
         if lines and self.repo.approve and self.state.approved != commit.id:
             note = "waits for `pystack gitops approve`"
             return await self._record_outcome(self._outcome(commit, "waiting", f"{note}\n{message}".strip(), lines))
-        newest = self.state.newest
         # what the last leader began may be on its way, without a change left to plan: its outcome is waited for
-        interrupted = bool(newest and newest.commit.id == commit.id and newest.phase == "applying")
+        interrupted = _phase_of(self.state, commit) == "applying"
         names = {s.name: 0 for s in stacks}  # kept before anything begins: a branch that goes takes its stacks along
         await self._save_state(newest=self._outcome(commit, "applying", "", lines, names))
         applied: dict[str, int] = {}
@@ -339,6 +335,11 @@ class Reconciler:
         return SyncOutcome(
             commit=commit, phase=phase, at=timestamp(digits="seconds"), message=message, plan=plan, stacks=dict(stacks or {})
         )
+
+
+def _phase_of(state: SyncState, commit: Commit) -> str:
+    """What has become of *commit*, if it is the newest that was looked at; else ""."""
+    return state.newest.phase if state.newest and state.newest.commit.id == commit.id else ""
 
 
 def _addresses(plane: ControlPlane, outcome: SyncOutcome) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.errors import PystackError
 from orchestrator.gitops.model import Commit, Preview, Repo, SyncOutcome, SyncState
-from orchestrator.gitops.previews import LONGEST, MOST, as_preview, child, chosen, has_expired, is_old, slug
+from orchestrator.gitops.previews import LONGEST, MOST, as_preview, child, chosen, has_expired, slug, too_old
 from orchestrator.stackfile.load import Options, load
 from orchestrator.stackfile.model import Stack
 
@@ -55,9 +55,12 @@ def test_a_commit_older_than_its_time_brings_nothing_up() -> None:
     commit = Commit(id="1", author="a", date="2026-01-01T00:00:00+02:00", subject="s")
     late = datetime.datetime(2026, 1, 1, 0, 0, tzinfo=datetime.UTC)
     one = child(Repo(name="r", url="/r", preview_ttl_s=3600.0), "refs/pull/7/head")
-    assert is_old(one, commit, late)
-    assert not is_old(one, commit, late - datetime.timedelta(hours=1, minutes=30))
-    assert not is_old(Repo(name="r", url="/r", preview_ttl_s=3600.0), commit, late), "a repository that is no preview"
+    new = SyncState()
+    assert too_old(one, new, commit, late)
+    assert not too_old(one, new, commit, late - datetime.timedelta(hours=1, minutes=30))
+    assert not too_old(Repo(name="r", url="/r", preview_ttl_s=3600.0), new, commit, late), "a repository that is no preview"
+    known = SyncState(newest=SyncOutcome(commit=commit, phase="good", at="2026-01-01T00:00:00+00:00"))
+    assert not too_old(one, known, commit, late), "one that is up goes by the time since its outcome"
 
 
 def test_one_whose_newest_commit_is_old_has_expired() -> None:
