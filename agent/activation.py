@@ -18,7 +18,7 @@ def _given() -> dict[str, socket.socket]:
     """The sockets by path. The variables are taken away: no child takes them for its own."""
     pid, count = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
     os.environ.pop("LISTEN_FDNAMES", None)
-    if pid != str(os.getpid()) or not count.isdigit():
+    if pid != str(os.getpid()) or not count.isdecimal():
         return {}
     sockets = {}
     for descriptor in range(FIRST, FIRST + int(count)):

@@ -116,7 +116,7 @@ def distribution() -> Tuple[str, str]:  # noqa: UP006
 
 def _kernel() -> Finding:
     release = platform.release()
-    numbers = tuple(int(part) for part in release.split("-")[0].split(".")[:2] if part.isdigit())
+    numbers = tuple(int(part) for part in release.split("-")[0].split(".")[:2] if part.isdecimal())
     if numbers < OLDEST_KERNEL:
         wanted = ".".join(map(str, OLDEST_KERNEL))
         return _bad(

@@ -18,6 +18,7 @@ from agent.api.filters import Filters, labelled, moment, moment_of, one_of, patt
 from agent.api.hijack import MULTIPLEXED, RAW
 from agent.containers import logs
 from agent.contract.frames import frame
+from agent.contract.printable import quoted
 from agent.engine import creating, mount_sources, stopping
 from agent.engine.engine import Engine
 from agent.engine.networks.table import network_id
@@ -44,7 +45,9 @@ async def listing(request: web.Request) -> web.Response:
     limit = number(request, "limit", -1)
     records = sorted(engine.containers.records.values(), key=lambda r: r.created, reverse=True)
     made = functools.partial(_made, engine)
-    filters.check(name=pattern, status=STATES, health=HEALTH, exited=whole, before=made, since=made)
+    filters.check(
+        name=pattern, status=STATES, health=HEALTH, exited=whole, before=made, since=made, publish=_span, expose=_span
+    )
     # filters for a state, for exit codes or for the last ones include containers that do not run
     if not (
         flag(request, "all")
@@ -77,6 +80,15 @@ def _made(engine: Engine, name: str) -> str:
         raise NotFoundError(f"no such container {name}") from None
 
 
+def _span(text: str) -> tuple[int, int, str]:
+    """The first and the last port of a filter, and their protocol. Raises BadRequestError."""
+    span, _, protocol = text.partition("/")
+    first, _, last = span.partition("-")
+    if not all(re.fullmatch(r"[0-9]{1,5}", number) for number in (first, last or first)):
+        raise BadRequestError(f"invalid filter value {quoted(text)}: a port is written like 80, 80/udp or 8000-8010")
+    return int(first), int(last or first), protocol or "tcp"
+
+
 def _tests(engine: Engine) -> dict[str, Callable[[Record, str], bool]]:
     """The filters of a list of containers."""
 
@@ -96,15 +108,12 @@ def _tests(engine: Engine) -> dict[str, Callable[[Record, str], bool]]:
         return any(found.search(name) if found else text in name for name in (record.name, f"/{record.name}"))
 
     def ported(ports: Iterable[tuple[int, str]], wanted: str) -> bool:
-        span, _, protocol = wanted.partition("/")
-        first, _, last = span.partition("-")
-        if not (first.isdigit() and (last or first).isdigit()):
-            raise BadRequestError(f"invalid filter value {wanted!r}: a port is written like 80, 80/udp or 8000-8010")
-        return any(int(first) <= port <= int(last or first) and kind == (protocol or "tcp") for port, kind in ports)
+        first, last, protocol = _span(wanted)
+        return any(first <= port <= last and kind == protocol for port, kind in ports)
 
     def exposed(record: Record) -> list[tuple[int, str]]:
         names = [n.partition("/") for n in describe.exposed(engine, record)]
-        return [(int(port), kind or "tcp") for port, _, kind in names if port.isdigit()]
+        return [(int(port), kind or "tcp") for port, _, kind in names if re.fullmatch(r"[0-9]{1,5}", port)]
 
     return {
         "id": lambda r, v: r.id.startswith(v),

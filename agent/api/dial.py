@@ -8,7 +8,7 @@ import socket
 
 from aiohttp import web
 
-from agent.api.app_keys import ENGINE
+from agent.api.app_keys import ENGINE, number
 from agent.api.hijack import Hijacked
 from agent.errors import BadRequestError, ConflictError
 from netplugins.linux import netns
@@ -21,10 +21,10 @@ CONNECT_S = 5
 async def dial(request: web.Request) -> web.StreamResponse:
     """Bytes both ways between the client and `port` of the container's own loopback. Query: port."""
     engine = request.app[ENGINE]
+    port = number(request, "port")
+    if not 0 < port < 65536:
+        raise BadRequestError(f"port {port} does not exist: 1 to 65535")
     record = engine.containers.find(request.match_info["name"])
-    port = request.query.get("port", "")
-    if not port.isdigit() or not 0 < int(port) < 65536:
-        raise BadRequestError(f"port {port!r} does not exist: 1 to 65535")
     if not record.running or not record.process:
         raise ConflictError(f"container {record.name} is not running")
     await request.read()
@@ -32,9 +32,9 @@ async def dial(request: web.Request) -> web.StreamResponse:
 
     def connect() -> socket.socket:
         try:
-            return socket.create_connection(("127.0.0.1", int(port)), CONNECT_S)
+            return socket.create_connection(("127.0.0.1", port), CONNECT_S)
         except ConnectionRefusedError:
-            return socket.create_connection(("::1", int(port)), CONNECT_S)
+            return socket.create_connection(("::1", port), CONNECT_S)
 
     try:
         inner = await asyncio.to_thread(netns.enter, namespace, connect)

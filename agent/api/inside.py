@@ -73,7 +73,7 @@ async def top(request: web.Request) -> web.Response:
     return answer(
         {
             "Titles": titles,
-            "Processes": [r for r in rows if len(r) > column and r[column].isdigit() and int(r[column]) in inside],
+            "Processes": [r for r in rows if len(r) > column and r[column].isdecimal() and int(r[column]) in inside],
         }
     )
 

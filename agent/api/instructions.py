@@ -86,7 +86,7 @@ def _healthcheck(fields: Fields, rest: str) -> None:
     options: Fields = {}
     names = {"interval": "interval", "timeout": "timeout", "start-period": "start_period", "start-interval": "start_interval"}
     while match := re.match(r"--([a-z-]+)=(\S+)\s+", rest):
-        if match[1] == "retries" and match[2].isdigit():
+        if match[1] == "retries" and re.fullmatch(r"[0-9]{1,9}", match[2]):
             options["retries"] = int(match[2])
         elif match[1] in names:
             options[names[match[1]]] = nanoseconds(match[2])

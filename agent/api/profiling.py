@@ -36,7 +36,7 @@ def _program() -> str:
 async def profile(request: web.Request) -> web.Response:
     """Folded stacks, one a line: frames from the outermost on, `;` between them, and how many samples. Query: *seconds*."""
     text = request.query.get("seconds", "10")
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= LONGEST_S:
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= LONGEST_S:
         raise BadRequestError(f"seconds={text[:20]}: a whole number from 1 to {LONGEST_S}")
     program = _program()
     if _busy.locked():

@@ -55,7 +55,7 @@ async def record(request: web.Request) -> web.Response:
 async def commit(request: web.Request) -> web.Response:
     """Make the data that has arrived the volume, with the description in the body; with *replace* in place of what is there."""
     moving, record = request.app[ENGINE].moving, await given(request, VolumeRecord)
-    if "/" in record.name or not os.path.isdir(moving.incoming(record.name)):  # also where no file can be called so
+    if not os.path.isdir(moving.incoming(record.name)):
         raise NotFoundError(f"nothing has come of a volume {quoted(record.name)}")
     replace = flag(request, "replace")
     engine = request.app[ENGINE]

@@ -244,7 +244,7 @@ class Copying:
             return None
         user, _, group = text.partition(":")
         root = target if same else self.job.inputs.view(known_users)
-        if user.isascii() and user.isdigit() and not group:
+        if user.isascii() and user.isdecimal() and not group:
             with contextlib.suppress(AgentError):
                 if lenient:
                     found = users.resolve(root, text)

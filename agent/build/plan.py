@@ -153,7 +153,7 @@ def _stage(
         raise file.error(origin.at, f"base name ({quoted(origin.image)}) should not be blank")
     if origin.name and any(s.name == origin.name for s in before):
         raise file.error(origin.at, f"duplicate name {origin.name}: another stage is called so")
-    base = _find(before, image, len(before)) if image not in contexts and not image.isdigit() else None
+    base = _find(before, image, len(before)) if image not in contexts and not image.isdecimal() else None
     return Stage(
         number=number,
         name=origin.name,
@@ -170,7 +170,7 @@ def _find(stages: list[Stage] | tuple[Stage, ...], name: str, before: int) -> in
     for stage in reversed(stages[:before]):
         if stage.name == lower and stage.name:
             return stage.number
-    if name.isascii() and name.isdigit() and len(name) < 6 and int(name) < before:
+    if name.isascii() and name.isdecimal() and len(name) < 6 and int(name) < before:
         return int(name)
     return None
 
@@ -211,7 +211,7 @@ def _check_origins(file: Dockerfile, stages: list[Stage], needed: tuple[int, ...
         for step, name in origins(stages[number]):
             if name in contexts or _find(stages, name, number) is not None:
                 continue
-            if name.isdigit():
+            if name.isdecimal():
                 raise file.error(step.at, f"invalid from flag value {quoted(name)}: there is no stage of that number above")
             if stages[number].name and name.lower() == stages[number].name:
                 raise file.error(step.at, f"circular dependency detected on stage: {quoted(name)}")

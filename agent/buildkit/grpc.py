@@ -394,7 +394,7 @@ def _read_headers(stream: Stream, headers: dict[str, list[str]]) -> None:
     stream.headers.update(headers)
     status = headers.get("grpc-status", ["0"])[0]
     if status != "0":
-        code = int(status) if status.isascii() and status.isdigit() else UNKNOWN
+        code = int(status) if status.isascii() and status.isdecimal() else UNKNOWN
         stream.closed(CallError(code, unquote(headers.get("grpc-message", [""])[0])))
     elif headers.get(":status", ["200"])[0] != "200":
         stream.closed(CallError(UNAVAILABLE, f"HTTP status {headers[':status'][0]}"))

@@ -56,7 +56,7 @@ def _gpus(host: Path) -> Iterator[tuple[int, str]]:
     for file in sorted(host.glob("proc/driver/nvidia/gpus/*/information")):
         fields = dict(line.split(":", 1) for line in file.read_text().splitlines() if ":" in line)
         minor = fields.get("Device Minor", "").strip()
-        if minor.isdigit() and (host / f"dev/nvidia{minor}").exists():
+        if minor.isdecimal() and (host / f"dev/nvidia{minor}").exists():
             yield int(minor), fields.get("GPU UUID", "").strip()
 
 

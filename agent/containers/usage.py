@@ -94,7 +94,7 @@ def processes(group: str, pid: int) -> set[int]:
     """PIDs (of the host) of a container with the first process *pid*, groups below its own included; without a group, those in
     that one's PID namespace."""
     if not has_group(group):
-        return {int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and _space(int(p.name)) == _space(pid)}
+        return {int(p.name) for p in Path("/proc").iterdir() if p.name.isdecimal() and _space(int(p.name)) == _space(pid)}
     found: set[int] = set()
     for path, _, _ in os.walk(cgroups.directory("pids", group)):
         try:
@@ -126,13 +126,13 @@ def _number(path: Path) -> int:
         text = path.read_text().strip()
     except OSError:
         return 0
-    return int(text) if text.isdigit() else 0
+    return int(text) if text.isdecimal() else 0
 
 
 def _table(path: Path) -> dict[str, int]:
     try:
         pairs = (line.split() for line in path.read_text().splitlines())
-        return {words[0]: int(words[1]) for words in pairs if len(words) == 2 and words[1].isdigit()}
+        return {words[0]: int(words[1]) for words in pairs if len(words) == 2 and words[1].isdecimal()}
     except OSError:
         return {}
 

@@ -29,7 +29,7 @@ def _rows(rootfs: Path, name: str, fields: int) -> list[list[str]]:
 
 def _is_number(text: str) -> bool:
     """Digits of ASCII, and no more of them than an ID can have."""
-    return text.isascii() and text.isdigit() and len(text) <= 20
+    return text.isascii() and text.isdecimal() and len(text) <= 20
 
 
 def _number(text: str, what: str) -> int:

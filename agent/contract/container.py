@@ -152,7 +152,7 @@ class DeviceRequest(WireStruct, frozen=True, kw_only=True):
                 return (f"{kind}=all",)
             # a device may have a second name, its serial number: those that are numbers count, where there are some
             single = [n for n in own if not n.endswith("=all")]
-            single = sorted((n for n in single if n.partition("=")[2].isdigit()), key=lambda n: (len(n), n)) or single
+            single = sorted((n for n in single if n.partition("=")[2].isdecimal()), key=lambda n: (len(n), n)) or single
             if single and len(single) >= self.count:
                 return tuple(single if self.count < 0 else single[: self.count])
         return None

@@ -4,6 +4,7 @@ Source: Docker, "Configure logging drivers"."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from agent.containers.rotation import RotationLimits
@@ -26,7 +27,7 @@ def limits(container: Container, default_size: str) -> RotationLimits:
     if container.log_driver == "local":
         options = LOCAL_DEFAULTS | options
     count = options.get("max-file", "1")
-    if not count.isdigit() or not 0 < int(count) < MAX_FILES:
+    if not re.fullmatch(r"[0-9]{1,9}", count) or not 0 < int(count) < MAX_FILES:
         why = "max-file cannot be less than 1" if count in ("0", "-1") else f"max-file is not a number: {count!r}"
         raise BadRequestError(f"{NOT_LOGGED}: {why}")
     try:
@@ -49,6 +50,6 @@ def parse_size(text: str) -> int:
         return 0
     shift = UNITS.get(text[-1], 0)
     digits = text[:-1] if shift else text
-    if not digits.isdigit():
+    if not re.fullmatch(r"[0-9]{1,15}", digits):
         raise BadRequestError(f"invalid size: '{text}'")
     return int(digits) << shift

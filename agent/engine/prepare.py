@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -148,7 +149,9 @@ def linked(context: EngineContext, record: Record) -> dict[str, str]:
         }
         found |= {f"{prefix}_ENV_{k}": v for k, v in own.items() if k not in ("PATH", "HOME")}
         exposed = (*(context.image_config(other).exposed_ports or ()), *other.container.expose)
-        ports = sorted({(int(n), kind or "tcp") for n, _, kind in (p.partition("/") for p in exposed) if n.isdigit()})
+        ports = sorted(
+            {(int(n), kind or "tcp") for n, _, kind in (p.partition("/") for p in exposed) if re.fullmatch(r"[0-9]{1,5}", n)}
+        )
         for number, (port, kind) in enumerate(ports):
             url, key = f"{kind}://{address}:{port}", f"{prefix}_PORT_{port}_{kind.upper()}"
             found |= {key: url, f"{key}_ADDR": address, f"{key}_PORT": str(port), f"{key}_PROTO": kind}

@@ -101,7 +101,7 @@ def _space(pid: int) -> str:
 
 
 def _pids_in(space: str) -> list[int]:
-    return [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and space and _space(int(p.name)) == space]
+    return [int(p.name) for p in Path("/proc").iterdir() if p.name.isdecimal() and space and _space(int(p.name)) == space]
 
 
 def _make() -> int:

@@ -24,9 +24,10 @@ from agent.contract.volume import TreeChecksum
 from agent.errors import AgentError, ConflictError, NotFoundError
 from agent.trees import pack, workers
 from agent.trees.tree import Tree
-from agent.volumes.volumes import VolumeRecord, Volumes
+from agent.volumes.volumes import VolumeRecord, Volumes, check_name
 
 CHUNK = 1 << 20
+INCOMING = ".incoming-"
 KEEP = ("--numeric-owner", "--acls", "--xattrs", "--xattrs-include=*", "--sparse")
 Seen = dict[str, tuple[tuple[int, ...], str]]
 """Path → (the state by which a change is noticed, the hash of its content)."""
@@ -41,8 +42,9 @@ class VolumeMigration:
         self._seen: dict[Path, Seen] = {}
 
     def incoming(self, name: str) -> Path:
-        """The directory that an incoming copy of volume *name* fills."""
-        return self.volumes.root / f".incoming-{name}"
+        """The directory that an incoming copy of volume *name* fills. Raises BadRequestError for what is not a name."""
+        check_name(name, INCOMING)
+        return self.volumes.root / f"{INCOMING}{name}"
 
     async def dump(self, name: str, *, first: bool) -> AsyncIterator[bytes]:
         """A tar of the volume: all of it the *first* time, then the changes since the last call. Raises AgentError."""

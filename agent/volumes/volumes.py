@@ -28,7 +28,17 @@ from agent.volumes import drivers
 
 MOUNT_S, TRIES = 30, 10
 
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}\Z")
+NAME_BYTES = 255
+"""The longest name of a file. Source: linux/limits.h, NAME_MAX."""
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
+
+
+def check_name(name: str, prefix: str = "") -> None:
+    """Raises BadRequestError for what is no name of a volume, or is too long for a file that is called so behind *prefix*."""
+    if not _NAME.match(name):
+        raise BadRequestError(f"volume name {name!r}: letters, digits and _ . - only, beginning with a letter or digit")
+    if len(prefix + name) > NAME_BYTES:
+        raise BadRequestError(f"volume name {name[:20]}…: more than {NAME_BYTES - len(prefix)} characters")
 
 
 class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,8 +92,7 @@ class Volumes:
         anonymous: bool = False,
     ) -> VolumeRecord:
         """Create a volume, unless it exists; an existing one is returned unchanged."""
-        if not _NAME.match(name):
-            raise BadRequestError(f"volume name {name!r}: letters, digits and _ . - only, beginning with a letter or digit")
+        check_name(name)
         if name in self.all:
             return self.all[name]
         driver = volume_driver(driver)

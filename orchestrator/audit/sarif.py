@@ -42,7 +42,7 @@ def _result(finding: Finding) -> dict[str, Any]:
     result: dict[str, Any] = {"ruleId": _id(finding.rule), "level": finding.level, "message": {"text": text}}
     file, _, rest = finding.where.partition(":")
     line, _, column = rest.partition(":")
-    if line.isdigit() and int(line):
-        region = {"startLine": int(line), **({"startColumn": int(column)} if column.isdigit() and int(column) else {})}
+    if line.isdecimal() and int(line):
+        region = {"startLine": int(line), **({"startColumn": int(column)} if column.isdecimal() and int(column) else {})}
         result["locations"] = [{"physicalLocation": {"artifactLocation": {"uri": file}, "region": region}}]
     return result

@@ -144,7 +144,7 @@ def _gpus(text: str) -> dict[str, Any]:
     """Source: docker-run(1), --gpus."""
     if text.startswith("device="):
         return {"DeviceIDs": text.removeprefix("device=").split(","), "Capabilities": [["gpu"]]}
-    if text != "all" and not text.isdigit():
+    if text != "all" and not text.isdecimal():
         raise click.UsageError(f"--gpus {text}: a number, all, or device=ID,…")
     return {"Count": -1 if text == "all" else int(text), "Capabilities": [["gpu"]]}
 

@@ -28,7 +28,7 @@ def port_forward(stack: StackOptions, index: int, address: str, service: str, po
     listeners = []
     for text in ports:
         local, _, inside = text.rpartition(":")
-        if not inside.isdigit() or (local and not local.isdigit()):
+        if not inside.isdecimal() or (local and not local.isdecimal()):
             raise click.UsageError(f"{text!r}: write LOCAL:PORT or PORT")
         try:
             listener = socket.create_server((address, int(local or inside)))

@@ -50,7 +50,7 @@ def _plain(text: object) -> str:
 def _far(target: str) -> list[Finding]:
     """The findings of a host over SSH: as many sentences as there are reasons that it cannot be asked."""
     host, _, port = (
-        target.rpartition(":") if target.rpartition(":")[2].isdigit() and target.count(":") == 1 else (target, "", "")
+        target.rpartition(":") if target.rpartition(":")[2].isdecimal() and target.count(":") == 1 else (target, "", "")
     )
     command = [
         *shlex.split(os.environ.get("PYSTACK_SSH_COMMAND", "ssh")),

@@ -107,7 +107,7 @@ def forward(name: str, target: str, local: int) -> None:
     from orchestrator.lab.lab import find
 
     node, _, port = target.partition(":")
-    if not port.isdigit():
+    if not port.isdecimal():
         raise click.UsageError(f"{target!r}: write NODE:PORT")
     click.echo(f"127.0.0.1:{forward_port(find(name), node, int(port), local)}")
 

@@ -241,7 +241,7 @@ class Timestamp(click.ParamType):  # type: ignore[type-arg]
 
         from orchestrator.stackfile.units import parse_duration
 
-        if not value or value.replace(".", "", 1).isdigit():
+        if not value or value.replace(".", "", 1).isdecimal():
             return value
         try:
             return f"{time.time() - parse_duration(value):.6f}"
@@ -277,7 +277,7 @@ def scales(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, int]:
     out = {}
     for value in values:
         name, sep, count = value.partition("=")
-        if not sep or not count.isdigit():
+        if not sep or not count.isdecimal():
             raise click.BadParameter(f"{value!r}: write SERVICE=NUMBER")
         out[name] = int(count)
     return out

@@ -17,7 +17,7 @@ def functions(folded: str, most: int) -> list[dict[str, Any]]:
     for line in folded.splitlines():
         stack, _, count = line.rpartition(" ")
         frames = stack.split(";")
-        if not count.isdigit() or frames[-1].startswith(IDLE):
+        if not count.isdecimal() or frames[-1].startswith(IDLE):
             continue
         own[frames[-1]] += int(count)
         for frame in set(frames):

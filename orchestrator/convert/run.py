@@ -175,7 +175,7 @@ def ulimit(document: Document, body: Body, value: str) -> None:
 
 def gpus(document: Document, body: Body, value: str) -> None:
     """--gpus all, or a number of them."""
-    count: Any = "all" if value == "all" else int(value) if value.isdigit() else value
+    count: Any = "all" if value == "all" else int(value) if value.isdecimal() else value
     body["gpus"] = "all" if count == "all" else [{"capabilities": ["gpu"], "count": count}]
 
 

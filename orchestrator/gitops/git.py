@@ -174,7 +174,7 @@ class Mirror:
                 raise GitError(
                     f"{printable(path)} is a submodule: submodules are not supported: put its files into the repository"
                 )
-            total += int(size) if size.isdigit() else 0
+            total += int(size) if size.isdecimal() else 0
         if total > largest:
             raise GitError(
                 f"the files of commit {commit.short} have {total >> 20} MiB, more than the {largest >> 20} MiB "

@@ -173,7 +173,7 @@ def _proxy(site: Site, settings: IngressSettings) -> Json:
     }
     if rule.request_headers:
         proxy["headers"] = {"request": _header_changes(rule.request_headers)}
-    if tuple(int(p) for p in settings.version.split(".")[:2] if p.isdigit()) >= STREAM_GRACE_SINCE:
+    if tuple(int(p) for p in settings.version.split(".")[:2] if p.isdecimal()) >= STREAM_GRACE_SINCE:
         proxy["stream_close_delay"] = GRACE
     return proxy
 

@@ -63,7 +63,7 @@ def _fault(lab: Lab, kind: str, machine: Machine, more: tuple[str, ...]) -> None
         if machine.role == "server":
             wait_for_server(lab)
     else:
-        if more and not more[0].isdigit():
+        if more and not more[0].isdecimal():
             raise PystackError(f"fill-disk {machine.name} {more[0]}: the bytes to leave free are a whole number, such as 4096")
         disk.fill(machine.directory(lab), int(more[0]) if more else 0)
 

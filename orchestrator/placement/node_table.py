@@ -45,7 +45,7 @@ class NodeTable:
         """How much of the resource *kind* is free on each node; nodes declare it as the label `resource.<kind>`. Live."""
         if kind not in self._resources:
             labels = (dict(n.labels).get(f"resource.{kind}", "0") for n in self.nodes)
-            self._resources[kind] = self.columns.floats(float(v) if v.isdigit() else 0.0 for v in labels)
+            self._resources[kind] = self.columns.floats(float(v) if v.isdecimal() else 0.0 for v in labels)
         return self._resources[kind]
 
     def port_taken(self, port: PortKey) -> Column:

@@ -131,7 +131,7 @@ def device_requests(draft: ServiceContext, value: Any, path: Path_, capability: 
         count = body.get("count", "all")
         if count in ("all", -1):
             count = -1
-        elif not str(count).isdigit():
+        elif not str(count).isdecimal():
             draft.problem((*at, "count"), f"{scalar(count)!r} is neither a number nor all")
             continue
         draft.requests.append(

@@ -153,7 +153,7 @@ def microseconds(field: str, low: int = 1000) -> FieldReader:
 
     def row(draft: ServiceContext, value: Any, path: Path_) -> Fields:
         try:
-            number = int(value) if str(scalar(value)).lstrip("-").isdigit() else round(parse_duration(value) * 1e6)
+            number = int(value) if str(scalar(value)).lstrip("-").isdecimal() else round(parse_duration(value) * 1e6)
             if not low <= number <= 10**9 and not (field == "cpu_quota" and number <= 0):
                 raise ValueError(f"must be at least {low} microseconds")
         except (TypeError, ValueError) as error:

@@ -48,7 +48,7 @@ def host_name(text: str) -> str:
     labels = bare.split(".")
     if "*" in bare:
         raise HostNameError("has its * in another place than `*.` in front")
-    if len(bare) > LONGEST_HOST or not all(re.fullmatch(_LABEL, label) for label in labels) or labels[-1].isdigit():
+    if len(bare) > LONGEST_HOST or not all(re.fullmatch(_LABEL, label) for label in labels) or labels[-1].isdecimal():
         raise HostNameError("is not a host name")
     return f"*.{bare}" if text.startswith("*.") else bare
 

@@ -130,7 +130,7 @@ def _bare(name: str) -> str:
 
 
 def _number(text: str) -> int:
-    return int(text) if text.isdigit() and int(text) < 65536 else 0
+    return int(text) if re.fullmatch(r"[0-9]{1,5}", text) and int(text) < 65536 else 0
 
 
 def _matches(labels: _Labels, router: str, rule: str) -> Iterator[tuple[str, str]]:
@@ -160,7 +160,7 @@ def _middleware(labels: _Labels, name: str, parts: dict[str, str] | None) -> Fie
         elif kind in ("ipallowlist", "ipwhitelist") and rest == "sourcerange" and (networks := _networks(value)):
             fields["allow"] = networks
         elif part == "buffering.maxrequestbodybytes":
-            fields["body_limit"] = int(value) if value.isdigit() else 0
+            fields["body_limit"] = int(value) if re.fullmatch(r"[0-9]{1,15}", value) else 0
         elif rest.startswith(("customrequestheaders.", "customresponseheaders.")) and not header_problem(
             rest.partition(".")[2], value
         ):

@@ -133,7 +133,7 @@ def environment(draft: ServiceContext, value: Any, path: Path_) -> Fields:
 def restart(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     """Read services.*.restart: a policy, or on-failure:N."""
     policy, _, count = ("no" if value is False else scalar(value) or "no").partition(":")
-    if policy not in ("no", "always", "unless-stopped", "on-failure") or (count and not count.isdigit()):
+    if policy not in ("no", "always", "unless-stopped", "on-failure") or (count and not re.fullmatch(r"[0-9]{1,9}", count)):
         draft.problem(path, f"{scalar(value)!r} is not a restart policy", "no, always, unless-stopped or on-failure[:N]")
         return {}
     return {"restart": policy, "restart_max": int(count or 0)}

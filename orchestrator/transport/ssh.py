@@ -44,7 +44,7 @@ class SshTarget(msgspec.Struct, frozen=True):
             port = port.removeprefix(":")
         elif rest.count(":") == 1:
             host, _, port = rest.partition(":")
-        if not host or (port and not port.isdigit()) or host.startswith("-"):
+        if not host or (port and not port.isdecimal()) or host.startswith("-"):
             raise RefusedError(f"{text!r} is not an SSH target: write [user@]host[:port]", 400)
         return cls(host, user, int(port or 0))
 
