@@ -1,6 +1,7 @@
 """Many clients of a node's Docker socket at once: lists, inspects, events, logs that are followed, attachments.
 
-`python -m bench.clients SOCKET [SECONDS]`: what 200 clients asked in that time, and what went wrong.
+`python -m bench.clients SOCKET [SECONDS]`: what 200 clients asked in that time, what went wrong, and what the daemon held
+before, meanwhile and after: it lets go of their connections, and of the memory but for IDLE.
 """
 
 from __future__ import annotations
@@ -15,7 +16,13 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
+from tests.daemons import Held, grown, held
+
 HEAD_S = 30.0
+IDLE = Held(4, 40, 24 << 20)
+"""What the daemon may keep of 200 clients that have gone: threads of its pool, and memory that is free within it."""
+REST_S = 20.0
+"""When it must have let go."""
 
 
 class Result(NamedTuple):
@@ -118,16 +125,30 @@ class Clients:
         await self._looks_on("POST", f"/containers/{ident}/attach?stdout=1&stderr=1&stream=1")
 
 
+async def _watched(socket: str, seconds: float) -> tuple[Result, Held]:
+    """What the clients did, and what the daemon held in the middle of it."""
+    clients = asyncio.ensure_future(Clients(socket, 200, seconds).run())
+    await asyncio.sleep(seconds / 2)
+    busy = held(socket)
+    return await clients, busy
+
+
 def main(socket: str, seconds: str = "60") -> int:
-    """Print the result of 200 clients of *socket* in *seconds*. Returns 1 if any request failed."""
-    result = asyncio.run(Clients(socket, 200, float(seconds)).run())
+    """Print the result of 200 clients of *socket* in *seconds*. Returns 1 if any request failed, or if
+    the daemon kept more than IDLE."""
+    before = held(socket)
+    result, busy = asyncio.run(_watched(socket, float(seconds)))
+    deadline = time.monotonic() + REST_S
+    while (more := grown(before, after := held(socket), IDLE)) and time.monotonic() < deadline:
+        time.sleep(0.1)
     middle, last = (result.waits[int(len(result.waits) * share)] * 1e3 for share in (0.5, 0.99))
     print(
         f"{result.asked} answers in {seconds} s, median {middle:.1f} ms, 99th of 100 {last:.1f} ms, {len(result.errors)} errors"
     )
-    for error in sorted(set(result.errors))[:20]:
+    print(f"the daemon: {before} before; {busy} meanwhile; {after} after")
+    for error in [*sorted(set(result.errors))[:20], *([more] if more else [])]:
         print(f"  {error}")
-    return 1 if result.errors else 0
+    return 1 if result.errors or more else 0
 
 
 if __name__ == "__main__":

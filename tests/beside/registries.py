@@ -10,8 +10,6 @@ import io
 import json
 import re
 import shutil
-import socket
-import struct
 import subprocess
 import tempfile
 import time
@@ -21,6 +19,7 @@ from typing import Any
 
 from tests.beside.look import Look, plain, skeleton, tar
 from tests.beside.models import class_of_error
+from tests.daemons import process_of
 
 OPEN, LOCKED = "127.0.0.1:5701", "127.0.0.1:5702"
 GOOD = {"username": "someone", "password": "secret"}
@@ -31,17 +30,10 @@ LINES = {"stream": True, "decode": True}
 READY_S = 30.0
 
 
-def _process_of(path: str) -> int:
-    """The process that listens at the unix socket *path*. Source: unix(7), SO_PEERCRED."""
-    with socket.socket(socket.AF_UNIX) as client:
-        client.connect(path)
-        return int(struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])
-
-
 @contextlib.contextmanager
 def _running(daemon: str) -> Iterator[None]:
     """The two registries, empty, where the daemon at the socket *daemon* reaches them. Raises TimeoutError."""
-    program, pid = shutil.which("docker-registry"), _process_of(daemon)
+    program, pid = shutil.which("docker-registry"), process_of(daemon)
     assert program, "docker-registry is not installed: run `make setup`"
     processes: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryDirectory(prefix="registries-") as folder:

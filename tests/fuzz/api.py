@@ -9,7 +9,6 @@ import os
 import random
 import re
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -18,12 +17,13 @@ import urllib.parse
 import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from agent.contract.container import Container
 from agent.contract.manifest import Manifest
+from tests.daemons import grown, held, opened
 from tests.fuzz import mutate
 from tests.fuzz.area import HANG_S, Area, Run, unfit
 from tests.images import archive, busybox_rootfs
@@ -390,7 +390,7 @@ class Requests(Area):
         self._labs("up", "--nodes", "1")
         node = Node(machine, self.socket)
         node.furnish()
-        before = node.held()
+        before = held(node.socket)
         for number, index in enumerate(inputs):
             if number % 400 == 399:
                 run.begin(index)
@@ -402,9 +402,9 @@ class Requests(Area):
                 run.fault(-1, f"half-made things are left: {left[:5]}")
                 break
             time.sleep(0.05)
-        while why := grown(before, after := node.held()):
+        while why := grown(before, after := held(node.socket)):
             if time.monotonic() > patience:
-                run.fault(-1, why)
+                run.fault(-1, f"{why}: {opened(node.socket)[:8]}")
                 break
             time.sleep(0.05)
         print(f"{self.name}: the daemon had {before} first, and has {after} now", flush=True)
@@ -456,28 +456,6 @@ class Requests(Area):
                 said = file.read(20000)
             if b"Traceback" in said or b"Error handling" in said:
                 run.fault(index, f"the daemon's log has {said[-700:]!r} for {data[:160]!r}")
-
-
-class Held(NamedTuple):
-    """What a daemon holds of its machine."""
-
-    descriptors: int
-    threads: int
-    memory: int
-    """Bytes of its own that are in memory."""
-
-    def __str__(self) -> str:
-        return f"{self.descriptors} descriptors, {self.threads} threads, {self.memory >> 20} MiB"
-
-
-MORE = Held(16, 40, 96 << 20)
-"""What a daemon may hold in the end that it did not hold before the first request: caches, and a pool of threads."""
-
-
-def grown(before: Held, after: Held) -> str:
-    """What of *after* is a leak; "" if nothing is."""
-    pairs = zip(Held._fields, before, after, MORE, strict=True)
-    return ", ".join(f"{what} grew from {old} to {new}" for what, old, new, more in pairs if new > old + more)
 
 
 def half_made(machine: Path) -> list[str]:
@@ -538,15 +516,6 @@ class Node:
     def call(self, method: str, path: str, body: object = None) -> int:
         data = body if isinstance(body, bytes) else json.dumps(body).encode() if body is not None else b""
         return self.ask(head(method, path, len(data)) + data, 30, self._docker)[0]
-
-    def held(self) -> Held:
-        """What the daemon holds now. Source: unix(7), SO_PEERCRED; proc_pid_status(5)."""
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.connect(self._docker)
-            pid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
-        status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-        descriptors = len(os.listdir(f"/proc/{pid}/fd"))
-        return Held(descriptors, int(status["Threads"]), int(status["RssAnon"].split()[0]) << 10)
 
     def furnish(self) -> None:
         """What requests name is there: an image, a container that runs and one that does not, a network, a volume."""
