@@ -5,7 +5,6 @@ Source: unix(7), SO_PEERCRED; proc_pid_status(5)."""
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import socket
 import struct
@@ -45,7 +44,7 @@ def opened(path: str) -> list[tuple[str, int]]:
     found: Counter[str] = Counter()
     for descriptor in Path(f"/proc/{process_of(path)}/fd").iterdir():
         with contextlib.suppress(OSError):  # closed meanwhile
-            found[re.sub(r"\d+", "#", os.readlink(descriptor))[-120:]] += 1
+            found[re.sub(r"\d+", "#", str(descriptor.readlink()))[-120:]] += 1
     return found.most_common()
 
 

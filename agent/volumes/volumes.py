@@ -34,7 +34,7 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
 
 
 def check_name(name: str, prefix: str = "") -> None:
-    """Raises BadRequestError for what is not a name of a volume, or is too long for a file that is called so behind *prefix*."""
+    """Raises BadRequestError where a volume cannot be called so, or a file behind *prefix*."""
     if not _NAME.match(name):
         raise BadRequestError(f"volume name {name!r}: letters, digits and _ . - only, beginning with a letter or digit")
     if len(prefix + name) > NAME_BYTES:
