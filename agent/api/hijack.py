@@ -56,8 +56,8 @@ class Hijacked(Written):
 
     @property
     def closed(self) -> bool:
-        """The client went away."""
-        return self._taken.transport.is_closing()
+        """The client went away, rather than only ending its input."""
+        return self._taken.transport.is_closing() or self._taken.lost.is_set()
 
     async def lost(self) -> None:
         """Wait until the client goes away, rather than only ending its input."""

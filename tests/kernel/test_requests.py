@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Pystack
+from tests.conftest import Pystack, eventually
+from tests.daemons import held
 
 pytestmark = pytest.mark.kernel
 
@@ -172,3 +173,29 @@ def test_a_client_that_leaves_within_an_upload_is_no_traceback(lab: Pystack) -> 
     assert ask(lab, "GET", "/info")[0] == 200
     assert "Traceback" not in logged(lab).removeprefix(before)
     assert not list(Path(lab.environment["PYSTACK_ROOT"]).glob("load-*"))
+
+
+def test_who_attaches_to_what_never_starts_and_leaves_is_forgotten(lab: Pystack) -> None:
+    """A client may end its input and read on: only the end of both directions is a hang-up."""
+    path = str(Path(lab.environment["PYSTACK_ROOT"]) / "run" / "docker.sock")
+    assert ask(lab, "POST", "/containers/create?name=never", {"Image": "busybox", "Cmd": ["true"]})[0] == 201
+    try:
+        before = held(path).descriptors
+        clients = []
+        for _ in range(30):
+            clients.append(socket.socket(socket.AF_UNIX))
+            clients[-1].connect(path)
+            clients[-1].sendall(
+                b"POST /containers/never/attach?stream=1&stdout=1 HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n"
+            )
+            assert clients[-1].recv(100).startswith(b"HTTP/1.1 200")
+        assert held(path).descriptors >= before + 30
+        for client in clients:
+            client.close()
+
+        def let_go() -> None:
+            assert held(path).descriptors < before + 10
+
+        eventually(let_go, 30)
+    finally:
+        assert ask(lab, "DELETE", "/containers/never?force=1")[0] == 204
