@@ -1,6 +1,6 @@
 # Targets of the contract; each works on a fresh Debian machine with root and package registries.
-PACKAGES = runc crun conmon nftables iptables iproute2 buildah docker-registry curl busybox-static mmdebstrap util-linux procps tar openssh-server openssh-client openssl etcd-server etcd-client sshfs git gnupg age tini iperf3 wireguard-go uidmap slirp4netns caddy pebble prometheus chromium chromium-driver python3-venv mandoc zsh fish restic postgresql
-PROGRAMS = runc crun conmon nft ip buildah docker-registry curl busybox mmdebstrap nsenter ps tar sshd ssh-keygen sshfs etcd etcdctl openssl tini age wireguard-go iptables gpg newuidmap slirp4netns caddy pebble promtool chromium chromedriver mandoc zsh fish restic
+PACKAGES = runc crun conmon nftables iptables iproute2 buildah docker-registry curl busybox-static mmdebstrap util-linux procps tar openssh-server openssh-client openssl etcd-server etcd-client sshfs git gnupg age tini iperf3 wireguard-go uidmap slirp4netns caddy haproxy pebble prometheus chromium chromium-driver python3-venv mandoc zsh fish restic postgresql
+PROGRAMS = runc crun conmon nft ip buildah docker-registry curl busybox mmdebstrap nsenter ps tar sshd ssh-keygen sshfs etcd etcdctl openssl tini age wireguard-go iptables gpg newuidmap slirp4netns caddy haproxy pebble promtool chromium chromedriver mandoc zsh fish restic
 PYTEST = .venv/bin/python -m pytest
 # in an order of chance: a test that needs another is none
 SIDE_BY_SIDE = -n 4 --dist loadfile --no-loadscope-reorder --ignore tests/packaging

@@ -33,6 +33,8 @@ def ingress() -> None:
 @click.option("--eab-key-id", default="", help="External account at the authority (RFC 8555): its key's name …")
 @click.option("--eab-key", default="", metavar="SECRET", help="… and the secret that has it, in Base64url.")
 @click.option("--dns-hook", default="", metavar="PROGRAM", help="Program of the servers: present|cleanup RECORD VALUE.")
+@click.option("--haproxy", "gate", is_flag=True, help="Debian's HAProxy beside it: rate limits, TCP by the name TLS asks for.")
+@click.option("--haproxy-package", type=FILE, help="Its package, where it is neither installed here nor fetched by apt.")
 @click.option("--package", type=FILE, help="Debian's caddy, where it is neither installed here nor fetched by apt.")
 def up(
     constraints: tuple[str, ...],
@@ -46,14 +48,17 @@ def up(
     eab_key_id: str,
     eab_key: str,
     dns_hook: str,
+    gate: bool,
+    haproxy_package: str | None,
     package: str | None,
 ) -> None:
     """Run a proxy on the nodes, or change how they run. Its image is made here, of Debian's package."""
     from orchestrator.cli.output import Progress, consume_events
     from orchestrator.cli.system_image import load
+    from orchestrator.ingress import haproxy
     from orchestrator.ingress.caddy import EMPTY
     from orchestrator.ingress.model import LETS_ENCRYPT, LETS_ENCRYPT_STAGING
-    from orchestrator.ingress.package import image
+    from orchestrator.ingress.package import gate_image, image
 
     if bool(eab_key_id) != bool(eab_key):
         raise click.UsageError("--eab-key-id and --eab-key belong together")
@@ -62,6 +67,10 @@ def up(
     client = Client(start=True)
     name, version, archive = image(EMPTY, package or "")
     load(client, name, archive)
+    gate_name = ""
+    if gate or haproxy_package:
+        gate_name, archive = gate_image(haproxy.START, haproxy_package or "")
+        load(client, gate_name, archive)
     settings = {
         "image": name,
         "version": version,
@@ -75,6 +84,7 @@ def up(
         "eab_key_id": eab_key_id,
         "eab_key": eab_key,
         "dns_hook": dns_hook,
+        "gate": gate_name,
     }
     consume_events(client.events("/v1/ingress", body=settings), Progress())
 

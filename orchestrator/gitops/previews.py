@@ -104,11 +104,11 @@ def as_preview(stack: Stack, preview: Preview) -> Stack:
             for r in s.ingress
         ]
     services = tuple(_alone(s, preview) for s in stack.services)
-    seen: dict[tuple[str, str], str] = {}
+    seen: dict[str, str] = {}
     for rule in (r for s in services for r in s.ingress):
-        if first := seen.get((rule.host, rule.path)):
-            problems.append(f"{rule.where}: {rule.host}{rule.path} is that of {first} too: put {{service}} into --preview-host")
-        seen.setdefault((rule.host, rule.path), rule.where)
+        if first := seen.get(rule.place):
+            problems.append(f"{rule.where}: {rule.place} is that of {first} too: put {{service}} into --preview-host")
+        seen.setdefault(rule.place, rule.where)
     if problems:
         raise PystackError("\n".join(problems))
     return msgspec.structs.replace(stack, services=services)

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from orchestrator.ingress import haproxy
 from orchestrator.ingress.model import IngressSettings
 from orchestrator.ingress.routes import Site
 
@@ -55,6 +56,7 @@ def configuration(
     """What a proxy must do. *certificates* are chains and keys as PEM, *challenges* the key authorizations that are to be
     answered for tokens (RFC 8555 §8.3). While *observed*, it says a line on its standard output for each request that it
     forwarded; `requests.py` reads them."""
+    sites = [s for s in sites if not s.rule.tcp]  # those are HAProxy's
     secure = [s for s in sites if s.tls != "off"]
     plain = [_redirect(s, settings) if s.tls != "off" and s.rule.redirect else _answer(s, settings) for s in sites]
     servers: Json = {
@@ -121,6 +123,8 @@ def _answer(site: Site, settings: IngressSettings) -> Json:
         refuse = {"handler": "static_response", "status_code": 403, "body": "403: not from this address\n"}
         outside = [{"not": [{"remote_ip": {"ranges": list(rule.allow)}}]}]
         handlers.append({"handler": "subroute", "routes": [{"match": outside, "handle": [refuse], "terminal": True}]})
+    if rule.rate:
+        handlers.append(_limit(site))
     if rule.basic_auth:
         handlers.append(_authentication(site))
     if rule.maintenance:
@@ -136,6 +140,20 @@ def _answer(site: Site, settings: IngressSettings) -> Json:
     if not site.upstreams:
         return _route(site, [*handlers, _unavailable("no task of the service is ready", "1")])
     return _route(site, [*handlers, _proxy(site, settings)])
+
+
+def _limit(site: Site) -> Json:
+    """Ask HAProxy whether the client may: it answers 204 and the request goes on, or 429 and that is the answer."""
+    return {
+        "handler": "reverse_proxy",
+        "upstreams": [{"dial": f"unix/{haproxy.LIMITS_SOCKET}"}],
+        "rewrite": {"method": "GET", "uri": f"/{haproxy.name_of(site)}"},
+        "headers": {
+            "request": {"delete": ["Authorization", "Cookie"], "set": {haproxy.CLIENT_HEADER: ["{http.request.remote.host}"]}}
+        },
+        "load_balancing": {"try_duration": TRY_FOR, "try_interval": "50ms"},
+        "handle_response": [{"match": {"status_code": [204]}, "routes": [{"handle": [{"handler": "vars"}]}]}],
+    }
 
 
 def _route(site: Site, handlers: list[Json]) -> Json:

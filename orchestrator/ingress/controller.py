@@ -11,17 +11,18 @@ import msgspec
 from agent.contract.task import Task
 from agent.contract.times import timestamp, timestamp_if_set
 from orchestrator.errors import PystackError, RefusedError
-from orchestrator.ingress import caddy
+from orchestrator.ingress import caddy, gates
 from orchestrator.ingress.certificates import Certificates
 from orchestrator.ingress.documents import Documents
 from orchestrator.ingress.health import Held, brought, certificate_checks, obtained, proxy_checks
-from orchestrator.ingress.model import SERVICE, STACK, IngressSettings, Overview, ProxyRow, RouteRow
+from orchestrator.ingress.model import GATE, SERVICE, STACK, IngressSettings, Overview, ProxyRow, RouteRow
 from orchestrator.ingress.requests import Requests
 from orchestrator.ingress.routes import (
     Claim,
     Site,
     claims_of,
     conflicts,
+    gateless,
     hosts_to_certify,
     issuer_of,
     port_conflicts,
@@ -38,6 +39,7 @@ from orchestrator.server.statuses import may_serve
 from orchestrator.stackfile.ingress import secret_problems
 from orchestrator.stackfile.model import Stack
 from orchestrator.store.interface import Delete, Put
+from orchestrator.transport.agent_client import AgentClient
 
 SETTINGS = "ingress/settings"
 FOLLOW_S = 3.0
@@ -47,7 +49,15 @@ CERTIFICATE_S = 100.0
 RETRY_S = 1.0
 TAKEN_S, AGAIN_S = 10.0, 0.2
 """How long `up` waits for proxies to take what it claims, and how long it waits between two attempts."""
+NOBODY = ("off", "passthrough")
+"""In place of an issuer, where the cluster has no certificate to look after."""
 log = logging.getLogger(__name__)
+
+
+async def _load(client: AgentClient, container: str, document: bytes) -> None:
+    """Give the Caddy in *container* its configuration. Raises PystackError."""
+    path, headers = f"/pystack/containers/{container}/http/load", {"Content-Type": "application/json"}
+    await client.call("POST", path, params={"socket": caddy.ADMIN_SOCKET}, data=document, headers=headers)
 
 
 class Proxy(msgspec.Struct):
@@ -97,6 +107,8 @@ class Ingress:
         ]
         if taken:
             raise RefusedError(f"{'; '.join(sorted(set(taken)))}: choose others with --http-port and --https-port", 409)
+        if not settings.gate and (wrong := [w for r in self.plane.state.stacks.values() for w in gateless(r.stack)]):
+            raise RefusedError("\n".join(wrong), 409)
         await self.plane.store.transact((), [Put(SETTINGS, msgspec.json.encode(settings))])
         self.settings = settings
         failures = await self.plane.rollouts.up(system_stack(settings), UpOptions(pull="never", timeout_s=60.0), emit)
@@ -123,11 +135,13 @@ class Ingress:
         """What `plan` has against *stack*: hosts and paths of others, ports of the proxies, secrets that do not do."""
         if not any(s.ingress for s in stack.services) and self.settings is None:
             return []
-        wrong = conflicts(stack, [r.stack for r in self.plane.state.stacks.values()])
+        others = [r.stack for r in self.plane.state.stacks.values()]
+        wrong = conflicts(stack, others)
         contents = self.documents.secrets(stack)
-        wrong += (
-            port_conflicts(stack, self.settings) if self.settings else unseen(stack, self.plane.state.stacks.get(stack.name))
-        )
+        if self.settings:
+            wrong += port_conflicts(stack, self.settings, others) + ([] if self.settings.gate else gateless(stack))
+        else:
+            wrong += unseen(stack, self.plane.state.stacks.get(stack.name))
         for service in stack.services:
             for rule in service.ingress:
                 for key, (why, fix) in secret_problems(rule, contents):
@@ -214,10 +228,10 @@ class Ingress:
             return
         claims = list(claims_of(r.stack for r in self.plane.state.stacks.values()))
         await self.certificates.ensure(hosts_to_certify(claims, self.settings), self.settings)
-        running = {t.name: t for t in self.plane.state.tasks.values() if t.stack == STACK and t.service == SERVICE}
+        running = {t.name: t for t in self.plane.state.tasks.values() if t.stack == STACK}
         for gone in self.proxies.keys() - running.keys():
             del self.proxies[gone]
-        self.requests.keep({t.node for t in running.values()})
+        self.requests.keep({t.node for t in running.values() if t.service == SERVICE})
         self.documents.begin(claims)
         await asyncio.gather(*(self._configure(t) for t in running.values()))
 
@@ -234,16 +248,19 @@ class Ingress:
             if settings is None:
                 return
             # made only now: of the calls that waited for the one before, the first brings what all of them know
-            document, digest, tasks = self.documents.of_node(task.node, settings)
-            self.requests.tasks[task.node] = tasks
+            of = self.documents.of_gate if task.service == GATE else self.documents.of_node
+            document, digest, tasks = of(task.node, settings)
             start = f"{status.container} {status.started}"
+            if task.service != GATE:
+                self.requests.tasks[task.node] = tasks
             if (proxy.start, proxy.digest) == (start, digest):
                 return
-            self.requests.follow(member.client, status.container)
-            path = f"/pystack/containers/{status.container}/http/load"
-            headers = {"Content-Type": "application/json"}
             try:
-                await member.client.call("POST", path, params={"socket": caddy.ADMIN_SOCKET}, data=document, headers=headers)
+                if task.service == GATE:
+                    await gates.deliver(member.client, status.container, document, digest)
+                else:
+                    self.requests.follow(member.client, status.container)
+                    await _load(member.client, status.container, document)
             except PystackError as error:
                 proxy.problem, proxy.digest = str(error), ""
                 self.trigger_later()
@@ -261,11 +278,11 @@ class Ingress:
         """Everything that is answered, and by which proxies. Raises RefusedError (404) while there is no ingress."""
         settings = self.need_settings()
         claims = claims_of(r.stack for r in self.plane.state.stacks.values())
-        sites = {(s.rule.host, s.rule.path): s for s in self.documents.sites(self.plane.node, claims, settings)}
+        sites = {s.rule.place: s for s in self.documents.sites(self.plane.node, claims, settings)}
         return Overview(
             settings=msgspec.structs.replace(settings, trusted=""),
             proxies=tuple(self._proxy_row(t) for t in self.plane.state.tasks.values() if t.stack == STACK),
-            routes=tuple(self._route_row(c, sites.get((c.rule.host, c.rule.path)), settings) for c in claims),
+            routes=tuple(self._route_row(c, sites.get(c.rule.place), settings) for c in claims),
         )
 
     def _proxy_row(self, task: Task) -> ProxyRow:
@@ -284,7 +301,7 @@ class Ingress:
         expires = timestamp_if_set(until)
         return RouteRow(
             host=claim.rule.host,
-            path=claim.rule.path,
+            path=f":{claim.rule.tcp}" if claim.rule.tcp else claim.rule.path,
             stack=claim.stack,
             service=claim.service,
             port=claim.rule.port,
@@ -307,7 +324,7 @@ class Ingress:
         if (settings := self.settings) is None:
             return []
         claims = claims_of(r.stack for r in self.plane.state.stacks.values())
-        held = {one.host: one for c in claims if (one := self._held(c, settings)).issuer != "off"}
+        held = {one.host: one for c in claims if (one := self._held(c, settings)).issuer not in NOBODY}
         proxies = (self._proxy_row(t) for t in self.plane.state.tasks.values() if t.stack == STACK)
         return [*certificate_checks(held.values(), time.time()), *proxy_checks(proxies)]
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from orchestrator.ingress import caddy
+from orchestrator.ingress import caddy, haproxy
 from orchestrator.ingress.certificates import Certificates
 from orchestrator.ingress.model import IngressSettings
 from orchestrator.ingress.requests import Requests
@@ -37,11 +37,13 @@ class Documents:
         self._plane, self._certificates, self._requests = plane, certificates, requests
         self._made: dict[str, Document] = {}
         """Of nodes of *_apart* by name, and for all others one at ""."""
+        self._gates: dict[str, Document] = {}
         self._apart: set[str] = set()
 
     def begin(self, claims: Iterable[Claim]) -> None:
         """Something may have changed: what was made counts no more."""
         self._made.clear()
+        self._gates.clear()
         self._apart = nodes_apart(claims, self._plane.state.tasks.values(), self._plane.state.networks)
 
     def of_node(self, node: str, settings: IngressSettings) -> Document:
@@ -50,6 +52,15 @@ class Documents:
         if key not in self._made:
             self._made[key] = self._document(node, settings)
         return self._made[key]
+
+    def of_gate(self, node: str, settings: IngressSettings) -> Document:
+        """What the HAProxy on *node* must do."""
+        key = node if node in self._apart else ""
+        if key not in self._gates:
+            claims = claims_of(r.stack for r in self._plane.state.stacks.values())
+            text, digest = haproxy.configuration(self.sites(node, claims, settings))
+            self._gates[key] = Document(text.encode(), digest, {})
+        return self._gates[key]
 
     def _document(self, node: str, settings: IngressSettings) -> Document:
         claims = claims_of(r.stack for r in self._plane.state.stacks.values())
@@ -62,7 +73,7 @@ class Documents:
         unique = dict.fromkeys((*(pairs[h] for h in sorted(pairs)), *manual))
         made = caddy.configuration(sites, unique, self._certificates.challenges, settings, self._requests.wanted)
         text = msgspec.json.encode(made)
-        tasks = {u.dial: u.task for site in sites for u in site.upstreams}
+        tasks = {u.dial: u.task for site in sites if not site.rule.tcp for u in site.upstreams}
         return Document(text, hashlib.sha256(text).hexdigest(), tasks)
 
     def sites(self, node: str, claims: list[Claim], settings: IngressSettings) -> list[Site]:
@@ -72,13 +83,13 @@ class Documents:
         sites = sites_for(node, claims, settings, state.tasks.values(), state.networks, backends, underlays)
         if not any(s.rule.basic_auth for s in sites):
             return sites
-        owners = {(c.rule.host, c.rule.path): c.stack for c in reversed(claims)}
+        owners = {c.rule.place: c.stack for c in reversed(claims)}
         return [self._with_users(s, owners) for s in sites]
 
-    def _with_users(self, site: Site, owners: Mapping[tuple[str, str], str]) -> Site:
+    def _with_users(self, site: Site, owners: Mapping[str, str]) -> Site:
         if not site.rule.basic_auth:
             return site
-        stack = self._plane.state.stacks[owners[site.rule.host, site.rule.path]].stack
+        stack = self._plane.state.stacks[owners[site.rule.place]].stack
         content = self.secrets(stack).get(site.rule.basic_auth, b"")
         return site._replace(users=tuple(users_of(content)))
 

@@ -9,6 +9,8 @@ from agent.contract.wire import WireStruct
 STACK = "pystack-ingress"
 """The system stack of the proxies."""
 SERVICE = "proxy"
+GATE = "gate"
+"""The service of the HAProxys, where `ingress up` was asked for them."""
 LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
 LETS_ENCRYPT_STAGING = "https://acme-staging-v02.api.letsencrypt.org/directory"
 Issuer = Literal["acme", "internal"]
@@ -18,7 +20,8 @@ class IngressSettings(WireStruct, frozen=True, kw_only=True):
     """The options of `pystack ingress up`. *constraints* choose the nodes, as in `deploy.placement.constraints`; *version* is
     that of the Debian package in *image*. *issuer* certifies where a rule does not say. *directory* is the ACME server's,
     *trusted* the PEM of the roots that it is trusted by ("" for the host's own), *eab_key_id* and the secret *eab_key* bind
-    the account to one that exists there (RFC 8555 §7.3.4); *dns_hook* is a program of the servers for DNS-01."""
+    the account to one that exists there (RFC 8555 §7.3.4); *dns_hook* is a program of the servers for DNS-01.
+    *gate* is the image of the HAProxys, "" for none."""
 
     image: str
     version: str = ""
@@ -32,6 +35,7 @@ class IngressSettings(WireStruct, frozen=True, kw_only=True):
     eab_key_id: str = ""
     eab_key: str = ""
     dns_hook: str = ""
+    gate: str = ""
 
 
 class Certificate(WireStruct, frozen=True, kw_only=True):

@@ -58,24 +58,46 @@ def claims_of(stacks: Iterable[Stack]) -> list[Claim]:
 
 def conflicts(stack: Stack, others: Iterable[Stack]) -> list[str]:
     """What *stack* claims of hosts and paths that another stack has, with both places."""
-    taken = {(c.rule.host, c.rule.path): c for c in claims_of(o for o in others if o.name != stack.name)}
+    taken = {c.rule.place: c for c in claims_of(o for o in others if o.name != stack.name)}
     return [
-        f"{claim.rule.where}: services.{claim.service}.x-ingress: {claim.rule.host}{claim.rule.path} is answered by service "
+        f"{claim.rule.where}: services.{claim.service}.x-ingress: {claim.rule.place} is answered by service "
         f"{other.service} of stack {other.stack} already ({other.rule.where})\n    → choose another host or path, or take that "
         "one out of its file and bring it up first"
         for claim in claims_of([stack])
-        if (other := taken.get((claim.rule.host, claim.rule.path)))
+        if (other := taken.get(claim.rule.place))
     ]
 
 
-def port_conflicts(stack: Stack, settings: IngressSettings) -> list[str]:
-    """What *stack* publishes of the ports of the proxies."""
-    taken = {settings.http_port, settings.https_port} if stack.name != STACK else set()
-    return [
+def port_conflicts(stack: Stack, settings: IngressSettings, others: Iterable[Stack]) -> list[str]:
+    """What *stack* publishes of the ports of the proxies, and what it wants of them that has another use."""
+    if stack.name == STACK:
+        return []
+    own = {settings.http_port, settings.https_port}
+    others = [o for o in others if o.name != stack.name]
+    taken = own | {c.rule.tcp for c in claims_of([stack, *others]) if c.rule.tcp}
+    published = {p.published: s for o in others for s in o.services for p in s.container.ports if p.protocol == "tcp"}
+    wrong = [
         f"{service.where}: services.{service.name}.ports: port {port} is that of the cluster's ingress\n"
         "    → choose another, or write x-ingress instead"
         for service in stack.services
         for port in sorted({p.published for p in service.container.ports if p.protocol == "tcp"} & taken)
+    ]
+    for claim in claims_of([stack]):
+        at = f"{claim.rule.where}: services.{claim.service}.x-ingress: port {claim.rule.tcp}"
+        if claim.rule.tcp in own:
+            wrong.append(f"{at} is for http and https\n    → choose another")
+        elif claim.rule.tcp and (other := published.get(claim.rule.tcp)):
+            wrong.append(f"{at} is published by service {other.name} already ({other.where})\n    → choose another")
+    return wrong
+
+
+def gateless(stack: Stack) -> list[str]:
+    """What *stack* wants of HAProxys, where the cluster has none."""
+    return [
+        f"{c.rule.where}: services.{c.service}.x-ingress.{'tcp' if c.rule.tcp else 'rate_limit'}: the ingress runs without "
+        "HAProxy, which does that\n    → `pystack ingress up --haproxy`, with its other options as before"
+        for c in claims_of([stack])
+        if c.rule.tcp or c.rule.rate
     ]
 
 
@@ -91,7 +113,9 @@ def unseen(stack: Stack, present: StackRecord | None) -> list[str]:
 
 
 def issuer_of(rule: IngressRule, settings: IngressSettings) -> str:
-    """Who certifies the host of *rule*: acme, internal, manual, or off for nobody."""
+    """Who certifies the host of *rule*: acme, internal, manual, off for nobody, or passthrough for its service itself."""
+    if rule.tcp:
+        return "passthrough"
     if rule.tls:
         return rule.tls
     return "internal" if rule.host.endswith(PRIVATE) or "." not in rule.host else settings.issuer
@@ -122,10 +146,10 @@ def sites_for(
     for task in tasks:
         if task.desired == "running" and task.stack != STACK:
             by_service.setdefault((task.stack, task.service), []).append(task)
-    grouped: dict[tuple[str, str], list[Claim]] = {}
-    owners: dict[tuple[str, str], str] = {}
+    grouped: dict[str, list[Claim]] = {}
+    owners: dict[str, str] = {}
     for claim in claims:
-        place = (claim.rule.host, claim.rule.path)
+        place = claim.rule.place
         if owners.setdefault(place, claim.stack) == claim.stack:  # the other stack was there first: `plan` says so
             grouped.setdefault(place, []).append(claim)
     sites = []

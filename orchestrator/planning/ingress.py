@@ -13,8 +13,8 @@ def ingress_steps(before: Stack | None, stack: Stack) -> list[Step]:
     old = {s.name: s.ingress for s in before.services} if before else {}
     steps = []
     for service in stack.services:
-        was = {_place(r): r for r in old.get(service.name, ())}
-        now = {_place(r): r for r in service.ingress}
+        was = {r.place: r for r in old.get(service.name, ())}
+        now = {r.place: r for r in service.ingress}
         changes = [
             FieldChange(path=f"x-ingress {place}", before=_shown(was.get(place)), after=_shown(now.get(place)))
             for place in dict.fromkeys((*was, *now))
@@ -24,10 +24,6 @@ def ingress_steps(before: Stack | None, stack: Stack) -> list[Step]:
             reason = ", ".join(_reason(change, now) for change in changes)
             steps.append(Step(action="update", kind="service", name=service.name, reason=reason, changes=tuple(changes)))
     return steps
-
-
-def _place(rule: IngressRule) -> str:
-    return f"{rule.host}{rule.path}"
 
 
 def _shown(rule: IngressRule | None) -> dict[str, object] | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from orchestrator.stackfile.field_readers import scalar
+from orchestrator.stackfile.ingress import rule_numbers
 from orchestrator.stackfile.load_context import LoadContext
 from orchestrator.stackfile.marked_document import Path_
 from orchestrator.stackfile.model import Service, StackNetwork
@@ -84,16 +85,16 @@ def build(service: Service, body: Mapping[str, Any]) -> Iterator[Conflict]:
 def ingress(service: Service, body: Mapping[str, Any]) -> Iterator[Conflict]:
     """Rules of `x-ingress` that no task can answer, and two that say the same."""
     declared = {p.target for p in service.container.ports} | {int(e.partition("/")[0]) for e in service.container.expose}
-    seen: dict[tuple[str, str], int] = {}
-    for number, rule in enumerate(service.ingress if "x-ingress" in body else ()):
+    seen: dict[str, int] = {}
+    for number, rule in zip(rule_numbers(body.get("x-ingress")), service.ingress, strict=False):
         if declared and rule.port not in declared:
             has = ", ".join(map(str, sorted(declared)))
             yield Conflict(
                 ("x-ingress", number, "port"), f"the service has no port {rule.port}", f"ports: and expose: have {has}"
             )
-        first = seen.setdefault((rule.host, rule.path), number)
+        first = seen.setdefault(rule.place, number)
         if first != number:
-            yield Conflict(("x-ingress", number), f"{rule.host}{rule.path} is x-ingress[{first}] already", "keep one of them")
+            yield Conflict(("x-ingress", number), f"{rule.place} is x-ingress[{first}] already", "keep one of them")
         if service.container.network_mode not in ("", "bridge", "host"):
             yield Conflict(("x-ingress", number), f"network_mode {service.container.network_mode} has no address of its own")
 

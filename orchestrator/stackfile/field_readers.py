@@ -99,7 +99,8 @@ def integer(field: str, low: int = -1, high: int = 1 << 62) -> FieldReader:
             if isinstance(value, bool) or not low <= number <= high:
                 raise ValueError
         except ValueError:
-            draft.problem(path, f"must be a whole number of at least {low}, not {scalar(value) or kind(value)}")
+            span = f"of at least {low}" if high == 1 << 62 else f"from {low} to {high}"
+            draft.problem(path, f"must be a whole number {span}, not {scalar(value) or kind(value)}")
             return {}
         return {field: 0 if low == -1 and number < 0 else number}  # -1 is "no limit" where it may be written
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from agent.contract.container import Port
 from orchestrator.stackfile.field_readers import Fields, ServiceContext, flag, integer, scalar, size
 from orchestrator.stackfile.load_context import LoadContext
 from orchestrator.stackfile.marked_document import Path_
@@ -20,6 +21,10 @@ _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _PATH = r"/[A-Za-z0-9._~!$&'()+,;=:@/-]*"
 _HEADER = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
 _BCRYPT_LINE = r"[^:\s]+:\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}"
+_RATE = r"([1-9]\d{0,6})/([smh])"
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+BY_NAME, BY_PORT = ("host", "tcp", "port", "weight", "allow"), ("tcp", "udp", "port")
+"""The keys of a rule for TLS connections by their name, and of one for all that comes to a port."""
 LONGEST_HOST = 253
 LARGEST_WEIGHT = 1000
 HOP_BY_HOP = frozenset(
@@ -63,23 +68,53 @@ def path_problem(text: str) -> str:
 
 
 def ingress(draft: ServiceContext, value: Any, path: Path_) -> Fields:
-    """Read services.*.x-ingress."""
-    out = []
+    """Read services.*.x-ingress. Rules for a port of the nodes, without a host, are ports that the service publishes."""
+    out, published = [], []
     for number, item in enumerate(draft.reading.sequence(value, path)):
         at = (*path, number)
         before = len(draft.reading.problems)
-        fields = _rule(draft, draft.reading.mapping(item, at), at)
-        if len(draft.reading.problems) == before:
+        body = draft.reading.mapping(item, at)
+        plain = not body.get("host") and bool(body.keys() & {"tcp", "udp"})
+        fields = {} if plain else _rule(draft, body, at)
+        ports = _ports(draft, body, at) if plain else []
+        if len(draft.reading.problems) != before:
+            continue
+        if plain:
+            published += ports
+        else:
             out.append(IngressRule(**fields, where=str(draft.reading.mark(at))))
-    return {"ingress": tuple(out)}
+    return {"ingress": tuple(out), "ingress_ports": tuple(published)}
+
+
+def rule_numbers(value: Any) -> list[int]:
+    """The places in `x-ingress` of what became rules: those with a host."""
+    return [n for n, item in enumerate(value or ()) if isinstance(item, dict) and item.get("host")]
+
+
+def _ports(draft: ServiceContext, body: dict[str, Any], at: Path_) -> list[Port]:
+    """What a rule without a host says: the kernel's own data path answers at each node, as for `ports:`."""
+    for key in body.keys() - set(BY_PORT):
+        draft.problem(
+            (*at, key), "is for requests: all that comes to a port of the nodes is passed on", "add host, or remove it"
+        )
+    read = integer("port", 1, 65535)
+    target = read(draft, body["port"], (*at, "port")).get("port", 1)
+    found = [(kind, read(draft, body[kind], (*at, kind)).get("port", 1)) for kind in ("tcp", "udp") if kind in body]
+    return [Port(target=target, published=published, protocol=kind) for kind, published in found]
 
 
 def _rule(draft: ServiceContext, body: dict[str, Any], at: Path_) -> Fields:
     fields: Fields = {}
+    if not body.get("host"):
+        draft.problem(at, "needs host, or tcp or udp", "write {host: shop.example.org, port: 80} or {tcp: 5432, port: 5432}")
+        return {}
     try:
         fields["host"] = host_name(scalar(body["host"]))
     except HostNameError as error:
         draft.problem((*at, "host"), f"{scalar(body['host'])[:300]!r} {error}", "write shop.example.org or *.example.org")
+    fields |= _by_name(draft, body, at)
+    if "rate_limit" in body:
+        fields |= _rate(draft, scalar(body["rate_limit"]), (*at, "rate_limit"))
     if "path" in body:
         text = scalar(body["path"])
         if why := path_problem(text):
@@ -100,6 +135,25 @@ def _rule(draft: ServiceContext, body: dict[str, Any], at: Path_) -> Fields:
     for key in ("secret", "basic_auth"):
         _check_declared(draft, scalar(body.get(key)), (*at, key))
     return fields
+
+
+def _by_name(draft: ServiceContext, body: dict[str, Any], at: Path_) -> Fields:
+    """The port of the nodes, of a rule for TLS connections that name its host."""
+    if "udp" in body:
+        draft.problem((*at, "udp"), "UDP names no host", "leave host out")
+    if "tcp" not in body:
+        return {}
+    for key in body.keys() - {*BY_NAME, "udp"}:
+        draft.problem((*at, key), "is for http: a connection with tcp is passed on as it is", "remove it, or tcp")
+    return integer("tcp", 1, 65535)(draft, body["tcp"], (*at, "tcp"))
+
+
+def _rate(draft: ServiceContext, text: str, at: Path_) -> Fields:
+    match = re.fullmatch(_RATE, text)
+    if not match:
+        draft.problem(at, f"{text[:100]!r} is not a rate", "write 100/s, 100/m or 100/h")
+        return {}
+    return {"rate": int(match[1]), "rate_s": _SECONDS[match[2]]}
 
 
 def _check_tls(draft: ServiceContext, body: dict[str, Any], at: Path_) -> None:
@@ -149,7 +203,9 @@ def check_secrets(reading: LoadContext, services: Iterable[Service], contents: S
     """What secrets of rules contain: a chain and its key for the host, or users. Those made by hand the server looks at."""
     known = {c.key: c.content for c in contents if c.kind == "secret" and c.content is not None}
     for service in services:
-        for number, rule in enumerate(service.ingress):
+        body = reading.mapping(reading.tree.value.get("services"), ("services",)).get(service.name)
+        numbers = rule_numbers(body.get("x-ingress") if isinstance(body, dict) else None)
+        for number, rule in zip(numbers, service.ingress, strict=False):
             at: Path_ = ("services", service.name, "x-ingress", number)
             for key, why in secret_problems(rule, known):
                 reading.check((*at, key), why[0], why[1])

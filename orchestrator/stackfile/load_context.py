@@ -9,13 +9,9 @@ from typing import Any
 from orchestrator.stackfile.marked_document import MarkedDocument, Path_
 from orchestrator.stackfile.problem import Mark, Problem
 
-_HTTP_ALONE = ("the ingress answers http alone", "`ports:` publishes a TCP or UDP port at every node, for all of its tasks")
 ABSENT = {
-    ("x-ingress", "rate_limit"): (
-        "the proxy counts no requests: Debian's Caddy has no such module",
-        "count them in the service; x-bandwidth limits bytes",
-    ),
-    **{("x-ingress", key): _HTTP_ALONE for key in ("tcp", "udp", "sni", "listen")},
+    ("x-ingress", "sni"): ("the name is called host", "{host: db.example.org, tcp: 5432, port: 5432}"),
+    ("x-ingress", "listen"): ("the nodes' port is called tcp or udp", "{tcp: 5432, port: 5432}"),
 }
 """Keys of an item that people look for, by that of its list: why there are none, and what there is instead."""
 

@@ -134,13 +134,15 @@ class UpdateConfig(WireStruct, frozen=True, kw_only=True):
 
 class IngressRule(WireStruct, frozen=True, kw_only=True):
     """One entry of `x-ingress`: requests for *host* (lower case, `*.` in front for a wildcard) and paths below *path* go to
-    *port* of the service's tasks. *tls* "" is what the cluster's ingress says. *secret* and *basic_auth* are keys of secrets;
+    *port* of the service's tasks. With *tcp* it is TLS connections to that port of the nodes whose client names *host*:
+    they are passed on as they are. *tls* "" is what the cluster's ingress says. *secret* and *basic_auth* are keys of secrets;
     a header with the value "" is taken away. *allow* are networks of clients, all if empty; *body_limit* is in bytes, 0 for
-    none. *where* is its place in the file."""
+    none. A client may send *rate* requests in *rate_s* seconds, any number if 0. *where* is its place in the file."""
 
     host: str
     port: int
     path: str = "/"
+    tcp: int = 0
     protocol: Literal["http", "h2c", "https"] = "http"
     strip_path: bool = False
     sticky: Literal["", "cookie", "ip"] = ""
@@ -154,8 +156,15 @@ class IngressRule(WireStruct, frozen=True, kw_only=True):
     allow: tuple[str, ...] = ()
     body_limit: int = 0
     compress: bool = False
+    rate: int = 0
+    rate_s: int = 1
     maintenance: str = ""
     where: str = ""
+
+    @property
+    def place(self) -> str:
+        """What only one rule can have: `shop.example.org/api`, `db.example.org:5432`."""
+        return f"{self.host}:{self.tcp}" if self.tcp else f"{self.host}{self.path}"
 
     @property
     def secrets(self) -> tuple[str, ...]:

@@ -461,6 +461,8 @@ INGRESS = listed(
             "host": key(TEXT, "The name that clients ask for; `*.` in front stands for one further label."),
             "path": key(TEXT, "The path below which it answers, whole segments; / if not given."),
             "port": key(WHOLE, "The container's port."),
+            "tcp": key(WHOLE, "In place of http: this port of every node; with host, for TLS connections that name it."),
+            "udp": key(WHOLE, "In place of http: this port of every node."),
             "protocol": key(words("http", "h2c", "https"), "What the port speaks; h2c also for gRPC."),
             "strip_path": key(FLAG, "The service does not see `path`."),
             "sticky": key(words("cookie", "ip"), "A client stays with a task."),
@@ -484,9 +486,9 @@ INGRESS = listed(
             "allow": key(UNIQUE_TEXTS, "Addresses and networks of clients; others get 403."),
             "body_limit": key(SIZE, "The largest body of a request; larger ones get 413."),
             "compress": key(FLAG, "Answers are sent as zstd or gzip to who takes them."),
+            "rate_limit": key(TEXT, "Requests of one client address, 100/s, 100/m or 100/h; beyond them it gets 429."),
             "maintenance": key(TEXT, "What clients get in place of the service, with status 503."),
         },
-        "host",
         "port",
     )
 )

@@ -546,6 +546,8 @@ def read(reading: LoadContext, name: str, value: Any) -> Service:
     fields["mounts"] = (*fields.get("mounts", ()), *fields.pop("tmpfs_mounts", ()))
     if body.get("x-harden") == "strict" and reading.is_valid((*path, "x-harden")):
         fields = strict_fields(body, fields)
+    if published := fields.pop("ingress_ports", ()):
+        fields["ports"] = tuple(dict.fromkeys((*fields.get("ports", ()), *published)))
     fields["files"] = (*fields.pop("files_configs", ()), *fields.pop("files_secrets", ()))
     if not fields.keys() & {"image", "build", "provider"} and not body.keys() & {"extends", "build", "provider"}:
         reading.check(path, "has neither image nor build", "add image: NAME or build: FOLDER")

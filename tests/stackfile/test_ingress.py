@@ -89,9 +89,9 @@ def test_every_mistake_of_a_rule_has_its_place(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("key", "words"),
-    [("rate_limit: 10", "counts no requests"), ("sni: db.example.org", "http alone"), ("tcp: true", "`ports:`")],
+    [("sni: db.example.org", "the name is called host"), ("listen: 80", "called tcp or udp"), ("rate_limit: fast", "not a rate")],
 )
-def test_what_the_ingress_does_not_do_is_refused_by_name(tmp_path: Path, key: str, words: str) -> None:
+def test_keys_that_people_look_for_are_refused_with_what_there_is(tmp_path: Path, key: str, words: str) -> None:
     told = problems(tmp_path, f"{{host: a.org, port: 80, {key}}}")
     assert words in told
     assert f"services.web.x-ingress[0].{key.split(':')[0]}: " in told
@@ -102,6 +102,62 @@ def test_a_port_that_the_service_does_not_have(tmp_path: Path) -> None:
     assert "services.web.x-ingress[0].port: the service has no port 81\n    → ports: and expose: have 80" in problems(
         tmp_path, "{host: a.org, port: 81}"
     )
+
+
+def test_connections_by_their_name_and_rates(tmp_path: Path) -> None:
+    found = rules(
+        tmp_path,
+        "    x-ingress:\n      - {host: DB.a.org, tcp: 5432, port: 5433, weight: 2, allow: [10.0.0.0/8]}\n"
+        "      - {host: db.a.org, port: 80, rate_limit: 100/m}\n      - {host: db.a.org, path: /x, port: 80, rate_limit: 7/h}\n",
+    )
+    assert [(r.place, r.tcp, r.port, r.rate, r.rate_s) for r in found] == [
+        ("db.a.org:5432", 5432, 5433, 0, 1),
+        ("db.a.org/", 0, 80, 100, 60),
+        ("db.a.org/x", 0, 80, 7, 3600),
+    ]
+    assert (found[0].weight, found[0].allow) == (2, ("10.0.0.0/8",))
+
+
+def test_ports_without_a_host_are_published(tmp_path: Path) -> None:
+    text = "services:\n  web:\n    image: i\n    ports: ['5432:5432', '81:80']\n    x-ingress:\n"
+    text += "      - {tcp: 5432, port: 5432}\n      - {udp: 53, tcp: 54, port: 5353}\n      - {host: a.org, port: 99}\n"
+    with pytest.raises(StackFileError) as error:
+        read(tmp_path, text)
+    assert "x-ingress[2].port: the service has no port 99" in str(error.value)
+    (service,) = read(tmp_path, text.replace("99", "5353")).stack.services
+    assert [(p.published, p.target, p.protocol, p.mode) for p in service.container.ports] == [
+        (5432, 5432, "tcp", "ingress"),
+        (81, 80, "tcp", "ingress"),
+        (54, 5353, "tcp", "ingress"),
+        (53, 5353, "udp", "ingress"),
+    ]
+    assert [r.host for r in service.ingress] == ["a.org"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "place", "words"),
+    [
+        ("{port: 80}", "", "needs host, or tcp or udp"),
+        ("{tcp: 5432, port: 80, path: /x}", ".path", "all that comes to a port of the nodes is passed on"),
+        ("{udp: 53, port: 80, rate_limit: 1/s}", ".rate_limit", "all that comes to a port"),
+        ("{host: a.org, tcp: 5432, port: 80, tls: internal}", ".tls", "a connection with tcp is passed on as it is"),
+        ("{host: a.org, tcp: 5432, port: 80, rate_limit: 1/s}", ".rate_limit", "is for http"),
+        ("{host: a.org, udp: 53, port: 80}", ".udp", "UDP names no host"),
+        ("{host: a.org, tcp: 70000, port: 80}", ".tcp", "65535"),
+        ("{tcp: 70000, port: 80}", ".tcp", "65535"),
+        ("{host: a.org, port: 80, rate_limit: 0/s}", ".rate_limit", "write 100/s, 100/m or 100/h"),
+        ("{host: a.org, port: 80, rate_limit: 99999999/s}", ".rate_limit", "not a rate"),
+    ],
+)
+def test_what_cannot_be_said_together(tmp_path: Path, entry: str, place: str, words: str) -> None:
+    told = problems(tmp_path, entry)
+    assert words in told
+    assert f"services.web.x-ingress[0]{place}: " in told
+
+
+def test_one_name_at_one_port_twice(tmp_path: Path) -> None:
+    one = "{host: a.org, tcp: 5432, port: 80}"
+    assert "a.org:5432 is x-ingress[1] already" in problems(tmp_path, "{tcp: 9, port: 80}\n      - " + one + "\n      - " + one)
 
 
 def test_one_host_and_path_twice(tmp_path: Path) -> None:

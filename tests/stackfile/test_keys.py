@@ -215,6 +215,7 @@ VALUES: dict[str, Any] = {
     f"{S}x-ingress[].tls": "off",
     f"{S}x-ingress[].redirect": False,
     f"{S}x-ingress[].allow": ["10.0.0.0/8"],
+    f"{S}x-ingress[].rate_limit": "5/m",
     f"{S}x-ingress[].headers.request": {"X-A": "1"},
     f"{S}x-ingress[].headers.response": {"X-A": "1"},
 }
@@ -286,6 +287,7 @@ ELSEWHERE = {
     f"{S}networks.*.priority": "tried in test_load",
     f"{S}x-ingress[].secret": "tried in test_ingress",
     f"{S}x-ingress[].basic_auth": "tried in test_ingress",
+    f"{S}x-ingress[].udp": "tried in test_ingress",
 }
 
 
