@@ -19,6 +19,7 @@ from agent.contract.container import Container
 from agent.contract.status import TaskStatus
 from agent.contract.task import Task
 from bench.rows import Row, row, size
+from orchestrator.gitops.gitops import Gitops
 from orchestrator.ingress.controller import Ingress
 from orchestrator.metrics.families import encoded, families
 from orchestrator.server.plane import ControlPlane
@@ -55,7 +56,7 @@ def _of_node() -> float:
         ]
         began = time.process_time()
         for _ in range(ROUNDS):
-            node.encoded(node.read(scraped), ACCEPT)
+            node.encoded(node.read(scraped), node.Own({}, "/"), ACCEPT)
         return (time.process_time() - began) / ROUNDS
 
 
@@ -71,15 +72,15 @@ async def _of_server() -> float:
                 name=name, stack="s", service=service, node="n1", container=Container(image="i"), desired="running"
             )
             plane.statuses.by_task[name] = TaskStatus(task=name, state="running")
-        found = _percent(_of_plane(plane, ingress))
+        found = _percent(_of_plane(plane, ingress, Gitops(plane, Path(folder), Path(folder))))
         await store.close()
         return found
 
 
-def _of_plane(plane: ControlPlane, ingress: Ingress) -> float:
+def _of_plane(plane: ControlPlane, ingress: Ingress, gitops: Gitops) -> float:
     began = time.process_time()
     for _ in range(ROUNDS):
-        encoded(list(families(plane, ingress)), ACCEPT)
+        encoded(list(families(plane, ingress, gitops)), ACCEPT)
     return (time.process_time() - began) / ROUNDS
 
 

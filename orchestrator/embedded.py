@@ -237,7 +237,7 @@ class _Companions:
         self.extensions = [
             gitops_api.extension(self._gitops),
             ingress_api.extension(self._ingress),
-            metrics_api.extension(self._ingress, self._monitoring),
+            metrics_api.extension(self._ingress, self._monitoring, self._gitops),
             notify_api.extension(self._notifier),
             oidc.extension(Provider(settings.oidc) if settings.oidc.issuer else None),
             ui_api.extension(self._board, paths.run / "pasted"),

@@ -6,9 +6,11 @@ Source: cAdvisor, docs/storage/prometheus.md; OpenMetrics 1.0. Counters are read
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,6 +39,14 @@ class Scraped(NamedTuple):
     started: float
 
 
+class Own(NamedTuple):
+    """What is read beside containers: what the resolver counted (*names*, by COUNTS of `netplugins.resolver.server`), and the
+    folder *root* of the agent's state."""
+
+    names: Mapping[str, float]
+    root: str
+
+
 class Sample(NamedTuple):
     """A container, and Docker's statistics of it."""
 
@@ -47,8 +57,10 @@ class Sample(NamedTuple):
 @routes.get("/metrics")
 async def metrics(request: web.Request) -> web.Response:
     """What the containers of this node use, in OpenMetrics or in Prometheus' older format, as the client accepts."""
-    scraped = running(request.app[ENGINE])
-    body, kind = await asyncio.to_thread(lambda: encoded(read(scraped), request.headers.get("Accept", "")))
+    engine = request.app[ENGINE]
+    scraped, names = running(engine), await engine.networks.dataplane.counts()
+    own = Own(names, str(engine.paths.root))
+    body, kind = await asyncio.to_thread(lambda: encoded(read(scraped), own, request.headers.get("Accept", "")))
     return web.Response(body=body, headers={"Content-Type": kind})
 
 
@@ -71,8 +83,8 @@ def read(scraped: Iterable[Scraped]) -> list[Sample]:
     return [s for s in samples if Path(f"/proc/{s.of.pid}").exists()]
 
 
-def encoded(samples: Sequence[Sample], accept: str) -> tuple[bytes, str]:
-    """The families for *samples* as text, and its content type: OpenMetrics where the header *accept* has it."""
+def encoded(samples: Sequence[Sample], own: Own, accept: str) -> tuple[bytes, str]:
+    """The families for *samples* and *own* as text, and its content type: OpenMetrics where the header *accept* has it."""
     from prometheus_client import CollectorRegistry
     from prometheus_client.exposition import choose_encoder
     from prometheus_client.registry import Collector
@@ -82,7 +94,7 @@ def encoded(samples: Sequence[Sample], accept: str) -> tuple[bytes, str]:
 
         def collect(self) -> Iterable[Metric]:
             """The families."""
-            return families(samples)
+            return itertools.chain(families(samples), own_families(own))
 
     registry = CollectorRegistry()
     registry.register(Made())
@@ -121,6 +133,39 @@ def families(samples: Sequence[Sample]) -> Iterator[Metric]:
         yield gauge
     yield from _network(samples)
     yield from _blocks(samples)
+
+
+def own_families(own: Own) -> Iterator[Metric]:
+    """The families of the node's resolver, of its connections (node_exporter's names), and of the disk of the agent's state."""
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
+
+    asked = CounterMetricFamily("pystack_dns_queries", "Questions of containers, by what became of them.", labels=["outcome"])
+    for outcome in ("answered", "forwarded", "refused", "malformed"):
+        if outcome in own.names:
+            asked.add_metric([outcome], own.names[outcome])
+    yield asked
+    if "forwarded" in own.names:
+        text = "How long upstreams took."
+        yield SummaryMetricFamily(
+            "pystack_dns_upstream_seconds", text, int(own.names["forwarded"]), own.names["forwarded_seconds"]
+        )
+        text = "Questions that no upstream answered."
+        yield CounterMetricFamily("pystack_dns_upstream_failures", text, own.names["forwarded_failed"])
+    for name, file, text in (
+        (
+            "node_nf_conntrack_entries",
+            "nf_conntrack_count",
+            "Connections that the kernel follows, those of published ports too.",
+        ),
+        ("node_nf_conntrack_entries_limit", "nf_conntrack_max", "How many it can follow."),
+    ):
+        with contextlib.suppress(OSError):
+            yield GaugeMetricFamily(name, text, int(Path("/proc/sys/net/netfilter", file).read_text()))
+    disk = os.statvfs(own.root)
+    yield GaugeMetricFamily(
+        "pystack_disk_size_bytes", "The disk of images, containers and volumes.", disk.f_blocks * disk.f_frsize
+    )
+    yield GaugeMetricFamily("pystack_disk_free_bytes", "What is free of it.", disk.f_bavail * disk.f_frsize)
 
 
 GAUGES = {

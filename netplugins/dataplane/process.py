@@ -43,9 +43,13 @@ class Dataplane:
             return problems
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection of the agent: reload at each line, and answer with a line of JSON."""
+        """One connection of the agent: reload at each line but `counts`, and answer with a line of JSON."""
         try:
-            while await reader.readline():
+            while line := await reader.readline():
+                if line == b"counts\n":
+                    writer.write(json.dumps({"counts": self.resolver.counts}).encode() + b"\n")
+                    await writer.drain()
+                    continue
                 try:
                     reply: dict[str, object] = {"problems": await self.reload(), "pid": os.getpid()}
                 except (OSError, msgspec.MsgspecError) as error:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,11 @@ def host_upstreams() -> tuple[str, ...]:
     except OSError:
         return ()
     return tuple(w[1] for w in words if len(w) > 1 and w[0] == "nameserver")[:3]
+
+
+COUNTS = ("answered", "malformed", "refused", "forwarded", "forwarded_failed", "forwarded_seconds")
+"""What a resolver counts since it began: questions that it answered itself, did not understand, or had no room for; those that
+upstreams were asked, how many of these had no answer, and how long all of them took."""
 
 
 class AnswerCache:
@@ -114,12 +120,14 @@ class Listener:
             except (BlockingIOError, OSError):
                 return
             if known := self._cache.get(packet):
+                self.server.counts["answered"] += 1
                 with contextlib.suppress(OSError):
                     self.udp.sendto(known, peer)
                 continue
             try:
                 question = message.parse(packet)
             except message.MalformedError as error:
+                self.server.counts["malformed"] += 1
                 if refusal := message.refusal(packet, error.code):
                     self._send(refusal, peer)
                 continue
@@ -127,9 +135,11 @@ class Listener:
                 packet, question, self.view.networks, ttl=self.server.ttl, tcp=False, links=self.view.links
             )
             if reply is not None:
+                self.server.counts["answered"] += 1
                 self._cache.put(packet, reply)
                 self._send(reply, peer)
             elif self._asked >= ASKED:
+                self.server.counts["refused"] += 1
                 self._send(message.answer(packet, question, [], code=message.REFUSED), peer)
             else:
                 self.server.spawn(self._forward(packet, question, peer))
@@ -169,6 +179,8 @@ class Listener:
                 )
                 if reply is None:
                     reply = await self.server.ask_upstream(packet, question, self.view, tcp=True)
+                else:
+                    self.server.counts["answered"] += 1
                 writer.write(struct.pack("!H", len(reply)) + reply)
                 async with asyncio.timeout(IDLE_S):
                     await writer.drain()  # a client that reads nothing is disconnected
@@ -204,6 +216,7 @@ class Resolver:
         self._listeners: dict[str, Listener] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         """Questions that are being answered."""
+        self.counts = dict.fromkeys(COUNTS, 0.0)
 
     def spawn(self, work: object) -> None:
         """Run the coroutine *work*, and keep it until it ends."""
@@ -235,11 +248,26 @@ class Resolver:
     async def ask_upstream(self, packet: bytes, question: message.Question, view: View, *, tcp: bool) -> bytes:
         """The answer of the view's upstreams to *packet*; SERVFAIL where none answers."""
         if len(self.tasks) > PENDING_LIMIT:
+            self.counts["refused"] += 1
             return message.answer(packet, question, [], code=message.REFUSED, tcp=tcp)
         single_label = "." not in question.name
         if single_label and question.kind in (message.A, message.AAAA):
             # a name that may be of a container must not leak to the outside; Docker forwards it, and times out offline
+            self.counts["answered"] += 1
             return message.answer(packet, question, [], code=message.NXDOMAIN, tcp=tcp)
+        began = time.monotonic()
+        try:
+            reply = await self._ask_each(packet, question, view, tcp=tcp)
+        finally:
+            self.counts["forwarded"] += 1
+            self.counts["forwarded_seconds"] += time.monotonic() - began
+        if reply is not None:
+            return reply
+        self.counts["forwarded_failed"] += 1
+        return message.answer(packet, question, [], code=message.SERVFAIL, tcp=tcp)
+
+    async def _ask_each(self, packet: bytes, question: message.Question, view: View, *, tcp: bool) -> bytes | None:
+        """The first answer that is one."""
         for server in (view.upstreams or host_upstreams())[:3]:
             try:
                 async with asyncio.timeout(UPSTREAM_TIMEOUT_S):
@@ -248,7 +276,7 @@ class Resolver:
                 continue
             if message.answers(reply, packet, question) and reply[3] & 0x0F not in (message.SERVFAIL, message.REFUSED):
                 return reply
-        return message.answer(packet, question, [], code=message.SERVFAIL, tcp=tcp)
+        return None
 
 
 async def _ask(server: str, packet: bytes, question: message.Question, *, tcp: bool) -> bytes:

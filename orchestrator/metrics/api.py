@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 
 from agent.contract.wire import WireStruct
+from orchestrator.gitops.gitops import Gitops
 from orchestrator.ingress.controller import Ingress
 from orchestrator.metrics.controller import Monitoring
 from orchestrator.metrics.discovery import TargetGroup, nodes, targets
@@ -20,6 +21,7 @@ from orchestrator.server.openapi import StreamOf
 
 INGRESS = web.AppKey("ingress_of_metrics", Ingress)
 MONITORING = web.AppKey("monitoring", Monitoring)
+GITOPS = web.AppKey("gitops_of_metrics", Gitops)
 
 
 class DownRequest(WireStruct, frozen=True, kw_only=True):
@@ -32,7 +34,7 @@ async def metrics(request: web.Request) -> web.Response:
     """Metrics of the cluster, in OpenMetrics or in Prometheus' older format, as the client accepts."""
     from orchestrator.metrics.families import encoded, families  # who is never scraped does not load the library
 
-    found = list(families(request.app[PLANE], request.app[INGRESS]))
+    found = list(families(request.app[PLANE], request.app[INGRESS], request.app[GITOPS]))
     body, kind = await asyncio.to_thread(encoded, found, request.headers.get("Accept", ""))
     return web.Response(body=body, headers={"Content-Type": kind})
 
@@ -70,11 +72,12 @@ ROUTES: tuple[Route, ...] = (
 )
 
 
-def extension(ingress: Ingress, monitoring: Monitoring) -> ApiExtension:
-    """The routes, for the server's application; *ingress* is what has certificates and proxies."""
+def extension(ingress: Ingress, monitoring: Monitoring, gitops: Gitops) -> ApiExtension:
+    """The routes, for the server's application; *ingress* is what has certificates and proxies, *gitops* repositories."""
 
     def attach(app: web.Application) -> None:
         app[INGRESS] = ingress
         app[MONITORING] = monitoring
+        app[GITOPS] = gitops
 
     return ApiExtension(routes=ROUTES, readable_when_stale=frozenset({"/v1/sd"}), attach=attach)

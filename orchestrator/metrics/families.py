@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
@@ -18,8 +18,12 @@ from agent.contract.status import TaskStatus
 from agent.contract.task import Task
 from agent.contract.times import seconds_of
 from orchestrator import __version__
+from orchestrator.gitops.gitops import Gitops
+from orchestrator.gitops.model import SyncState
 from orchestrator.ingress.controller import Ingress
 from orchestrator.server.plane import ControlPlane
+from orchestrator.server.rollouts.records import RolloutRecord
+from orchestrator.server.timings import Histogram
 
 TASK_LABELS = ("stack", "service")
 Key = TypeVar("Key", bound=tuple[str, ...])
@@ -43,7 +47,7 @@ def encoded(families: Sequence[Metric], accept: str) -> tuple[bytes, str]:
     return encode(registry), kind
 
 
-def families(plane: ControlPlane, ingress: Ingress) -> Iterator[Metric]:
+def families(plane: ControlPlane, ingress: Ingress, gitops: Gitops) -> Iterator[Metric]:
     """All families of `GET /metrics`."""
     yield InfoMetricFamily("pystack_build", "The server that answers.", {"version": __version__, "node": plane.node})
     yield _gauge("pystack_leader", "1 for the server that leads: no other answers.", ("node",), {(plane.node,): 1.0})
@@ -52,6 +56,9 @@ def families(plane: ControlPlane, ingress: Ingress) -> Iterator[Metric]:
     yield from _stacks(plane)
     yield from _networks(plane)
     yield from _ingress(ingress)
+    yield from _times(plane)
+    yield from _rollouts(plane.rollouts.records)
+    yield from _gitops({name: r.state for name, r in gitops.reconcilers.items()})
 
 
 def _gauge(name: str, text: str, labels: Sequence[str], values: Mapping[Key, float]) -> GaugeMetricFamily:
@@ -118,3 +125,45 @@ def _ingress(ingress: Ingress) -> Iterator[Metric]:
     yield _gauge("pystack_certificate_failures", "Tries in a row that failed.", of_host, failures)
     ready = {(name,): float(bool(p.digest) and not p.problem) for name, p in ingress.proxies.items()}
     yield _gauge("pystack_ingress_proxy_ready", "Whether the proxy has its configuration.", ("task",), ready)
+
+
+def histogram(family: HistogramMetricFamily, labels: Sequence[str], counted: Histogram) -> None:
+    """Add *counted* to *family* for the values *labels*."""
+    total, buckets = 0, []
+    for bound, count in zip((*map(str, counted.bounds), "+Inf"), counted.counts, strict=True):
+        total += count
+        buckets.append((bound, float(total)))
+    family.add_metric(labels, buckets, counted.sum_s)
+
+
+def _times(plane: ControlPlane) -> Iterator[Metric]:
+    yield _gauge("pystack_leader_since_timestamp_seconds", "When it began to lead.", ("node",), {(plane.node,): plane.began})
+    text = "How long operations of the store took."
+    store = HistogramMetricFamily("pystack_store_operation_seconds", text, labels=["operation"])
+    for operation, counted in sorted(plane.timings.items()):
+        histogram(store, [operation], counted)
+    yield store
+    plans = HistogramMetricFamily("pystack_plan_seconds", "How long plans took to make, placement included.", labels=[])
+    histogram(plans, [], plane.planner.timing)
+    yield plans
+
+
+def _rollouts(records: Mapping[str, RolloutRecord]) -> Iterator[Metric]:
+    """Of each stack its last one."""
+    ended = {(n, r.state): max(0.0, r.ended - r.begun) for n, r in records.items() if r.ended}
+    text = "How long the stack's last rollout took, by how it ended."
+    yield _gauge("pystack_rollout_duration_seconds", text, ("stack", "state"), ended)
+    running = {(n,): float(r.state in ("running", "paused")) for n, r in records.items()}
+    yield _gauge("pystack_rollout_running", "Whether one goes on, or is paused.", ("stack",), running)
+
+
+def _gitops(states: Mapping[str, SyncState]) -> Iterator[Metric]:
+    """Of each repository that is followed."""
+    newest = {(name, s.newest.phase): 1.0 for name, s in states.items() if s.newest}
+    yield _gauge("pystack_gitops_state", "1 for what became of its newest commit.", ("repository", "state"), newest)
+    problems = {(name,): float(bool(s.problem)) for name, s in states.items()}
+    yield _gauge("pystack_gitops_unreachable", "Whether it cannot be fetched.", ("repository",), problems)
+    drift = {(name,): float(len(s.drift)) for name, s in states.items()}
+    yield _gauge("pystack_gitops_drift", "Differences from the commit that was applied.", ("repository",), drift)
+    checked = {(name,): seconds_of(s.checked) for name, s in states.items() if s.checked}
+    yield _gauge("pystack_gitops_checked_timestamp_seconds", "When it was last fetched.", ("repository",), checked)

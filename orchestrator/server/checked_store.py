@@ -30,6 +30,7 @@ from orchestrator.server.jobs.records import JobRun
 from orchestrator.server.records import StackRecord
 from orchestrator.server.removed_nodes import RemovedNode
 from orchestrator.server.rollouts.records import RolloutRecord
+from orchestrator.server.timings import Histogram
 from orchestrator.store.interface import Compare, Delete, Entry, KeyChange, Op, Put, Store, StoreError, TransactionResult
 
 TYPES: dict[str, type[msgspec.Struct]] = {
@@ -60,10 +61,11 @@ log = logging.getLogger(__name__)
 
 
 class CheckedStore:
-    """A Store over *inner*."""
+    """A Store over *inner*. *timings* are how long its operations took."""
 
     def __init__(self, inner: Store) -> None:
         self._inner = inner
+        self.timings = {"get": Histogram(), "scan": Histogram(), "transact": Histogram()}
         self._unknown: dict[str, Unknown] = {}
         """Of records that a newer server wrote, what this one does not know, by `_identity` of their keys."""
 
@@ -78,11 +80,13 @@ class CheckedStore:
 
     async def get(self, key: str) -> Entry | None:
         """See `Store.get`."""
-        return await self._inner.get(key)
+        with self.timings["get"].timed():
+            return await self._inner.get(key)
 
     async def scan(self, prefix: str, *, at: int = 0) -> Sequence[Entry]:
         """See `Store.scan`. Entries that cannot be read are set aside, and are not among those that it returns."""
-        entries = await self._inner.scan(prefix, at=at)
+        with self.timings["scan"].timed():
+            entries = await self._inner.scan(prefix, at=at)
         if at or not (kind := _type_of(prefix)):
             return entries
         return [entry for entry in entries if await self._is_sound(entry, kind)]
@@ -107,10 +111,9 @@ class CheckedStore:
 
     async def transact(self, compare: Sequence[Compare], then: Sequence[Op]) -> TransactionResult:
         """See `Store.transact`."""
-        if not self._unknown:
-            return await self._inner.transact(compare, then)
-        done = await self._inner.transact(compare, [self._completed(op) for op in then])
-        if done.succeeded:
+        with self.timings["transact"].timed():
+            done = await self._inner.transact(compare, [self._completed(op) for op in then] if self._unknown else then)
+        if done.succeeded and self._unknown:
             stays = {_identity(op.key) for op in then if isinstance(op, Put)}
             for gone in {_identity(op.key) for op in then if isinstance(op, Delete)} - stays:
                 self._unknown.pop(gone, None)

@@ -19,6 +19,7 @@ from orchestrator.server.dispatcher import Dispatcher
 from orchestrator.server.images import Images
 from orchestrator.server.inputs import Inputs
 from orchestrator.server.records import UpOptions
+from orchestrator.server.timings import Histogram
 from orchestrator.server.trust import TrustCheck
 from orchestrator.stackfile.graph import needed
 from orchestrator.stackfile.model import Service, Stack
@@ -39,9 +40,15 @@ class Planner:
         """What packages above the server have against a stack, each with its place; the contents have their digests."""
         self.inquiries: list[Callable[[Stack], Awaitable[Sequence[str]]]] = []
         """The same, of what has to be asked of others."""
+        self.timing = Histogram()
+        """How long plans took to make, placement included."""
 
     async def plan(self, stack: Stack, options: UpOptions) -> Plan:
         """The steps from the present state to *stack*. Raises RefusedError, PystackError."""
+        with self.timing.timed():
+            return await self._plan(stack, options)
+
+    async def _plan(self, stack: Stack, options: UpOptions) -> Plan:
         stack = self._contents.with_digests(stack)
         if any(n.parent for n in stack.networks):
             await self._cluster.refresh_info()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from collections.abc import Collection
 from pathlib import Path
 
@@ -58,8 +59,10 @@ class ControlPlane:
         advertise: str = "",
         reschedule_after_s: float | None = None,
     ) -> None:
-        store = CheckedStore(store)
+        self.timings = (store := CheckedStore(store)).timings
         self.store: Store = store
+        self.began = time.time()
+        """When this server began to lead."""
         self.state = ClusterState(store)
         self.access = AccessBook(store)
         self.sessions, self.throttle = Sessions(), Throttle()

@@ -51,6 +51,13 @@ def test_prometheus_reads_servers_nodes_and_tasks(stack: Stack, lab: Pystack) ->
         assert value(node, "container_memory_usage_bytes", **of) > 0
         assert value(node, "container_spec_memory_limit_bytes", **of) == 64 << 20
         assert value(node, "container_processes", **of) >= 1
+    before = value(ask(lab, "/v1/nodes/local/engine/metrics"), "pystack_dns_queries_total", outcome="answered")
+    stack.exec("web", "nslookup", "web")
+    assert value(ask(lab, "/v1/nodes/local/engine/metrics"), "pystack_dns_queries_total", outcome="answered") > before
+    assert value(ask(lab, "/v1/nodes/local/engine/metrics"), "node_nf_conntrack_entries_limit") > 0
+    assert value(ask(lab, "/metrics"), "pystack_store_operation_seconds_count", operation="transact") > 0
+    assert value(ask(lab, "/metrics"), "pystack_plan_seconds_count") > 0
+    assert value(ask(lab, "/metrics"), "pystack_rollout_duration_seconds", stack=stack.name) > 0
     for text in (ask(lab, "/metrics"), ask(lab, "/v1/nodes/local/engine/metrics")):
         checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
         assert checked.returncode == 0, checked.stdout + checked.stderr

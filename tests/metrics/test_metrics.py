@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from prometheus_client import parser
+from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.samples import Sample as Value
 
@@ -20,12 +21,13 @@ from agent.contract.network import Network, Subnet
 from agent.contract.status import NodeInfo, TaskStatus
 from agent.contract.task import Task
 from orchestrator.metrics.discovery import targets
-from orchestrator.metrics.families import encoded, task_families
+from orchestrator.metrics.families import encoded, histogram, task_families
 from orchestrator.metrics.rules import PANELS, alerts, dashboard
 from orchestrator.placement.context import PlacementContext
 from orchestrator.placement.node import Node
 from orchestrator.planning.expand import expand
 from orchestrator.planning.state import State
+from orchestrator.server.timings import Histogram
 from orchestrator.stackfile.model import MetricsEndpoint, Service, Stack, StackNetwork
 
 NETWORKS = {"net": Network(name="net", driver="overlay", subnets=(Subnet(cidr="10.5.0.0/24"),))}
@@ -130,9 +132,44 @@ def sample(name: str = "web", pid: int = 0) -> node.Sample:
     return node.Sample(node.Scraped((f"/pystack/{name}", name, 'i"\\\n', "s", "web"), pid, 1000, 5.0), used)
 
 
+OWN = node.Own(
+    {"answered": 5.0, "malformed": 1.0, "refused": 0.0, "forwarded": 4.0, "forwarded_failed": 2.0, "forwarded_seconds": 0.5},
+    "/",
+)
+
+
+def test_a_node_tells_of_its_resolver_and_its_disk() -> None:
+    found = values(*node.encoded([], OWN, OPENMETRICS))
+    asked = {s.labels["outcome"]: s.value for s in found["pystack_dns_queries_total"]}
+    assert asked == {"answered": 5, "malformed": 1, "refused": 0, "forwarded": 4}
+    for name, value in (
+        ("pystack_dns_upstream_seconds_count", 4),
+        ("pystack_dns_upstream_seconds_sum", 0.5),
+        ("pystack_dns_upstream_failures_total", 2),
+    ):
+        assert found[name][0].value == value
+    assert 0 < found["pystack_disk_free_bytes"][0].value < found["pystack_disk_size_bytes"][0].value
+    silent = values(*node.encoded([], node.Own({}, "/"), OPENMETRICS))
+    assert not silent.keys() & {"pystack_dns_queries_total", "pystack_dns_upstream_seconds_count"}, "of an older data path"
+
+
+def test_a_histogram_counts_each_bucket_with_those_below() -> None:
+    counted = Histogram((0.1, 1.0))
+    for seconds in (0.05, 0.1, 0.5, 7.0):
+        counted.add(seconds)
+    with pytest.raises(ZeroDivisionError), counted.timed():
+        _ = 1 / 0
+    family = HistogramMetricFamily("t_seconds", "T.", labels=["a"])
+    histogram(family, ["x"], counted)
+    found = values(*encoded([family], OPENMETRICS))
+    assert {s.labels["le"]: s.value for s in found["t_seconds_bucket"]} == {"0.1": 3, "1.0": 4, "+Inf": 5}
+    assert found["t_seconds_count"][0].value == 5
+    assert 7.65 <= found["t_seconds_sum"][0].value < 8
+
+
 @pytest.mark.parametrize("accept", ["", OPENMETRICS])
 def test_metrics_of_containers_have_cadvisors_names(accept: str) -> None:
-    found = values(*node.encoded([sample()], accept))
+    found = values(*node.encoded([sample()], OWN, accept))
     for name, value in (
         ("container_cpu_usage_seconds_total", 3),
         ("container_cpu_system_seconds_total", 2),
@@ -166,7 +203,7 @@ def test_a_container_that_has_ended_is_left_out() -> None:
 
 @needs_promtool
 def test_promtool_takes_the_metrics() -> None:
-    promtool(node.encoded([sample("a"), sample("b")], "")[0])
+    promtool(node.encoded([sample("a"), sample("b")], OWN, "")[0])
     status = TaskStatus(task="s-web-1", state="running")
     promtool(encoded(list(task_families([task("s-web-1", "web")], {"s-web-1": status})), "")[0])
 

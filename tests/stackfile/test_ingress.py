@@ -89,7 +89,11 @@ def test_every_mistake_of_a_rule_has_its_place(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("key", "words"),
-    [("sni: db.example.org", "the name is called host"), ("listen: 80", "called tcp or udp"), ("rate_limit: fast", "not a rate")],
+    [
+        ("sni: db.example.org", "the name is called host"),
+        ("listen: 80", "called tcp or udp"),
+        ("rate_limit: fast", "not a rate"),
+    ],
 )
 def test_keys_that_people_look_for_are_refused_with_what_there_is(tmp_path: Path, key: str, words: str) -> None:
     told = problems(tmp_path, f"{{host: a.org, port: 80, {key}}}")
@@ -108,7 +112,8 @@ def test_connections_by_their_name_and_rates(tmp_path: Path) -> None:
     found = rules(
         tmp_path,
         "    x-ingress:\n      - {host: DB.a.org, tcp: 5432, port: 5433, weight: 2, allow: [10.0.0.0/8]}\n"
-        "      - {host: db.a.org, port: 80, rate_limit: 100/m}\n      - {host: db.a.org, path: /x, port: 80, rate_limit: 7/h}\n",
+        "      - {host: db.a.org, port: 80, rate_limit: 100/m}\n"
+        "      - {host: db.a.org, path: /x, port: 80, rate_limit: 7/h}\n",
     )
     assert [(r.place, r.tcp, r.port, r.rate, r.rate_s) for r in found] == [
         ("db.a.org:5432", 5432, 5433, 0, 1),

@@ -86,6 +86,22 @@ class DataplaneProcess:
             log.warning("the data path process %s: it was started again", why)
             revived(why)
 
+    async def counts(self) -> dict[str, float]:
+        """What the resolver counted since the process began, by COUNTS of `netplugins.resolver.server`; empty while it does not
+        answer, or is of an older version."""
+        try:
+            async with asyncio.timeout(WATCH_S):
+                reader, writer = await asyncio.open_unix_connection(self.run / "dataplane.sock")
+                try:
+                    writer.write(b"counts\n")
+                    found = json.loads(await reader.readline() or b"{}")
+                finally:
+                    writer.close()
+        except (OSError, TimeoutError, ValueError):
+            return {}
+        counts: dict[str, float] = found.get("counts", {})
+        return counts
+
     async def _first_answer(self) -> None:
         """Have the process answer. One that was killed may still be connected to for a moment: that is not the new one. Raises
         AgentError, OSError, TimeoutError."""
