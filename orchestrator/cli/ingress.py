@@ -35,6 +35,7 @@ def ingress() -> None:
 @click.option("--dns-hook", default="", metavar="PROGRAM", help="Program of the servers: present|cleanup RECORD VALUE.")
 @click.option("--haproxy", "gate", is_flag=True, help="Debian's HAProxy beside it: rate limits, TCP by the name TLS asks for.")
 @click.option("--haproxy-package", type=FILE, help="Its package, where it is neither installed here nor fetched by apt.")
+@click.option("--count-requests", is_flag=True, help="Metrics of requests by host and status; costs each some time.")
 @click.option("--package", type=FILE, help="Debian's caddy, where it is neither installed here nor fetched by apt.")
 def up(
     constraints: tuple[str, ...],
@@ -50,6 +51,7 @@ def up(
     dns_hook: str,
     gate: bool,
     haproxy_package: str | None,
+    count_requests: bool,
     package: str | None,
 ) -> None:
     """Run a proxy on the nodes, or change how they run. Its image is made here, of Debian's package."""
@@ -85,6 +87,7 @@ def up(
         "eab_key": eab_key,
         "dns_hook": dns_hook,
         "gate": gate_name,
+        "count_requests": count_requests,
     }
     consume_events(client.events("/v1/ingress", body=settings), Progress())
 

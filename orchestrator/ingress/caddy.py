@@ -9,13 +9,14 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from orchestrator.ingress import haproxy
 from orchestrator.ingress.model import IngressSettings
 from orchestrator.ingress.routes import Site
 
 Json = dict[str, Any]
+Seen = Literal["nothing", "requests", "hosts"]
 ADMIN_SOCKET = "/run/caddy/admin.sock"
 CHALLENGE_PATH = "/.well-known/acme-challenge/"
 GRACE = "5m"
@@ -31,17 +32,8 @@ TOO_LARGE: Json = {
 """Caddy 2.6 blames the service for a body beyond the limit: 502."""
 QUIET: Json = {"level": "WARN"}
 FORWARDING = "http.handlers.reverse_proxy"
-FORWARDED: Json = {
-    "level": "DEBUG",
-    "include": [FORWARDING],
-    "writer": {"output": "stdout"},
-    "encoder": {
-        "format": "filter",
-        "wrap": {"format": "json", "time_key": "", "level_key": "", "name_key": ""},
-        "fields": {"request": {"filter": "delete"}, "headers": {"filter": "delete"}},
-    },
-}
-"""Lines such as {"msg":"upstream roundtrip","upstream":"10.0.0.5:80","duration":0.0013,"status":200}."""
+OF_REQUEST = ("remote_ip", "remote_port", "proto", "method", "uri", "headers", "tls")
+"""What Caddy says of a request beside its host."""
 EMPTY: Json = {"admin": {"listen": f"unix/{ADMIN_SOCKET}", "origins": ["localhost"], "config": {"persist": False}}}
 """What a proxy starts with: nothing but its admin API, which is a socket of its own container."""
 
@@ -51,11 +43,11 @@ def configuration(
     certificates: Iterable[tuple[str, str]],
     challenges: Mapping[str, str],
     settings: IngressSettings,
-    observed: bool = False,
+    seen: Seen = "nothing",
 ) -> Json:
     """What a proxy must do. *certificates* are chains and keys as PEM, *challenges* the key authorizations that are to be
-    answered for tokens (RFC 8555 §8.3). While *observed*, it says a line on its standard output for each request that it
-    forwarded; `requests.py` reads them."""
+    answered for tokens (RFC 8555 §8.3). Unless *seen* is nothing, it says a line on its standard output for each request
+    that it forwarded; `requests.py` reads them."""
     sites = [s for s in sites if not s.rule.tcp]  # those are HAProxy's
     secure = [s for s in sites if s.tls != "off"]
     plain = [_redirect(s, settings) if s.tls != "off" and s.rule.redirect else _answer(s, settings) for s in sites]
@@ -70,11 +62,29 @@ def configuration(
     return {
         **EMPTY,
         "logging": {
-            "logs": {"default": QUIET | {"exclude": [FORWARDING]}, "forwarded": FORWARDED} if observed else {"default": QUIET}
+            "logs": {"default": QUIET}
+            if seen == "nothing"
+            else {"default": QUIET | {"exclude": [FORWARDING]}, "forwarded": _lines(seen)}
         },
         "apps": {
             "http": {"grace_period": GRACE, "servers": servers},
             "tls": {"certificates": {"load_pem": pairs} if pairs else {}},
+        },
+    }
+
+
+def _lines(seen: Seen) -> Json:
+    """Lines such as {"msg":"upstream roundtrip","upstream":"10.0.0.5:80","duration":0.0013,"status":200}; with hosts, also
+    "request":{"host":"a.org"}."""
+    gone = ("request",) if seen == "requests" else tuple(f"request>{part}" for part in OF_REQUEST)
+    return {
+        "level": "DEBUG",
+        "include": [FORWARDING],
+        "writer": {"output": "stdout"},
+        "encoder": {
+            "format": "filter",
+            "wrap": {"format": "json", "time_key": "", "level_key": "", "name_key": ""},
+            "fields": {field: {"filter": "delete"} for field in (*gone, "headers")},
         },
     }
 

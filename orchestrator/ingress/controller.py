@@ -226,6 +226,7 @@ class Ingress:
         """Give each proxy that runs the present configuration; return when those that answer have it."""
         if self.settings is None:
             return
+        self.requests.counting = self.settings.count_requests
         claims = list(claims_of(r.stack for r in self.plane.state.stacks.values()))
         await self.certificates.ensure(hosts_to_certify(claims, self.settings), self.settings)
         running = {t.name: t for t in self.plane.state.tasks.values() if t.stack == STACK}

@@ -71,10 +71,15 @@ class Documents:
                 pairs[host] = (known.chain, known.key)
         manual = [pair for claim in claims if (pair := self._manual(claim))]
         unique = dict.fromkeys((*(pairs[h] for h in sorted(pairs)), *manual))
-        made = caddy.configuration(sites, unique, self._certificates.challenges, settings, self._requests.wanted)
+        made = caddy.configuration(sites, unique, self._certificates.challenges, settings, self._seen(settings))
         text = msgspec.json.encode(made)
+        if settings.count_requests:
+            self._requests.hosts = frozenset(site.rule.host for site in sites if not site.rule.tcp)
         tasks = {u.dial: u.task for site in sites if not site.rule.tcp for u in site.upstreams}
         return Document(text, hashlib.sha256(text).hexdigest(), tasks)
+
+    def _seen(self, settings: IngressSettings) -> caddy.Seen:
+        return "hosts" if settings.count_requests else "requests" if self._requests.wanted else "nothing"
 
     def sites(self, node: str, claims: list[Claim], settings: IngressSettings) -> list[Site]:
         """What the proxy on *node* answers."""

@@ -26,8 +26,8 @@ async def deliver(client: AgentClient, container: str, text: bytes, digest: str)
             await client.call("POST", f"{path}/kill", params={"signal": "SIGUSR2"})
             signals += 1
         if took > TAKEN_S:
-            said = [line for line in await client.tail(container, 20) if "ALERT" in line]
-            raise PystackError(f"HAProxy does not take it: {'; '.join(said[-3:]) or 'no answer'}")
+            alerts = [line for line in await client.tail(container, 20) if "ALERT" in line]
+            raise PystackError(f"HAProxy does not take it: {'; '.join(alerts[-3:]) or 'no answer'}")
         await asyncio.sleep(AGAIN_S)
 
 

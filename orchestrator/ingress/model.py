@@ -21,7 +21,7 @@ class IngressSettings(WireStruct, frozen=True, kw_only=True):
     that of the Debian package in *image*. *issuer* certifies where a rule does not say. *directory* is the ACME server's,
     *trusted* the PEM of the roots that it is trusted by ("" for the host's own), *eab_key_id* and the secret *eab_key* bind
     the account to one that exists there (RFC 8555 §7.3.4); *dns_hook* is a program of the servers for DNS-01.
-    *gate* is the image of the HAProxys, "" for none."""
+    *gate* is the image of the HAProxys, "" for none; with *count_requests* proxies say of each request what became of it."""
 
     image: str
     version: str = ""
@@ -36,6 +36,7 @@ class IngressSettings(WireStruct, frozen=True, kw_only=True):
     eab_key: str = ""
     dns_hook: str = ""
     gate: str = ""
+    count_requests: bool = False
 
 
 class Certificate(WireStruct, frozen=True, kw_only=True):

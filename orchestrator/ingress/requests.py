@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Set
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import msgspec
 
 from agent.contract.frames import FrameDecoder, FrameError
 from orchestrator.errors import PystackError
+from orchestrator.server.timings import Histogram
 from orchestrator.server.traffic import RequestListener
 from orchestrator.transport.agent_client import AgentClient
 
@@ -24,11 +26,19 @@ log = logging.getLogger(__name__)
 
 class Forwarded(NamedTuple):
     """A request that went to *dial*: it *failed* if there was no answer, or a status from 500 on; its answer began after
-    *seconds*."""
+    *seconds*. *status* is 0 without an answer; *host* is what the client asked for, "" where the proxy does not say it."""
 
     dial: str
     failed: bool
     seconds: float
+    status: int = 0
+    host: str = ""
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What of a request is in the line."""
+
+    host: str = ""
 
 
 class Line(msgspec.Struct):
@@ -38,6 +48,7 @@ class Line(msgspec.Struct):
     duration: float
     status: int = 0
     error: str = ""
+    request: Asked = Asked()
 
 
 def read_line(line: bytes) -> Forwarded | None:
@@ -48,9 +59,30 @@ def read_line(line: bytes) -> Forwarded | None:
         found = msgspec.json.decode(line, type=Line)
     except msgspec.DecodeError:
         return None
-    if GONE in found.error:
+    if GONE in found.error or found.upstream.startswith("unix/"):  # or a question about a client's rate
         return None
-    return Forwarded(found.upstream, bool(found.error) or found.status >= 500, found.duration)
+    failed = bool(found.error) or found.status >= 500
+    return Forwarded(found.upstream, failed, found.duration, 0 if found.error else found.status, found.request.host)
+
+
+class RequestCounts:
+    """What became of requests, by hosts of rules: how many by status (0 without an answer), and how long they took."""
+
+    def __init__(self) -> None:
+        self.by_status: Counter[tuple[str, int]] = Counter()
+        self.seconds: dict[str, Histogram] = {}
+
+    def add(self, host: str, status: int, seconds: float) -> None:
+        """Count one."""
+        self.by_status[host, status] += 1
+        self.seconds.setdefault(host, Histogram()).add(seconds)
+
+
+def rule_host(asked: str, hosts: Set[str]) -> str:
+    """Which of *hosts* answers for *asked*, with its port if it has one; "" for none."""
+    name = asked.lower().rpartition("]")[2].partition(":")[0]
+    wildcard = f"*.{name.partition('.')[2]}"
+    return name if name in hosts else wildcard if wildcard in hosts else ""
 
 
 class Requests:
@@ -63,13 +95,17 @@ class Requests:
         self._push, self._trigger = push, trigger
         self.tasks: dict[str, dict[str, str]] = {}
         """Node of a proxy → where it forwards to → task."""
+        self.hosts: Set[str] = frozenset()
+        self.counts = RequestCounts()
+        """Of all requests since the server began to lead, while *counting*."""
+        self.counting = False
         self._listeners: list[RequestListener] = []
         self._readers: dict[str, tuple[str, asyncio.Task[None]]] = {}
 
     @property
     def wanted(self) -> bool:
-        """Whether somebody observes."""
-        return bool(self._listeners)
+        """Whether somebody observes, or all are counted."""
+        return bool(self._listeners) or self.counting
 
     @property
     def blind(self) -> str:
@@ -121,6 +157,8 @@ class Requests:
         async for chunk in client.chunks(f"/containers/{container}/logs?stdout=1&follow=1&tail=0"):
             for _, text in frames.feed(chunk):
                 found = read_line(text)
+                if found and self.counting and (host := rule_host(found.host, self.hosts)):
+                    self.counts.add(host, found.status, found.seconds)
                 if found and (task := self.tasks.get(client.node, {}).get(found.dial)):
                     for listener in self._listeners:
                         listener(task, found.failed, found.seconds)

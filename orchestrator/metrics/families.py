@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
@@ -125,6 +125,16 @@ def _ingress(ingress: Ingress) -> Iterator[Metric]:
     yield _gauge("pystack_certificate_failures", "Tries in a row that failed.", of_host, failures)
     ready = {(name,): float(bool(p.digest) and not p.problem) for name, p in ingress.proxies.items()}
     yield _gauge("pystack_ingress_proxy_ready", "Whether the proxy has its configuration.", ("task",), ready)
+    text = "Requests that proxies forwarded, by the status of the answer, 0 for none."
+    requests = CounterMetricFamily("pystack_ingress_requests", text, labels=["host", "code"])
+    for (host, status), count in sorted(ingress.requests.counts.by_status.items()):
+        requests.add_metric([host, str(status)], count)
+    yield requests
+    text = "How long until the answer began."
+    seconds = HistogramMetricFamily("pystack_ingress_request_seconds", text, labels=["host"])
+    for host, counted in sorted(ingress.requests.counts.seconds.items()):
+        histogram(seconds, [host], counted)
+    yield seconds
 
 
 def histogram(family: HistogramMetricFamily, labels: Sequence[str], counted: Histogram) -> None:

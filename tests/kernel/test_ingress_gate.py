@@ -6,11 +6,13 @@ import datetime
 import re
 import shutil
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator.ingress import authority
 from tests.conftest import Pystack, Stack, cluster_of, eventually
@@ -70,8 +72,21 @@ def load_tlsbox(lab: Pystack, folder: Path) -> None:
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pystack]:
     with cluster_of(2) as pystack:
         load_tlsbox(pystack, tmp_path_factory.getbasetemp())
-        pystack("ingress", "up", "--haproxy")
+        pystack("ingress", "up", "--haproxy", "--count-requests")
         yield pystack
+
+
+ECHOED = """
+import socket, sys
+one = socket.create_connection((sys.argv[1], int(sys.argv[2])), 20)
+one.sendall(b"hello\\n")
+print(one.recv(100).decode(), end="")
+"""
+
+
+def echoed(lab: Pystack, node: int, port: int) -> str:
+    """What comes back of a line without TLS, "" if the connection is closed."""
+    return lab.on("outside", sys.executable, "-c", ECHOED, f"10.99.0.{node}", str(port))
 
 
 def who_answers(lab: Pystack, tmp: Path, host: str, node: int, port: int) -> str:
@@ -93,8 +108,7 @@ def test_tls_connections_go_by_their_name_and_stay_encrypted_to_the_task(
             assert "red.db.internal" in who_answers(lab, own, "red.db.internal", node, 7443)
             assert "blue.db.internal" in who_answers(lab, own, "blue.db.internal", node, 7443), "by the wildcard"
             assert who_answers(lab, own, "blue.elsewhere.internal", node, 7443) == "", "nobody's name"
-            plain = lab.on("outside", "sh", "-c", f"printf 'hello\\n' | nc -w 8 10.99.0.{node} 7443 || true")
-            assert plain == "", "without TLS there is no name"
+            assert echoed(lab, node, 7443) == "", "without TLS there is no name"
         (row,) = [r for r in lab.json("ingress", "ls", "--format", "json") if r["stack"] == stack.name]
         assert (row["path"], row["tls"], row["tasks"], row["state"]) == (":7443", "passthrough", 2, "ok")
         assert "ends" not in lab("doctor", check=False).stdout, "no certificate of the cluster's"
@@ -133,17 +147,28 @@ def test_a_client_beyond_its_rate_gets_429_and_other_paths_and_nodes_do_not_coun
     first = codes(lab, root, 1, "/hello", 8, "-H", "X-Forwarded-For: 203.0.113.9", "-H", "X-Pystack-Client: 203.0.113.9")
     assert first == {"200": 5, "429": 3}, "what a client says of its address does not count"
     assert codes(lab, root, 2, "/hello", 1) == {"200": 1}, "each node counts for itself"
+    codes(lab, root, 2, "/missing", 2)
+    eventually(lambda: _counted(lab, {"200": 18, "404": 2}))  # those beyond the rate are not forwarded
     lab.on("outside", "ip", "addr", "add", "10.99.0.253/24", "dev", "eth0")
     assert codes(lab, root, 1, "/hello", 1, "--interface", "10.99.0.253") == {"200": 1}, "another client"
     lab.on("n1", "sh", "-c", "kill -9 $(pgrep -x haproxy)")
     eventually(lambda: _equal(codes(lab, root, 1, "/hello", 1), {"200": 1}), 60)
 
 
+def _counted(lab: Pystack, wanted: dict[str, int]) -> None:
+    socket = lab.environment["PYSTACK_HOST"].removeprefix("unix://")
+    ask = ["curl", "-sSf", "--unix-socket", socket, "http://localhost/metrics"]
+    text = subprocess.run(ask, capture_output=True, text=True, check=True).stdout
+    samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
+    of_host = [s for s in samples if s.labels.get("host") == "slow.internal"]
+    assert {s.labels["code"]: s.value for s in of_host if s.name == "pystack_ingress_requests_total"} == wanted
+    assert [s.value for s in of_host if s.name == "pystack_ingress_request_seconds_count"] == [sum(wanted.values())]
+
+
 def test_ports_without_a_name_are_passed_on_by_every_node(stack: Stack, lab: Pystack) -> None:
     stack.up(PORTS)
     for node in (1, 2):
-        said = lab.on("outside", "sh", "-c", f"(echo tcp; sleep 1) | nc -w 3 10.99.0.{node} 15432 || true")
-        assert said == "tcp\n"
+        assert echoed(lab, node, 15432) == "hello\n"
     ask = "(sleep 2) | timeout 20 openssl s_client -dtls -connect 10.99.0.2:15353 2>/dev/null || true"
     assert "red.db.internal" in lab.on("outside", "sh", "-c", f"({ask}) | openssl x509 -noout -ext subjectAltName || true")
     ports = {str(p) for row in stack.ps().values() for p in row["ports"]}  # type: ignore[attr-defined]

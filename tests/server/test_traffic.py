@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from orchestrator.ingress.requests import Forwarded, read_line
+from orchestrator.ingress.requests import Forwarded, read_line, rule_host
 from orchestrator.server.traffic import Traffic, lower_bound
 from orchestrator.stackfile.workloads import AbortOn
 
@@ -71,15 +71,23 @@ def test_the_lower_bound_lies_below_and_comes_near() -> None:
 LINES = {
     "an answer": (
         b'{"msg":"upstream roundtrip","upstream":"10.5.0.1:80","duration":0.25,"status":200}\n',
-        Forwarded("10.5.0.1:80", False, 0.25),
+        Forwarded("10.5.0.1:80", False, 0.25, 200),
     ),
     "a failure": (
         b'{"msg":"upstream roundtrip","upstream":"[fd00::1]:80","duration":0.25,"status":503}\n',
-        Forwarded("[fd00::1]:80", True, 0.25),
+        Forwarded("[fd00::1]:80", True, 0.25, 503),
     ),
     "none": (
         b'{"msg":"upstream roundtrip","upstream":"10.5.0.1:80","duration":0.1,"error":"connect: connection refused"}\n',
         Forwarded("10.5.0.1:80", True, 0.1),
+    ),
+    "a host": (
+        b'{"msg":"upstream roundtrip","upstream":"10.5.0.1:80","duration":0.5,"request":{"host":"a.org:8443"},"status":404}\n',
+        Forwarded("10.5.0.1:80", False, 0.5, 404, "a.org:8443"),
+    ),
+    "a question about a rate": (
+        b'{"msg":"upstream roundtrip","upstream":"unix//run/x.sock","duration":0.1,"status":204}\n',
+        None,
     ),
     "a client that went away": (
         b'{"msg":"upstream roundtrip","upstream":"10.5.0.1:80","duration":0.1,"error":"context canceled"}\n',
@@ -93,3 +101,21 @@ LINES = {
 @pytest.mark.parametrize(("line", "found"), LINES.values(), ids=LINES)
 def test_what_a_proxy_says(line: bytes, found: Forwarded | None) -> None:
     assert read_line(line) == found
+
+
+@pytest.mark.parametrize(
+    ("asked", "host"),
+    [
+        ("a.org", "a.org"),
+        ("A.org:8443", "a.org"),
+        ("b.a.org", "*.a.org"),
+        ("c.b.a.org", ""),
+        ("evil.test", ""),
+        ("[::1]:80", ""),
+        ("", ""),
+    ],
+)
+def test_requests_are_counted_by_the_hosts_of_rules_alone(asked: str, host: str) -> None:
+    assert rule_host(asked, frozenset({"a.org", "*.a.org"})) == host, (
+        "a client cannot make series by the names that it asks for"
+    )
