@@ -23,6 +23,8 @@ GRACE = "5m"
 """How long requests that are under way may take after the configuration has changed."""
 TRY_FOR = "5s"
 """How long a request looks for a task that can be connected to."""
+MORE_TRIES = 2
+UNCONNECTED = "{http.error.message}.startsWith('dial ')"
 STREAM_GRACE_SINCE = (2, 7)
 """Since this version, WebSockets outlive a change of the configuration."""
 TOO_LARGE: Json = {
@@ -149,7 +151,26 @@ def _answer(site: Site, settings: IngressSettings) -> Json:
         handlers.append({"handler": "rewrite", "strip_path_prefix": literal(rule.path)})
     if not site.upstreams:
         return _route(site, [*handlers, _unavailable("no task of the service is ready", "1")])
-    return _route(site, [*handlers, _proxy(site, settings)])
+    return _route(site, [*handlers, _persistent(_proxy(site, settings))])
+
+
+def _persistent(proxy: Json, more: int = MORE_TRIES) -> Json:
+    """*proxy*, and where it could not connect to a task, *more* tries: a change of the configuration ends its own, as Caddy 2.6
+    bounds them by the life of the configuration (modules/caddyhttp/reverseproxy, tryAgain). They prefer tasks at which few
+    requests wait: at one that is gone they do until they are given up."""
+    if not more:
+        return proxy
+    again = proxy | {
+        "upstreams": [{"dial": dial} for dial in dict.fromkeys(u["dial"] for u in proxy["upstreams"])],
+        "load_balancing": {"selection_policy": {"policy": "least_conn"}},
+    }
+    unconnected = {"match": [{"expression": UNCONNECTED}], "handle": [_persistent(again, more - 1)], "terminal": True}
+    as_it_was = {"handler": "error", "error": "{http.error.message}", "status_code": "{http.error.status_code}"}
+    return {
+        "handler": "subroute",
+        "routes": [{"handle": [proxy]}],
+        "errors": {"routes": [unconnected, {"handle": [as_it_was]}]},
+    }
 
 
 def _limit(site: Site) -> Json:

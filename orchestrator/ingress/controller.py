@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Set
 
 import msgspec
 
@@ -47,6 +48,7 @@ FOLLOW_S = 3.0
 CERTIFICATE_S = 100.0
 """How long `up` waits for a certificate of the stack."""
 RETRY_S = 1.0
+LINGER_S = 1.0
 TAKEN_S, AGAIN_S = 10.0, 0.2
 """How long `up` waits for proxies to take what it claims, and how long it waits between two attempts."""
 NOBODY = ("off", "passthrough")
@@ -92,6 +94,7 @@ class Ingress:
         self.plane.executor.finishers.append(self.finish)
         self.plane.executor.requests = self.plane.autoscaler.figures.requests = self.requests
         self.plane.cluster.followers.append(self.follow)
+        self.plane.dispatcher.lingerers.append(self.linger_s)
         self._loop = asyncio.create_task(self._run(), name="ingress")
 
     # --- what is asked of it -------------------------------------------------------------------------------------
@@ -193,6 +196,13 @@ class Ingress:
                 await self.push()
         except TimeoutError:
             self.trigger()
+
+    def linger_s(self, names: Set[str]) -> float:
+        """How long requests may still come to the tasks *names*: those on connections that a proxy accepted before it had a new
+        configuration, and that are read only now, go by the old one."""
+        tasks = self.plane.state.tasks
+        claimed = {(c.stack, c.service) for c in claims_of(r.stack for r in self.plane.state.stacks.values())}
+        return LINGER_S if self.settings and any((tasks[n].stack, tasks[n].service) in claimed for n in names) else 0.0
 
     def trigger(self) -> None:
         """Look at everything soon."""

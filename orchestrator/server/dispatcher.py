@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence, Set
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence, Set
 
 import msgspec
 
@@ -37,6 +37,8 @@ class Dispatcher:
         """Tasks that were removed, and whose containers their nodes may still have, as one-off ones: see `_still_leaving`."""
         self._strict: dict[str, str] = {}
         """Of removed tasks that must not run twice, the nodes: `wait_removed` asks whether those may still run them."""
+        self.lingerers: list[Callable[[Set[str]], float]] = []
+        """Each says for how many seconds something may still be on its way to tasks that no longer get new connections."""
         self._affected: set[str] = set()
         self._notifier: asyncio.Task[None] | None = None
         cluster.on_liveness = self._on_liveness
@@ -107,10 +109,14 @@ class Dispatcher:
             await self.cluster.deliver()
 
     async def drain_tasks(self, names: Iterable[str]) -> None:
-        """Send no new connections to these tasks from now on, until `undrain_tasks` or their removal."""
+        """Send no new connections to these tasks from now on, until `undrain_tasks` or their removal; return when what was on
+        its way to them has arrived."""
         if news := {n for n in names if n in self.state.tasks} - self.state.draining:
+            serving = self.backends()[1] & news
             self.state.draining |= news
             await self.cluster.deliver_where_possible()
+            if pause_s := max((lingers(serving) for lingers in self.lingerers), default=0.0):
+                await asyncio.sleep(pause_s)
 
     async def undrain_tasks(self, names: Iterable[str]) -> None:
         """Let new connections go to these tasks again, as far as they are there."""

@@ -253,6 +253,40 @@ async def test_a_task_that_refuses_connections_costs_no_request(proxy: Proxy) ->
     assert {(await proxy.ask()).status for _ in range(30)} == {200}
 
 
+async def test_a_request_goes_on_to_look_for_a_task_when_the_configuration_changes(proxy: Proxy) -> None:
+    """The first task that it is sent to takes no connection until Caddy gives up, after 2 s; then Caddy has another one."""
+    with contextlib.ExitStack() as stack:
+        deaf = stack.enter_context(socket.socket())
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        waiting = [stack.enter_context(socket.socket()) for _ in range(3)]
+        for one in waiting:
+            one.setblocking(False)
+            one.connect_ex(deaf.getsockname())
+        site = proxy.site()
+        before = site._replace(upstreams=(Upstream(f"127.0.0.1:{deaf.getsockname()[1]}", 200), *site.upstreams))
+        await proxy.load(before)
+        asked = [asyncio.create_task(proxy.ask(method=method, data=b"x" * 9)) for method in ("GET", "POST") * 4]
+        await asyncio.sleep(1)
+        await proxy.load(site)
+        replies = await asyncio.gather(*asked)
+        assert [r.status for r in replies].count(200) >= 5, (
+            "none, if a change ended its tries; by chance it tries the deaf one again"
+        )
+        assert {(await r.json())["length"] for r in replies if r.status == 200} == {9}, "with its body"
+
+
+async def test_an_error_that_is_not_about_the_connection_stays_what_it_was(proxy: Proxy) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        site = proxy.site()
+        await proxy.load(site._replace(upstreams=(Upstream(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", 1),)))
+        assert (await proxy.ask(method="POST", data=b"x")).status == 502
+
+
 async def test_while_nobody_answers_clients_are_told_so(proxy: Proxy) -> None:
     await proxy.load(proxy.site(0), proxy.site(host="b.example.org", maintenance="back at {env.HOME}"))
     nobody = await proxy.ask()

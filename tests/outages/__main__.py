@@ -1,4 +1,4 @@
-"""`python -m tests.outages sidecar|drain|failover [--restarts N] [--replacements N] [--rounds N]`: what is lost; needs root."""
+"""`python -m tests.outages sidecar|drain|failover|ingress`: what is lost; needs root. `--help` has the sizes."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ import tempfile
 from pathlib import Path
 
 from tests.conftest import Stack, cluster_of
-from tests.outages import drain, failover, sidecar
+from tests.outages import drain, failover, ingress, sidecar
 
 
 def main() -> int:
     """0 where nothing was lost that should not be."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("sidecar", "drain", "failover"))
+    parser.add_argument("what", choices=("sidecar", "drain", "failover", "ingress"))
     parser.add_argument("--restarts", type=int, default=50)
     parser.add_argument("--replacements", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--updates", type=int, default=100, help="rolling updates under requests by ingress")
+    parser.add_argument("--moves", type=int, default=20, help="nodes that are drained under them")
+    parser.add_argument("--losses", type=int, default=5, help="nodes that lose their power under them")
+    parser.add_argument("--rate", type=float, default=200.0, help="requests a second, on new and on kept connections each")
     given = parser.parse_args()
     if given.what == "failover":
         with tempfile.TemporaryDirectory() as folder, cluster_of(3, servers=3) as lab:
@@ -28,6 +32,8 @@ def main() -> int:
         try:
             if given.what == "sidecar":
                 return _sidecar(sidecar.measured(stack, given.restarts, given.replacements))
+            if given.what == "ingress":
+                return _ingress(ingress.measured(stack, given.rate, given.updates, given.moves, given.losses))
             return _drain(drain.measured(stack, given.rounds))
         finally:
             stack.down()
@@ -51,6 +57,19 @@ def _drain(seen: drain.Lost) -> int:
     for line in (*seen.lost[:20], *dict.fromkeys(seen.servers)):
         print(f"  {line}")
     return 1 if seen.lost else 0
+
+
+def _ingress(seen: ingress.Lost) -> int:
+    """Only what a lost node had under way may be lost."""
+    print(", ".join(f"{count} requests of {how}" for how, count in seen.requests.items()), f"in {seen.seconds:.0f} s")
+    print(f"{seen.again} of them once more, on a kept connection that had been closed")
+    for what, count in seen.changes.items():
+        lost = seen.lost.get(what, [])
+        print(f"{what}: {count}; {len(lost)} requests lost; the slowest took {seen.slowest_s.get(what, 0.0):.2f} s")
+    for line in (line for lines in seen.lost.values() for line in lines[:30]):
+        print(f"  {line}")
+    print(f"of those lost with a node, {seen.before_loss} had begun when it went")
+    return 1 if sum(len(lines) for lines in seen.lost.values()) > seen.before_loss else 0
 
 
 def _failover(seen: failover.Failover) -> int:
