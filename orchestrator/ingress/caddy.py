@@ -24,6 +24,8 @@ GRACE = "5m"
 TRY_FOR = "5s"
 """How long a request looks for a task that can be connected to."""
 MORE_TRIES = 2
+LARGEST_KEPT, KEPT_LENGTH = 60_000, "^[1-9][0-9]{0,3}$|^[1-5][0-9]{4}$"
+"""The lengths, in bytes, of bodies that are kept for another try."""
 UNCONNECTED = "{http.error.message}.startsWith('dial ')"
 STREAM_GRACE_SINCE = (2, 7)
 """Since this version, WebSockets outlive a change of the configuration."""
@@ -151,26 +153,42 @@ def _answer(site: Site, settings: IngressSettings) -> Json:
         handlers.append({"handler": "rewrite", "strip_path_prefix": literal(rule.path)})
     if not site.upstreams:
         return _route(site, [*handlers, _unavailable("no task of the service is ready", "1")])
-    return _route(site, [*handlers, _persistent(_proxy(site, settings))])
+    return _route(site, [*handlers, _persistent(_proxy(site, settings), keeps=not 0 < rule.body_limit < LARGEST_KEPT)])
 
 
-def _persistent(proxy: Json, more: int = MORE_TRIES) -> Json:
-    """*proxy*, and where it could not connect to a task, *more* tries: a change of the configuration ends its own, as Caddy 2.6
-    bounds them by the life of the configuration (modules/caddyhttp/reverseproxy, tryAgain). They prefer tasks at which few
-    requests wait: at one that is gone they do until they are given up."""
-    if not more:
-        return proxy
+def _persistent(proxy: Json, *, keeps: bool) -> Json:
+    """*proxy*, with what Caddy 2.6 lacks for trying another task where it could not connect to the first: a body that is sent
+    again (it closes the body with the first try, so small ones are kept; not those of unknown length, which somebody may write
+    by and by), and tries that go on when the configuration changes (it bounds them by its life; modules/caddyhttp/
+    reverseproxy, tryAgain)."""
+    if not keeps:  # what is larger than the rule allows has to be an error of the request
+        return _subroute([{"handle": [proxy]}], _again(proxy, MORE_TRIES))
+    keeping = proxy | {"buffer_requests": True}
+    first = [
+        {"match": [{"header_regexp": {"Content-Length": {"pattern": KEPT_LENGTH}}}], "handle": [keeping], "terminal": True}
+    ]
+    return _subroute([*first, {"handle": [proxy]}], _again(proxy, MORE_TRIES))
+
+
+def _again(proxy: Json, tries: int) -> Json:
+    """One more try, and *tries* in all. They prefer tasks at which few requests wait: at one that is gone they do until it is
+    given up."""
     again = proxy | {
         "upstreams": [{"dial": dial} for dial in dict.fromkeys(u["dial"] for u in proxy["upstreams"])],
         "load_balancing": {"selection_policy": {"policy": "least_conn"}},
     }
-    unconnected = {"match": [{"expression": UNCONNECTED}], "handle": [_persistent(again, more - 1)], "terminal": True}
-    as_it_was = {"handler": "error", "error": "{http.error.message}", "status_code": "{http.error.status_code}"}
-    return {
-        "handler": "subroute",
-        "routes": [{"handle": [proxy]}],
-        "errors": {"routes": [unconnected, {"handle": [as_it_was]}]},
-    }
+    return _subroute([{"handle": [again]}], _again(proxy, tries - 1)) if tries > 1 else again
+
+
+def _subroute(routes: list[Json], unconnected: Json) -> Json:
+    """*routes*, and *unconnected* where they could not connect to a task."""
+    as_it_was = {"handler": "error", "status_code": "{http.error.status_code}"}
+    errors = [
+        {"match": [{"expression": UNCONNECTED}], "handle": [unconnected], "terminal": True},
+        TOO_LARGE | {"terminal": True},
+        {"handle": [as_it_was]},
+    ]
+    return {"handler": "subroute", "routes": routes, "errors": {"routes": errors}}
 
 
 def _limit(site: Site) -> Json:
