@@ -7,7 +7,6 @@ Stack. Where Docker Compose prints a form of its own (`docker compose config`), 
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,7 +24,6 @@ from orchestrator.stackfile.mounts import converts, split_mount
 from orchestrator.stackfile.plain import cast
 from orchestrator.stackfile.port_text import read_ports
 from orchestrator.stackfile.schema import DEFS, SERVICE
-from orchestrator.stackfile.service import CDI_NAME
 from orchestrator.stackfile.units import parse_bytes, parse_duration, show_duration
 
 Form = Callable[["ServiceBody", Any], Any]
@@ -158,13 +156,9 @@ def _build(place: ServiceBody, value: Any) -> Any:
         body.setdefault("dockerfile", "Dockerfile")
     if place.service.build and "args" in body:
         body["args"] = dict(place.service.build.args)
-    for key in ("labels", "additional_contexts"):
-        if key in body:
-            body[key] = _pairs(place, body[key])
+    body |= {key: form(place, body[key]) for key, form in OF_BUILD.items() if key in body}
     if place.service.build and "additional_contexts" in body and place.shape.paths:
         body["additional_contexts"] = dict(place.service.build.contexts)
-    if "secrets" in body:
-        body["secrets"] = _granted(place, body["secrets"])
     if "extra_hosts" in body and place.service.build:
         body["extra_hosts"] = [f"{name}={address}" for name, address in place.service.build.extra_hosts]
     return body
@@ -194,10 +188,7 @@ def _volumes(place: ServiceBody, value: Any) -> Any:
     out = []
     for item in value:
         if isinstance(item, dict):
-            entry = dict(item)
-            if item["type"] == "bind":
-                entry["source"] = place.path(scalar(item.get("source")))
-            out.append(entry)
+            out.append(_long_volume(place, item))
             continue
         mount, _ = split_mount(scalar(item), place.path)
         entry = {"type": mount.kind, "target": mount.target}
@@ -214,6 +205,17 @@ def _volumes(place: ServiceBody, value: Any) -> Any:
         else:
             entry["volume"] = {"nocopy": True} if mount.nocopy else {}
         out.append(entry)
+    return out
+
+
+def _long_volume(place: ServiceBody, item: Mapping[str, Any]) -> dict[str, Any]:
+    out = dict(item)
+    if item["type"] == "bind":
+        out["source"] = place.path(scalar(item.get("source")))
+    if isinstance(options := item.get("tmpfs"), dict) and "size" in options:
+        out["tmpfs"] = {**options, "size": _bytes(place, options["size"])}
+    if isinstance(options := item.get("volume"), dict) and "labels" in options:
+        out["volume"] = {**options, "labels": _pairs(place, options["labels"])}
     return out
 
 
@@ -297,17 +299,22 @@ def _before(place: ServiceBody, value: Any) -> Any:
 
 
 def _devices(place: ServiceBody, value: Any) -> Any:
-    """A device's name in the Container Device Interface stands for itself."""
-    made = iter(place.service.container.devices)
+    """Each with its source, target and permissions; a name of the Container Device Interface is its own target."""
     out = []
     for item in value:
-        one = None if not isinstance(item, dict) and re.fullmatch(CDI_NAME, scalar(item)) else next(made)
-        out.append(
-            item
-            if isinstance(item, dict) or one is None
-            else {"source": one.source, "target": one.target, "permissions": one.permissions}
-        )
+        if isinstance(item, dict):
+            out.append(item)
+            continue
+        source, _, rest = scalar(item).partition(":")
+        target, _, permissions = rest.partition(":")
+        out.append({"source": source, "target": target or source, "permissions": permissions or "rwm"})
     return out
+
+
+def _blkio(place: ServiceBody, value: Any) -> Any:
+    """Rates are text: bytes, or operations."""
+    rated = (k for k in value if k.endswith(("_bps", "_iops")))
+    return {**value, **{k: [{**e, "rate": _bytes(place, e["rate"])} if "rate" in e else e for e in value[k]] for k in rated}}
 
 
 def _pull_policy(place: ServiceBody, value: Any) -> Any:
@@ -315,7 +322,19 @@ def _pull_policy(place: ServiceBody, value: Any) -> Any:
 
 
 def _gpus(place: ServiceBody, value: Any) -> Any:
-    return [{"count": -1}] if value == "all" else value
+    return [{"count": -1}] if value == "all" else [_device_request(place, one) for one in value]
+
+
+def _device_request(place: ServiceBody, value: Mapping[str, Any]) -> dict[str, Any]:
+    """-1 are all of them; without a count and names it is all."""
+    out = dict(value)
+    if "device_ids" not in out and out.get("count", "all") == "all":
+        out["count"] = -1
+    elif "count" in out and scalar(out["count"]).isdigit():
+        out["count"] = int(scalar(out["count"]))
+    if "options" in out:
+        out["options"] = _pairs(place, out["options"])
+    return out
 
 
 def _bytes(place: ServiceBody, value: Any) -> Any:
@@ -346,15 +365,41 @@ def _deploy(place: ServiceBody, value: Any) -> Any:
             out[key] = _number(place, inner)
         elif key == "labels":
             out[key] = _pairs(place, inner)
+        elif key == "devices":
+            out[key] = [_device_request(place, one) for one in inner]
         else:
             out[key] = _deploy(place, inner)
     return out
 
 
 def _develop(place: ServiceBody, value: Any) -> Any:
-    return value and {**value, "watch": [{**r, "path": place.path(scalar(r["path"]))} for r in value.get("watch") or ()]}
+    return value and {**value, "watch": [_watch_rule(place, rule) for rule in value.get("watch") or ()]}
 
 
+def _watch_rule(place: ServiceBody, rule: Mapping[str, Any]) -> dict[str, Any]:
+    out = {**rule, "path": place.path(scalar(rule["path"]))}
+    for key in ("include", "ignore"):
+        if key in rule:
+            out[key] = _listed(place, rule[key])
+    if isinstance(rule.get("exec"), dict):
+        [out["exec"]] = _hooks(place, [rule["exec"]])
+    return out
+
+
+def _text(place: ServiceBody, value: Any) -> Any:
+    return scalar(value)
+
+
+OF_BUILD: dict[str, Form] = {
+    "labels": _pairs,
+    "additional_contexts": _pairs,
+    "secrets": _granted,
+    "shm_size": _bytes,
+    "no_cache_filter": _listed,
+    "provenance": _text,
+    "sbom": _text,
+}
+"""Keys of `build`."""
 _OF_KIND: dict[Kind, Form] = {Kind.SIZE: _bytes, Kind.WORD_OR_WORDS: _listed, Kind.PAIRS: _pairs}
 FORMS: dict[str, Form] = {
     **{o.key: _OF_KIND[o.kind] for o in OPTIONS if o.key and o.kind in _OF_KIND},
@@ -376,6 +421,8 @@ FORMS: dict[str, Form] = {
     "pre_stop": _hooks,
     "pre_start": _before,
     "devices": _devices,
+    "blkio_config": _blkio,
+    "group_add": _as_texts,
     "tmpfs": _listed,
     "memswap_limit": _bytes,
     "mem_reservation": _bytes,

@@ -45,7 +45,7 @@ def deploy(draft: ServiceContext, value: Any, path: Path_) -> Fields:
 def _one_of(draft: ServiceContext, value: Any, path: Path_, words: tuple[str, ...]) -> str:
     word = scalar(value)
     if word not in words:
-        draft.problem(path, f"{word!r} is not known", "one of " + ", ".join(words))
+        draft.keep_from_starting(path, f"{word!r} is not known", "one of " + ", ".join(words))
         return words[0]
     return word
 
@@ -85,7 +85,7 @@ def _restart_policy(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     policy = draft.reading.mapping(value, path)
     word = {"none": "no", "any": "always", "on-failure": "on-failure"}.get(scalar(policy.get("condition", "any")))
     if word is None:
-        draft.problem((*path, "condition"), "must be none, on-failure or any")
+        draft.keep_from_starting((*path, "condition"), "must be none, on-failure or any")
         return {}
     fields: Fields = {"restart": word}
     for key, row in (
@@ -153,7 +153,7 @@ def _generic(draft: ServiceContext, value: Any, path: Path_) -> tuple[tuple[str,
         try:
             out.append((scalar(spec["kind"]), int(spec["value"])))
         except (KeyError, ValueError):
-            draft.problem((*path, number), "needs discrete_resource_spec with kind and a whole value")
+            draft.keep_from_starting((*path, number), "needs discrete_resource_spec with kind and a whole value")
     return tuple(out)
 
 
@@ -165,13 +165,13 @@ def _placement(draft: ServiceContext, value: Any, path: Path_) -> Placement:
             parse(scalar(item))
             constraints.append(scalar(item))
         except ConstraintSyntaxError as error:
-            draft.reading.check((*path, "constraints", number), str(error), error.fix)
+            draft.keep_from_starting((*path, "constraints", number), str(error), error.fix)
     spread = []
     for number, item in enumerate(draft.reading.sequence(body.get("preferences"), (*path, "preferences"))):
         at = (*path, "preferences", number)
         label = scalar(draft.reading.mapping(item, at).get("spread"))
         if not label.startswith(("node.labels.", "engine.labels.")):
-            draft.problem(at, f"spread over {label!r}", "spread: node.labels.NAME")
+            draft.keep_from_starting(at, f"spread over {label!r}", "spread: node.labels.NAME")
         else:
             spread.append(label)
     limit = integer("max", 0)(draft, body.get("max_replicas_per_node", 0), (*path, "max_replicas_per_node"))

@@ -19,15 +19,11 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "a path of Windows, `type: npipe` and `cluster`, a volume's driver or a secret's that is not here, a target that "
-        "is not an absolute path",
+        "is not an absolute path, and other values that the engine alone knows: `restart`, `deploy.mode`, `endpoint_mode`, "
+        "`failure_action`, `restart_policy.condition`, `placement`, `devices`, `userns_mode`, addresses of hosts, of networks "
+        "and MAC addresses",
         "left to the engine",
         "`config` shows it; the service that has it is not started, with the line that says why",
-    ),
-    (
-        "values that the engine knows alone: `restart`, `deploy.mode`, `endpoint_mode`, `failure_action`, "
-        "`restart_policy.condition`, host addresses, MAC addresses",
-        "left to the engine",
-        "wrong ones are refused with the file",
     ),
     (
         "`external: true` beside other keys",
@@ -53,6 +49,11 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
         "`environment: {A: !reset null}` over a list of NAME=VALUE",
         "the variable stays",
         "it goes",
+    ),
+    (
+        "`:z` and `:Z` of a mount",
+        "the engine sets SELinux labels",
+        "labels are not set: as on a host without SELinux; `config` shows them as `bind.selinux`",
     ),
     (
         "an unknown option of a mount (`v:/x:what`)",

@@ -41,9 +41,9 @@ class ServiceContext:
         """Add a problem at *path*, as `LoadContext.problem` does."""
         self.reading.problem(path, why, fix)
 
-    def keep_from_starting(self, path: Path_, why: str) -> None:
+    def keep_from_starting(self, path: Path_, why: str, fix: str = "") -> None:
         """The file is well-formed and can be shown; the service can be no container here."""
-        self.refusals.append(f"{self.reading.mark(path)}: {dotted(path)}: {why}")
+        self.refusals.append(f"{self.reading.mark(path)}: {dotted(path)}: {why}{': ' if fix else ''}{fix}")
 
 
 GO_EXPONENT = 1e21
@@ -130,7 +130,8 @@ def size(field: str) -> FieldReader:
         try:
             return {field: 0 if str(value) == "-1" else parse_bytes(value)}
         except ValueError as error:
-            draft.problem(path, str(error))
+            report = draft.keep_from_starting if isinstance(value, int) else draft.problem
+            report(path, str(error))
             return {}
 
     return row
@@ -155,10 +156,11 @@ def microseconds(field: str, low: int = 1000) -> FieldReader:
     def row(draft: ServiceContext, value: Any, path: Path_) -> Fields:
         try:
             number = int(value) if str(scalar(value)).lstrip("-").isdecimal() else round(parse_duration(value) * 1e6)
-            if not low <= number <= 10**9 and not (field == "cpu_quota" and number <= 0):
-                raise ValueError(f"must be at least {low} microseconds")
         except (TypeError, ValueError) as error:
             draft.problem(path, str(error))
+            return {}
+        if not low <= number <= 10**9 and not (field == "cpu_quota" and number <= 0):
+            draft.keep_from_starting(path, f"must be at least {low} microseconds")
             return {}
         return {field: max(number, 0)}
 
@@ -253,7 +255,7 @@ def extra_hosts(draft: ServiceContext, value: Any, path: Path_) -> Fields:
             try:
                 ipaddress.ip_address(plain)
             except ValueError:
-                draft.problem(path, f"{name}: {address!r} is not an IP address")
+                draft.keep_from_starting(path, f"{name}: {address!r} is not an IP address")
     return {"extra_hosts": tuple((n, a.strip("[]")) for n, a in out)}
 
 

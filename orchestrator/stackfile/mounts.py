@@ -150,7 +150,7 @@ def tmpfs(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     for number, item in enumerate(value if isinstance(value, list) else [value]):
         target, _, options = scalar(item).partition(":")
         if not target.startswith("/"):
-            draft.problem((*path, number), f"{target!r} must be an absolute path")
+            draft.keep_from_starting((*path, number), f"{target!r} must be an absolute path")
             continue
         out.append(Mount(kind="tmpfs", target=target, options=tuple(o for o in options.split(",") if o)))
     return {"tmpfs_mounts": tuple(out)}

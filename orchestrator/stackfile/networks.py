@@ -30,7 +30,7 @@ def networks(draft: ServiceContext, value: Any, path: Path_) -> Fields:
             if found:
                 local.append(str(found))
             else:
-                draft.problem((*at, "link_local_ips", number), f"{scalar(address)!r} is not an IP address")
+                draft.keep_from_starting((*at, "link_local_ips", number), f"{scalar(address)!r} is not an IP address")
         given = {4: "", 6: ""}
         for key, version in (("ipv4_address", 4), ("ipv6_address", 6)):
             if key in settings:
@@ -38,10 +38,10 @@ def networks(draft: ServiceContext, value: Any, path: Path_) -> Fields:
                 if found and found.version == version:
                     given[version] = scalar(settings[key])
                 else:
-                    draft.problem((*at, key), f"{scalar(settings[key])!r} is not an IPv{version} address")
+                    draft.keep_from_starting((*at, key), f"{scalar(settings[key])!r} is not an IPv{version} address")
         mac = scalar(settings.get("mac_address"))
         if mac and not re.fullmatch(MAC_ADDRESS, mac):
-            draft.problem((*at, "mac_address"), f"{mac!r} is not a MAC address", "write 02:42:ac:11:00:02")
+            draft.keep_from_starting((*at, "mac_address"), f"{mac!r} is not a MAC address", "write 02:42:ac:11:00:02")
             mac = ""
         first = "" if out else scalar(draft.body.get("mac_address"))
         out.append(
@@ -92,7 +92,7 @@ def _endpoint(draft: ServiceContext, settings: dict[str, Any], path: Path_) -> F
 def mac_address(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     """The address on the first network; one of `networks` may say its own."""
     if not re.fullmatch(MAC_ADDRESS, scalar(value)):
-        draft.problem(path, f"{scalar(value)!r} is not a MAC address", "write 02:42:ac:11:00:02")
+        draft.keep_from_starting(path, f"{scalar(value)!r} is not a MAC address", "write 02:42:ac:11:00:02")
         return {}
     if draft.body.get("networks"):
         return {}

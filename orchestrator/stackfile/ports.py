@@ -23,17 +23,23 @@ def ports(draft: ServiceContext, value: Any, path: Path_) -> Fields:
         mode: Literal["ingress", "host"] = "ingress"
         if isinstance(item, dict):
             if item.get("mode", "ingress") not in ("ingress", "host"):
-                draft.problem((*at, "mode"), f"{scalar(item['mode'])!r} is not a mode", "ingress or host")
+                draft.keep_from_starting((*at, "mode"), f"{scalar(item['mode'])!r} is not a mode", "ingress or host")
             mode = "host" if item.get("mode") == "host" else "ingress"
         try:
             for one in read_ports(short_form(item)):
                 out[one.host_ip, one.first, one.last, one.target, one.protocol] = _published(one, mode)
         except ShortFormError as error:
-            draft.problem(at, error.what, error.fix)
+            # a long form is taken apart already: what its parts mean is the engine's to say
+            report = draft.keep_from_starting if isinstance(item, dict) and _has_target(item) else draft.problem
+            report(at, error.what, error.fix)
     return {
         "ports": tuple(p for p in out.values() if isinstance(p, Port)),
         "port_ranges": tuple(r for r in out.values() if isinstance(r, PortRange)),
     }
+
+
+def _has_target(item: dict[str, Any]) -> bool:
+    return scalar(item.get("target")).isdigit()
 
 
 def short_form(item: Any) -> str:

@@ -134,7 +134,8 @@ def restart(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     """Read services.*.restart: a policy, or on-failure:N."""
     policy, _, count = ("no" if value is False else scalar(value) or "no").partition(":")
     if policy not in ("no", "always", "unless-stopped", "on-failure") or (count and not re.fullmatch(r"[0-9]{1,9}", count)):
-        draft.problem(path, f"{scalar(value)!r} is not a restart policy", "no, always, unless-stopped or on-failure[:N]")
+        why = f"{scalar(value)!r} is not a restart policy"
+        draft.keep_from_starting(path, why, "no, always, unless-stopped or on-failure[:N]")
         return {}
     return {"restart": policy, "restart_max": int(count or 0)}
 
@@ -150,7 +151,7 @@ def healthcheck(draft: ServiceContext, value: Any, path: Path_) -> Fields:
                 continue  # the image's own
             if isinstance(item, list):
                 if item[0] not in ("NONE", "CMD", "CMD-SHELL"):
-                    draft.problem(at, "a list must begin with NONE, CMD or CMD-SHELL")
+                    draft.reading.check(at, "a list must begin with NONE, CMD or CMD-SHELL")
                     continue
                 fields["test"] = tuple(scalar(i) for i in item)
             else:
@@ -170,6 +171,10 @@ def devices(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     """Read services.*.devices: paths, in short or long form, and CDI names, which become device requests."""
     out = []
     for number, item in enumerate(draft.reading.sequence(value, path)):
+        name = scalar(item.get("source") if isinstance(item, dict) else item)
+        if re.fullmatch(CDI_NAME, name):
+            draft.requests.append(DeviceRequest(driver="cdi", ids=(name,)))
+            continue
         if isinstance(item, dict):
             out.append(
                 Device(
@@ -179,13 +184,9 @@ def devices(draft: ServiceContext, value: Any, path: Path_) -> Fields:
                 )
             )
             continue
-        if re.fullmatch(CDI_NAME, scalar(item)):
-            draft.requests.append(DeviceRequest(driver="cdi", ids=(scalar(item),)))
-            continue
         parts = scalar(item).split(":")
         if not parts[0].startswith("/"):
-            draft.problem((*path, number), f"{item!r} is not a device path")
-            continue
+            draft.keep_from_starting((*path, number), f"{item!r} is not a device path")
         out.append(
             Device(
                 source=parts[0],
@@ -200,7 +201,7 @@ def userns_mode(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     """Read services.*.userns_mode."""
     mode = {"private": "auto"}.get(scalar(value), scalar(value))
     if mode not in ("", "host", "auto"):
-        draft.reading.check(path, f"{scalar(value)!r} has no effect", "write auto, for a user namespace of its own, or host")
+        draft.keep_from_starting(path, f"{scalar(value)!r} is not known", "auto, for a user namespace of its own, or host")
         return {}
     return {"userns_mode": mode}
 
@@ -270,7 +271,9 @@ _RATES = {
 def blkio_config(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     """Read services.*.blkio_config; rates are in bytes or operations per second."""
     body = draft.reading.mapping(value, path)
-    fields: Fields = integer("blkio_weight", 10, 1000)(draft, body["weight"], (*path, "weight")) if "weight" in body else {}
+    fields: Fields = integer("blkio_weight", 0)(draft, body["weight"], (*path, "weight")) if "weight" in body else {}
+    if not 10 <= fields.get("blkio_weight", 10) <= 1000:
+        draft.keep_from_starting((*path, "weight"), "must be from 10 to 1000")
     rates = []
     for key, what in {"weight_device": "weight", **_RATES}.items():
         for number, item in enumerate(draft.reading.sequence(body.get(key), (*path, key))):
@@ -278,7 +281,7 @@ def blkio_config(draft: ServiceContext, value: Any, path: Path_) -> Fields:
             entry = draft.reading.mapping(item, at)
             amount = "weight" if what == "weight" else "rate"
             if not entry.get("path") or amount not in entry:
-                draft.problem(at, f"needs path and {amount}")
+                draft.keep_from_starting(at, f"needs path and {amount}")
                 continue
             read = size("rate") if what.endswith("bps") else integer("rate", 1)
             found = read(draft, entry[amount], (*at, amount))
@@ -571,5 +574,5 @@ def read(reading: LoadContext, name: str, value: Any) -> Service:
     for at, why in templates.problems(container, variables, dict(own["labels"])):
         reading.problem((*path, *at), why)
     if own.get("container_name") and own.get("replicas", 1) > 1:
-        reading.problem((*path, "container_name"), "several replicas cannot share one name", "remove it")
+        reading.check((*path, "container_name"), "several replicas cannot share one name", "remove it")
     return Service(name=name, container=container, where=str(reading.mark(path)), **own)

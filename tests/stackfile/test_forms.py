@@ -45,7 +45,49 @@ SHOWN: dict[str, tuple[str, Any]] = {
     "several addresses in a list": ("extra_hosts: {x: [1.1.1.1, 2.2.2.2]}", ["x=1.1.1.1", "x=2.2.2.2"]),
     "a CDI device": (
         'devices: ["vendor.com/class=0", "/dev/null"]',
-        ["vendor.com/class=0", {"source": "/dev/null", "target": "/dev/null", "permissions": "rwm"}],
+        [
+            {"source": "vendor.com/class=0", "target": "vendor.com/class=0", "permissions": "rwm"},
+            {"source": "/dev/null", "target": "/dev/null", "permissions": "rwm"},
+        ],
+    ),
+    "the size of a tmpfs": (
+        "volumes: [{type: tmpfs, target: /t, tmpfs: {size: 1m}}]",
+        [{"type": "tmpfs", "target": "/t", "tmpfs": {"size": "1048576"}}],
+    ),
+    "labels of a mount": (
+        "volumes: [{type: volume, target: /t, volume: {labels: [a=1]}}]",
+        [{"type": "volume", "target": "/t", "volume": {"labels": {"a": "1"}}}],
+    ),
+    "rates of disks": (
+        "blkio_config: {device_read_bps: [{path: /d, rate: 1k}], device_write_iops: [{path: /d, rate: 30}]}",
+        {"device_read_bps": [{"path": "/d", "rate": "1024"}], "device_write_iops": [{"path": "/d", "rate": "30"}]},
+    ),
+    "one of what may be several, in a build": (
+        "build: {context: /c, no_cache_filter: x, shm_size: 1k, sbom: true}",
+        {"context": "/c", "dockerfile": "Dockerfile", "no_cache_filter": ["x"], "shm_size": "1024", "sbom": "true"},
+    ),
+    "one of what may be several, in a rule of watch": (
+        "develop: {watch: [{path: /s, action: sync+exec, target: /t, include: x, exec: {command: a b, environment: [A=1]}}]}",
+        {
+            "watch": [
+                {
+                    "path": "/s",
+                    "action": "sync+exec",
+                    "target": "/t",
+                    "include": ["x"],
+                    "exec": {"command": ["a", "b"], "environment": {"A": "1"}},
+                }
+            ]
+        },
+    ),
+    "groups by number": ("group_add: [mail, 1000]", ["mail", "1000"]),
+    "all devices of a kind": (
+        "deploy: {resources: {reservations: {devices: [{capabilities: [gpu], count: all, options: [a=1]}]}}}",
+        {"resources": {"reservations": {"devices": [{"capabilities": ["gpu"], "count": -1, "options": {"a": "1"}}]}}},
+    ),
+    "devices by name": (
+        "gpus: [{capabilities: [gpu], device_ids: ['0']}]",
+        [{"capabilities": ["gpu"], "device_ids": ["0"]}],
     ),
     "a drive of Windows": (
         r'volumes: ["C:\\here:/x:ro"]',
@@ -140,6 +182,33 @@ LATER: dict[str, tuple[str, str, str]] = {
         "",
         "2 replicas cannot share port 80 of one address",
     ),
+    "an IPv4 address that is none": ("networks: {n: {ipv4_address: y}}", "networks: {n: }", "'y' is not an IPv4 address"),
+    "an address of a zone": ("networks: {n: {ipv6_address: 'fe80::1%e'}}", "networks: {n: }", "is not an IPv6 address"),
+    "a link-local address": ("networks: {n: {link_local_ips: [y]}}", "networks: {n: }", "'y' is not an IP address"),
+    "a MAC address that is none": ("networks: {n: {mac_address: y}}", "networks: {n: }", "'y' is not a MAC address"),
+    "a MAC address of the service": ("mac_address: y", "", "mac_address: 'y' is not a MAC address"),
+    "a host's address": ("extra_hosts: [x=y]", "", "x: 'y' is not an IP address"),
+    "a restart policy": ("restart: sometimes", "", "'sometimes' is not a restart policy"),
+    "a mode": ("deploy: {mode: swarm}", "", "deploy.mode: 'swarm' is not known"),
+    "an endpoint mode": ("deploy: {endpoint_mode: x}", "", "deploy.endpoint_mode: 'x' is not known"),
+    "what follows a failure": ("deploy: {update_config: {failure_action: x}}", "", "failure_action: 'x' is not known"),
+    "when it restarts": ("deploy: {restart_policy: {condition: x}}", "", "must be none, on-failure or any"),
+    "a constraint": ("deploy: {placement: {constraints: [node=x]}}", "", "constraints[0]: 'node=x' has no operator"),
+    "a preference": ("deploy: {placement: {preferences: [{spread: x}]}}", "", "preferences[0]: spread over 'x'"),
+    "generic resources of nothing": (
+        "deploy: {resources: {reservations: {generic_resources: [{}]}}}",
+        "",
+        "needs discrete_resource_spec",
+    ),
+    "a device that is no path": ("devices: [tty]", "", "devices[0]: 'tty' is not a device path"),
+    "a user namespace": ("userns_mode: x", "", "userns_mode: 'x' is not known"),
+    "a limit of no disk": ("blkio_config: {device_read_bps: [{rate: 1m}]}", "", "needs path and rate"),
+    "a weight of disks": ("blkio_config: {weight: 5}", "", "weight: must be from 10 to 1000"),
+    "a short CFS period": ("cpu_period: 5", "", "cpu_period: must be at least 1000 microseconds"),
+    "memory below nothing": ("mem_limit: -3", "", "mem_limit: a size cannot be negative"),
+    "a mode of a port": ("ports: [{target: 80, mode: x}]", "", "ports[0].mode: 'x' is not a mode"),
+    "a protocol of a port": ("ports: [{target: 80, protocol: x}]", "", "'x' is not a protocol"),
+    "a tmpfs at no path": ("tmpfs: x", "", "tmpfs[0]: 'x' must be an absolute path"),
 }
 
 

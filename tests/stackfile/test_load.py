@@ -45,18 +45,6 @@ PROBLEMS = {
     ),
     "a missing env_file": ("services:\n  w: {image: a, env_file: nope.env}\n", "nope.env does not exist"),
     "an alias that contains itself": ("services: &a\n  w: *a\n", "more than 100 levels"),
-    "an address that is none": (
-        "services:\n  a: {image: x, networks: {n: {ipv4_address: y}}}\nnetworks: {n: {}}\n",
-        "'y' is not an IPv4 address",
-    ),
-    "an address of a zone": (
-        "services:\n  a: {image: x, networks: {n: {ipv6_address: 'fe80::1%eth0'}}}\nnetworks: {n: {}}\n",
-        "is not an IPv6 address",
-    ),
-    "a MAC address that is none": (
-        "services:\n  a: {image: x, networks: {n: {mac_address: y}}}\nnetworks: {n: {}}\n",
-        "'y' is not a MAC address",
-    ),
     "an MTU that is none": (
         "services: {a: {image: x}}\nnetworks: {n: {driver_opts: {com.docker.network.driver.mtu: a@b}}}\n",
         "2:30: networks.n.driver_opts.com.docker.network.driver.mtu: 'a@b' is not an MTU",

@@ -31,6 +31,8 @@ LISTS = (
 )
 """Options that ask for something else than the project; pystack's own command answers them."""
 FIRST = ("name", "services", "networks", "volumes", "secrets", "configs", "models")
+ALWAYS = ("placement", "resources")
+"""What a service's `deploy` has in JSON, though it says nothing."""
 PORT = ("name", "mode", "host_ip", "target", "published", "protocol", "app_protocol")
 MOUNT = ("type", "source", "target", "read_only", "consistency", "bind", "volume", "tmpfs", "image")
 
@@ -139,6 +141,19 @@ def _service(body: dict[str, Any]) -> dict[str, Any]:
     for key in ("configs", "secrets"):
         if isinstance(out.get(key), list):
             out[key] = [_with_octal_mode(item) for item in out[key]]
+    if isinstance(out.get("extra_hosts"), list):
+        out["extra_hosts"] = sorted(out["extra_hosts"])
+    if isinstance(out.get("build"), dict):
+        out["build"] = _build(out["build"])
+    return out
+
+
+def _build(body: dict[str, Any]) -> dict[str, Any]:
+    out = dict(body)
+    if isinstance(out.get("secrets"), list):
+        out["secrets"] = [_with_octal_mode(item) for item in out["secrets"]]
+    if isinstance(out.get("extra_hosts"), list):
+        out["extra_hosts"] = sorted(out["extra_hosts"])
     return out
 
 
@@ -157,6 +172,9 @@ def _in_order(item: Any, order: tuple[str, ...]) -> Any:
 def _with_nulls(document: dict[str, Any]) -> dict[str, Any]:
     """What JSON always has there, though it says nothing."""
     services = {n: {**{"command": None, "entrypoint": None}, **body} for n, body in document["services"].items()}
+    for name, body in services.items():
+        if isinstance(body.get("deploy"), dict):
+            services[name] = {**body, "deploy": {**body["deploy"], **{k: body["deploy"].get(k) or {} for k in ALWAYS}}}
     out = {**document, "services": services}
     if "networks" in out:
         out["networks"] = {n: {**body, "ipam": body.get("ipam") or {}} for n, body in out["networks"].items()}
