@@ -40,9 +40,6 @@ def _document(engine: Engine, network: Network) -> Document:
         for e in r.endpoints
         if e.network == network.name
     }
-    labels = dict(network.labels)
-    if network.stack:
-        labels |= {"com.docker.compose.project": network.stack, "com.docker.compose.network": network.key}
     pools = [
         {
             k: v
@@ -66,7 +63,7 @@ def _document(engine: Engine, network: Network) -> Document:
         "Ingress": False,
         "EnableIPv6": any(":" in s.cidr for s in network.subnets),
         "Options": dict(network.options),
-        "Labels": labels,
+        "Labels": network.own_labels,
         "Containers": members,
         "Created": network.created or NEVER,
         "ConfigOnly": False,
@@ -293,8 +290,8 @@ async def prune(request: web.Request) -> web.Response:
     gone = filters.chosen(
         spare,
         {
-            "label": lambda n, v: labelled(dict(n.labels), v),
-            "label!": lambda n, v: not labelled(dict(n.labels), v),
+            "label": lambda n, v: labelled(n.own_labels, v),
+            "label!": lambda n, v: not labelled(n.own_labels, v),
             "until": lambda n, v: bool(n.created) and instant(n.created) < moment_of(v),
         },
     )

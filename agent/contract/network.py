@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from agent.contract.project_labels import project_labels
 from agent.contract.wire import WireStruct
 
 MTU_OPTION = "com.docker.network.driver.mtu"
@@ -63,6 +64,13 @@ class Network(WireStruct, frozen=True, kw_only=True):
         mtu = dict(self.options).get(MTU_OPTION, "1500")
         if not (re.fullmatch(r"[0-9]{1,5}", mtu) and 68 <= int(mtu) < 1 << 16):
             raise ValueError(f"network {self.name[:60]}: {MTU_OPTION} {mtu[:60]!r}: a number from 68 to 65535")
+
+    @property
+    def own_labels(self) -> dict[str, str]:
+        """Its labels, and those that mark it as its stack's."""
+        pools = [(s.cidr, s.gateway, s.ip_range) for s in self.subnets]
+        described = (self.name, self.driver, self.internal, self.attachable, pools, sorted(self.options), sorted(self.labels))
+        return dict(self.labels) | project_labels("network", self.stack, self.key, *described)
 
     @property
     def encrypted(self) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from agent.contract.project_labels import project_labels
 from agent.contract.wire import WireStruct
 
 VOLUME_DRIVERS: dict[str, frozenset[str]] = {
@@ -73,8 +74,8 @@ class Volume(WireStruct, frozen=True, kw_only=True):
     @property
     def own_labels(self) -> dict[str, str]:
         """Its labels, and those that mark it as its stack's."""
-        marks = {"com.docker.compose.project": self.stack, "com.docker.compose.volume": self.key} if self.stack else {}
-        return dict(self.labels) | marks
+        described = (self.name, self.driver, sorted(self.options), sorted(self.labels))
+        return dict(self.labels) | project_labels("volume", self.stack, self.key, *described)
 
     @property
     def exported(self) -> bool:

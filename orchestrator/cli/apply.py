@@ -75,11 +75,21 @@ def apply(
 
 def _create_unused_volumes(client: Client, loaded: Loaded) -> None:
     """Create the volumes that no service mounts."""
+    from agent.contract.volume import Volume
+
     used = {m.source for s in loaded.stack.services for m in s.container.mounts}
     for volume in loaded.stack.volumes:
         if volume.name not in used and not volume.external:
-            labels = {**dict(volume.labels), "com.docker.compose.project": loaded.stack.name}
-            body = {"Name": volume.name, "Driver": volume.driver, "Labels": labels, "DriverOpts": dict(volume.options)}
+            wanted = Volume(
+                name=volume.name,
+                driver=volume.driver,
+                options=volume.options,
+                labels=volume.labels,
+                stack=loaded.stack.name,
+                key=volume.key,
+            )
+            options = dict(volume.options)
+            body = {"Name": volume.name, "Driver": volume.driver, "Labels": wanted.own_labels, "DriverOpts": options}
             client.engine("POST", "/volumes/create", body=body)
 
 

@@ -13,8 +13,6 @@ from orchestrator.cli.options import global_option
 if TYPE_CHECKING:
     from orchestrator.server.events import Event, Failure
 
-COMPOSE = "2.40.0"
-"""The version of Docker Compose whose words these are: scripts ask for it."""
 KINDS = {"network": "Network", "volume": "Volume", "task": "Container"}
 BEGUN = {"create": "Creating", "replace": "Recreate", "remove": "Removing"}
 VERBS = {"kill": ("Killing", "Killed"), "pause": ("Pausing", "Paused"), "unpause": ("Unpausing", "Unpaused")}
@@ -26,6 +24,15 @@ ORDERS = {"stop": ("Stopping", "Stopped"), "start": ("Starting", "Started"), "re
 def say(kind: str, name: str, word: str) -> None:
     """One line of progress, on the standard output where COMPOSE_STATUS_STDOUT asks for that; JSON, or nothing, where
     --progress says so."""
+    _line(f"{kind} {name}  {word}", {"id": f"{kind} {name}", "status": word})
+
+
+def say_line(text: str) -> None:
+    """*text*, as `say` says what becomes of an object."""
+    _line(text, {"text": text})
+
+
+def _line(plain: str, fields: dict[str, str]) -> None:
     import os
 
     context = click.get_current_context(silent=True)
@@ -34,9 +41,9 @@ def say(kind: str, name: str, word: str) -> None:
     if mode == "quiet":
         return
     if mode == "json":
-        line = json.dumps({**({"dry-run": True} if dry else {}), "id": f"{kind} {name}", "status": word}, separators=(",", ":"))
+        line = json.dumps({**({"dry-run": True} if dry else {}), **fields}, separators=(",", ":"))
     else:
-        line = f" {'DRY-RUN MODE -  ' if dry else ''}{kind} {name}  {word}"
+        line = f" {'DRY-RUN MODE -  ' if dry else ''}{plain}"
     click.echo(line, err=os.environ.get("COMPOSE_STATUS_STDOUT", "") not in ("1", "true"))
 
 

@@ -19,7 +19,7 @@ def with_project_labels(loaded: Loaded) -> Stack:
     have the names that --compatibility asks for."""
     import msgspec
 
-    from orchestrator.cli.compose_progress import COMPOSE
+    from agent.contract.project_labels import COMPOSE
     from orchestrator.stackfile.stable import SLOT
 
     same = {

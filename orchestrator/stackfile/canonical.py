@@ -191,7 +191,7 @@ def _volumes(place: ServiceBody, value: Any) -> Any:
             out.append(_long_volume(place, item))
             continue
         mount, _ = split_mount(scalar(item), place.path)
-        entry = {"type": mount.kind, "target": mount.target}
+        entry: dict[str, Any] = {"type": mount.kind, "target": mount.target}
         if mount.source:
             entry["source"] = mount.source
         if mount.read_only:

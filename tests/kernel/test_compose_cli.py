@@ -187,8 +187,20 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(compose: DockerCompo
         assert f" DRY-RUN MODE -  Container {compose.name}-db-1  {word}\n" in compose("--dry-run", verb).stderr
     assert f"Container {compose.name}-db-2  Created" in compose("--dry-run", "scale", "db=2").stderr
     assert "Image busybox  Pulled" in compose("--dry-run", "pull", COMPOSE_STATUS_STDOUT="1").stdout
-    assert "has no dry run" in compose("--dry-run", "exec", "db", "true", code=2).stderr
-    assert [row["State"] for row in rows(compose)] == ["running"]
+    name = f"{compose.name}-db-1"
+    said = compose("--dry-run", "exec", "-d", "db", "touch", "/made").stderr
+    assert f' DRY-RUN MODE -  Execute command "touch /made" in "{name}" (detached mode)\n' in said
+    assert "interactive exec is not supported in dry-run mode" in compose("--dry-run", "exec", "db", "true", code=1).stderr
+    said = compose("--dry-run", "cp", "compose.yaml", "db:/made").stderr
+    assert f" DRY-RUN MODE -  Container {name} copy compose.yaml to {name}:/made  Copied\n" in said
+    assert "Started" in compose("--dry-run", "run", "-d", "db").stderr
+    assert "interactive run is not supported in dry-run mode" in compose("--dry-run", "run", "db", code=1).stderr
+    assert f"Container {name}  Committed" in compose("--dry-run", "commit", "db", "made").stderr
+    assert f"Container {name}  Exported" in compose("--dry-run", "export", "-o", "made.tar", "db").stderr
+    assert not (compose.folder / "made.tar").exists()
+    compose("exec", "-T", "db", "test", "!", "-e", "/made")
+    assert [row["State"] for row in rows(compose, "-a")] == ["running"]
+    assert "has no dry run" in compose("--dry-run", "watch", code=2).stderr
 
 
 def test_the_exit_code_of_a_service_is_that_of_up(compose: DockerCompose) -> None:
@@ -310,6 +322,14 @@ def test_containers_say_which_project_they_are_of(compose: DockerCompose) -> Non
     assert {"Name": compose.name, "ConfigFiles": file}.items() <= json.loads(compose("ls", "--format", "json").stdout)[
         0
     ].items()
+    for kind, name, key in (("network", "default", "default"), ("volume", "data", "data")):
+        asked = [sys.executable, "-m", "orchestrator", kind, "inspect", f"{compose.name}_{name}"]
+        told = subprocess.run(asked, capture_output=True, text=True, env=compose.environment, check=True)
+        [one] = json.loads(told.stdout)
+        found = {k.removeprefix("com.docker.compose."): v for k, v in one["Labels"].items()}
+        assert found.keys() == {"project", kind, "version", "config-hash"}
+        assert (found["project"], found[kind]) == (compose.name, key)
+        assert re.fullmatch("[0-9a-f]{64}", found["config-hash"])
     before = rows(compose)
     again = compose("--project-directory", str(compose.folder.parent), "-f", file, "up", "-d").stderr
     assert "Recreate" not in again

@@ -68,6 +68,8 @@ class Verb(click.Command):
             return pretend.pretend(
                 self.name, StackOptions(**given), ctx.params.get("services") or (), ctx.params.get("replicas")
             )
+        if ctx.meta.get("dry_run") and self.name in pretend.OF_ONE:
+            return pretend.pretend_one(self.name, StackOptions(**{n: global_option(n) or () for n in NAMES}), ctx.params)
         return super().invoke(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -147,7 +149,8 @@ def compose(context: click.Context, /, dry_run: bool, ansi: str | None, **for_th
     """docker compose's own command lines, for scripts that have them."""
     import os
 
-    if dry_run and context.invoked_subcommand not in (*LOOKING, *pretend.VERBS, "up", "create", "config", "publish"):
+    done = (*LOOKING, *pretend.VERBS, *pretend.OF_ONE, "up", "create", "config", "publish")
+    if dry_run and context.invoked_subcommand not in done:
         raise click.UsageError(f"{context.invoked_subcommand} has no dry run")
     context.meta["dry_run"] = dry_run
     if (ansi or os.environ.get("COMPOSE_ANSI")) == "never":

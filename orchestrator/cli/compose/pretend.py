@@ -6,10 +6,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from orchestrator.cli.compose_progress import say
+from orchestrator.cli.compose_progress import say, say_line
+from orchestrator.errors import PystackError
 
 if TYPE_CHECKING:
     from orchestrator.cli.client import Client
@@ -30,7 +31,9 @@ WORDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 """By verb the states of the containers that it concerns, and what is said of each."""
 OF_IMAGES = {"build": ("Building", "Built"), "pull": ("Pulling", "Pulled"), "push": ("Pushing", "Pushed")}
 VERBS = (*WORDS, *OF_IMAGES, "down", "scale")
-"""The verbs that this module answers for."""
+"""The verbs of several services that this module answers for."""
+OF_ONE = ("commit", "cp", "exec", "export", "run")
+"""Those of one container."""
 
 
 def pretend(verb: str, stack: StackOptions, services: Sequence[str], scale: dict[str, int] | None) -> None:
@@ -52,6 +55,48 @@ def pretend(verb: str, stack: StackOptions, services: Sequence[str], scale: dict
     for row in rows:
         if row["state"] in states:
             _each(row["task"], words)
+
+
+def pretend_one(verb: str, stack: StackOptions, given: Mapping[str, Any]) -> None:
+    """Say what *verb*, one of OF_ONE, would do to a container. Raises PystackError where it could not be done, and for a
+    terminal or an output, which only a command that runs can have."""
+    from orchestrator.cli.client import Client
+    from orchestrator.cli.selection import chosen, not_running, only
+
+    if verb == "run":
+        return _run(stack, given)
+    client = Client(start=True)
+    if verb == "cp":
+        ends = [end.partition(":") for end in (given["source"], given["target"])]
+        [service] = [name for name, colon, _ in ends if colon] or [""]
+        for row in chosen(client, stack, (service,), given["index"]):
+            source, target = (f"{row['container_name']}:{path}" if colon else name for name, colon, path in ends)
+            _each(f"{row['container_name']} copy {source} to {target}", ("Copying", "Copied"))
+        return
+    row = only(client, stack, given["service"], given["index"])
+    if verb == "exec":
+        if row["state"] != "running":
+            raise not_running(given["service"], given["index"], row)
+        if not given["detach"]:
+            raise PystackError("interactive exec is not supported in dry-run mode: take -d")
+        return say_line(f'Execute command "{" ".join(given["command"])}" in "{row["container_name"]}" (detached mode)')
+    _each(row["container_name"], {"commit": ("Committing", "Committed"), "export": ("Exporting", "Exported")}[verb])
+
+
+def _run(stack: StackOptions, given: Mapping[str, Any]) -> None:
+    from orchestrator.cli.client import Client
+    from orchestrator.cli.show_plan import show_plan
+
+    loaded = stack.load(quiet=True, named=(given["service"],))
+    found = next((one for one in loaded.services if one.name == given["service"]), None)
+    if found is None:
+        raise PystackError(f"no such service: {given['service']}")
+    needed = () if given["no_deps"] else tuple(d.service for d in found.depends_on)
+    if needed:
+        show_plan(Client(start=True), loaded, services=needed)
+    if not given["detach"]:
+        raise PystackError("interactive run is not supported in dry-run mode: take -d")
+    _each(given["name"] or f"{loaded.stack.name}-{found.name}-run", ("Creating", "Created", "Starting", "Started"))
 
 
 def _each(name: str, words: Sequence[str], kind: str = "Container") -> None:

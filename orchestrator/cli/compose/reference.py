@@ -14,7 +14,7 @@ GLOBAL: dict[str, str] = {
     "--all-resources": "",
     "--ansi=": "",
     "--compatibility": "differs: names of containers are joined by _, those of images by - as without",
-    "--dry-run": "differs: exec, run, cp and others that touch one container have none",
+    "--dry-run": "differs: watch has none",
     "--env-file=": "",
     "-f --file=": "",
     "--parallel=": "differs: taken, and the nodes decide how much is done at once",

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.contract.ages import human_duration
+from agent.contract.project_labels import COMPOSE
 from orchestrator import __version__
-from orchestrator.cli.compose_progress import COMPOSE
 from orchestrator.cli.options import StackOptions, Timestamp, global_option, stack_options
 from orchestrator.errors import PystackError
 
