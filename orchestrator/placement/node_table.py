@@ -8,6 +8,7 @@ from agent.contract.task import Task
 from orchestrator.placement import constraints
 from orchestrator.placement.columns import Column, Columns, Mask, PlainColumns
 from orchestrator.placement.node import Node
+from orchestrator.placement.processor import runs_numpy
 from orchestrator.placement.request import PlacementRequest, PortKey
 
 
@@ -21,7 +22,7 @@ class NodeTable:
     def __init__(self, nodes: Sequence[Node], ready: Set[str], columns: Columns | None = None) -> None:
         self.nodes = tuple(nodes)
         self.row = {n.name: i for i, n in enumerate(nodes)}
-        self.columns = columns or _columns_for(len(nodes))
+        self.columns = columns or columns_for(len(nodes))
         self.ready: Mask = self.columns.mask([n.name in ready for n in nodes])
         self.cpus_free: Column = self.columns.floats(n.info.cpus for n in nodes)
         self.memory_free: Column = self.columns.floats(n.info.memory for n in nodes)
@@ -90,8 +91,9 @@ class NodeTable:
         return self.columns.full(len(self.nodes), 0)
 
 
-def _columns_for(rows: int) -> Columns:
-    if rows < 2:
+def columns_for(rows: int) -> Columns:
+    """Arrays of numpy for a cluster, lists for a single host and for a processor that cannot run numpy."""
+    if rows < 2 or not runs_numpy():
         return PlainColumns()
     # not at the top: a single host never needs it
     from orchestrator.placement.vectors import VectorColumns
