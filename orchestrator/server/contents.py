@@ -124,7 +124,7 @@ class Contents:
     # --- of stacks -------------------------------------------------------------------------------------
 
     def with_digests(self, stack: Stack) -> Stack:
-        """*stack* with digests in place of contents. Raises PystackError that names each external one that is missing."""
+        """*stack* with digests in place of contents. Raises PystackError that names each one that is missing."""
         missing, out = [], []
         for one in stack.contents:
             if one.external and not one.digest:
@@ -137,6 +137,8 @@ class Contents:
                     )
                     continue
                 one = msgspec.structs.replace(one, digest=found.digest)
+            elif one.problem:
+                missing.append(one.problem)
             elif one.content is not None:
                 one = msgspec.structs.replace(one, content=None, digest=self._digest(one.kind, one.content, one.where))
             out.append(one)

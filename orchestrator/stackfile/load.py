@@ -107,9 +107,9 @@ def load(options: Options, environment: Mapping[str, str]) -> Loaded:
     services, networks, volumes = _read(reading, options, variables)
     models = models_of(reading, services)
     granted = {("secret" if f.secret else "config", f.source) for s in services for f in s.container.files}
-    granted |= {("secret", key) for s in services for rule in s.ingress for key in rule.secrets}
-    granted |= {("secret", key) for v in volumes if v.backup for key in v.backup.secrets}
-    contents = contents_of(reading, merged.value, granted)
+    needed = {("secret", key) for s in services for rule in s.ingress for key in rule.secrets}
+    needed |= {("secret", key) for v in volumes if v.backup for key in v.backup.secrets}
+    contents = contents_of(reading, merged.value, granted, needed)
     policy_of = policy.read(reading, merged.value)
     ingress.check_secrets(reading, services, contents)
     check_backups(reading, services, volumes, contents)

@@ -308,7 +308,8 @@ class StackVolume(WireStruct, frozen=True, kw_only=True):
 
 class StackContent(WireStruct, frozen=True, kw_only=True):
     """A config or secret. Its *content* is what the client read; the server knows it by its *digest* alone. An *external*
-    one was made by hand and is called *name*. One with a *template_driver* is filled in for each task."""
+    one was made by hand and is called *name*. One with a *template_driver* is filled in for each task. *problem* is why the
+    client could not read it: nothing is done to a stack that would lose what was there before."""
 
     kind: Literal["config", "secret"]
     key: str
@@ -318,6 +319,7 @@ class StackContent(WireStruct, frozen=True, kw_only=True):
     external: bool = False
     template_driver: str = ""
     where: str = ""
+    problem: str = ""
 
 
 class Stack(WireStruct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from agent.contract.network import Subnet, is_encrypted
 from agent.contract.volume import VOLUME_DRIVERS, volume_driver
 from orchestrator.stackfile import bandwidth, field_readers, merge
 from orchestrator.stackfile.backup_key import x_backup
-from orchestrator.stackfile.load_context import LoadContext
+from orchestrator.stackfile.load_context import LoadContext, dotted
 from orchestrator.stackfile.marked_document import Path_
 from orchestrator.stackfile.model import StackContent, StackNetwork, StackVolume
 from orchestrator.stackfile.templates import DRIVER, content_problem
@@ -186,8 +186,11 @@ def _volume_size(reading: LoadContext, options: Mapping[str, Any], path: Path_) 
 SOURCES = {"config": ("file", "environment", "content"), "secret": ("file", "environment")}
 
 
-def contents_of(reading: LoadContext, document: dict[str, Any], used: Set[tuple[str, str]]) -> tuple[StackContent, ...]:
-    """Configs and secrets that services use, *used* by kind and key; the client reads what they contain."""
+def contents_of(
+    reading: LoadContext, document: dict[str, Any], used: Set[tuple[str, str]], needed: Set[tuple[str, str]]
+) -> tuple[StackContent, ...]:
+    """Configs and secrets that services are given, *used* by kind and key, and what the stack itself has *needed*; the client
+    reads what they contain. What of the first cannot be read keeps its services from starting: `unreadable`."""
     out = []
     for kind in ("config", "secret"):
         section = f"{kind}s"
@@ -204,12 +207,15 @@ def contents_of(reading: LoadContext, document: dict[str, Any], used: Set[tuple[
             if not field_readers.flag(external) and len(given) != 1:
                 what = f"has both {' and '.join(given)}" if given else "does not say where its content is"
                 reading.problem(path, what, f"use one of {', '.join(f'{s}:' for s in SOURCES[kind])} or external: true")
-            elif (kind, key) in used:
+            elif (kind, key) in used | needed:
+                found = unreadable(reading, section, key)
+                if found and (kind, key) in needed:
+                    reading.check(*found)
                 name = body.get("name") or (external.get("name") if isinstance(external, dict) else None)
                 driver = field_readers.scalar(body.get("template_driver"))
                 content = (
                     None
-                    if field_readers.flag(external)
+                    if found or field_readers.flag(external)
                     else _read(reading, given[0], field_readers.scalar(body[given[0]]), path)
                 )
                 if driver:
@@ -223,6 +229,7 @@ def contents_of(reading: LoadContext, document: dict[str, Any], used: Set[tuple[
                         where=str(reading.mark(path)),
                         name=str(name or (key if field_readers.flag(external) else f"{reading.name}_{key}")),
                         content=content,
+                        problem=f"{reading.mark(found[0])}: {dotted(found[0])}: {found[1]}" if found else "",
                     )
                 )
     return tuple(out)
@@ -244,20 +251,31 @@ def _check_template(reading: LoadContext, driver: str, content: bytes | None, gi
         reading.check((*path, given[0] if given else "template_driver"), f"line {line} of it: {why}")
 
 
+def unreadable(reading: LoadContext, section: str, key: str) -> tuple[Path_, str] | None:
+    """The place in the file at which the config or secret *key* says where its content is, and why it cannot be had; None if
+    it can."""
+    body = reading.mapping(reading.tree.value[section], (section,))[key]
+    if not isinstance(body, dict) or field_readers.flag(body.get("external")):
+        return None
+    if "environment" in body:
+        value = field_readers.scalar(body["environment"])
+        there = value in reading.tree.variables.get((section, key), reading.environment)
+        return None if there else ((section, key, "environment"), f"variable {value} is not set")
+    if "file" in body:
+        file = reading.host_path(field_readers.scalar(body["file"]))
+        try:
+            file.open("rb").close()
+        except OSError as error:
+            return (section, key, "file"), f"{file} cannot be read: {error.strerror}"
+    return None
+
+
 def _read(reading: LoadContext, source: str, value: str, path: Path_) -> bytes:
     if source == "content":
         return value.encode()
     if source == "environment":
-        variables = reading.tree.variables.get(path, reading.environment)
-        if value not in variables:
-            reading.check((*path, source), f"variable {value} is not set")
-        return variables.get(value, "").encode()
-    file = reading.host_path(value)
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        reading.check((*path, source), f"{file} cannot be read: {error.strerror}")
-        return b""
+        return reading.tree.variables.get(path, reading.environment).get(value, "").encode()
+    return reading.host_path(value).read_bytes()
 
 
 def _external_alone(reading: LoadContext, body: Mapping[str, Any], path: Path_, besides: Collection[str] = ()) -> None:

@@ -52,6 +52,7 @@ from orchestrator.stackfile.model import Dependency, Placement, Provider, Servic
 from orchestrator.stackfile.mounts import tmpfs, volumes
 from orchestrator.stackfile.networks import mac_address, network_mode, networks, service_links
 from orchestrator.stackfile.ports import expose, ports
+from orchestrator.stackfile.resources import unreadable
 from orchestrator.stackfile.units import parse_duration
 from orchestrator.stackfile.workload_keys import (
     job_restart,
@@ -361,6 +362,8 @@ def granted(kind_: str, folder: str) -> FieldReader:
                     f"secret {source!r} is of the driver {kind!r}, which is not here: "
                     "give it file: or environment:, or make it by hand and say external: true",
                 )
+            if found := unreadable(draft.reading, kind_, source):
+                draft.keep_from_starting(*found)
             target = scalar(body.get("target")) or (f"{folder}/{source}" if folder else f"/{source}")
             target = target if target.startswith("/") else f"{folder}/{target}"
             try:

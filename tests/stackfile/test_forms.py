@@ -182,6 +182,8 @@ LATER: dict[str, tuple[str, str, str]] = {
         "",
         "2 replicas cannot share port 80 of one address",
     ),
+    "a secret's file": ("secrets: [s]", "secrets: {s: {file: ./none}}", "none cannot be read: No such file"),
+    "a config's variable": ("configs: [c]", "configs: {c: {environment: NONE}}", "configs.c.environment: variable NONE is not"),
     "an IPv4 address that is none": ("networks: {n: {ipv4_address: y}}", "networks: {n: }", "'y' is not an IPv4 address"),
     "an address of a zone": ("networks: {n: {ipv6_address: 'fe80::1%e'}}", "networks: {n: }", "is not an IPv6 address"),
     "a link-local address": ("networks: {n: {link_local_ips: [y]}}", "networks: {n: }", "'y' is not an IP address"),
