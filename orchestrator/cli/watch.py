@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import StackOptions, stack_options
+from orchestrator.cli.options import StackOptions, is_compose, stack_options
 from orchestrator.errors import PystackError, require_services
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def follow_files(loaded: Loaded, services: tuple[str, ...], *, up: bool, quiet: 
         work.initial(service)
     # a file is watched by its folder: editors put another one in its place
     roots = {r.path if Path(r.path).is_dir() else str(Path(r.path).parent) for s in watched for r in s.watch}
-    click.echo(f"watching {', '.join(sorted(roots))}", err=True)
+    _say(f"watching {', '.join(sorted(roots))}", "Watch enabled")
     for changes in follow(*roots, debounce=300, step=50, watch_filter=None, raise_interrupt=True):
         paths = sorted({file for _, path in changes for file in _files(Path(path))})
         for service in watched:
@@ -60,6 +60,16 @@ def follow_files(loaded: Loaded, services: tuple[str, ...], *, up: bool, quiet: 
                 work.changed(service, paths)
             except PystackError as error:  # the next change may mend it
                 click.secho(f"{service.name}: {error}", fg="red", err=True)
+
+
+def _say(own: str, composes: str) -> None:
+    """Print *own* on the standard error, or Docker Compose's words on the standard output, where that is the command; "" is
+    nothing."""
+    if is_compose():
+        if composes:
+            click.echo(f" ⦿ {composes}")
+    elif own:
+        click.echo(own, err=True)
 
 
 def _watched(loaded: Loaded, services: tuple[str, ...]) -> list[Service]:
@@ -98,17 +108,18 @@ class FileSyncer:
         if any(rule.action == "rebuild" for rule, _ in hits):
             from orchestrator.cli.apply import apply
 
-            click.echo(f"{service.name}: rebuild", err=True)
+            _say(f"{service.name}: rebuild", f'Rebuilding service(s) ["{service.name}"] after changes were detected...')
             apply(self.client, self.loaded, self.shown, build=True, services=(service.name,), no_deps=True)
-            return
+            return _say("", f'service(s) ["{service.name}"] successfully built')
         for rule, found in hits:
             if "sync" in rule.action:
                 self.sync(service, rule, found)
         if any("restart" in rule.action for rule, _ in hits):
-            click.echo(f"{service.name}: restart", err=True)
+            _say(f"{service.name}: restart", "")
             body = {"services": [service.name]}
             for event in self.client.events(f"/v1/stacks/{self.loaded.stack.name}/restart", body=body):
                 self.shown.event(event)
+            _say("", f'service(s) ["{service.name}"] restarted')
 
     def initial(self, service: Service) -> None:
         """Copy what the rules of *service* with initial_sync concern."""
@@ -124,6 +135,7 @@ class FileSyncer:
         from orchestrator.cli import execute
         from orchestrator.cli.selection import of_stack
 
+        _say("", f'Syncing service "{service.name}" after {len(paths)} changes were detected')
         there = [p for p in paths if p.exists()]
         gone = [inside(rule, p) for p in paths if not p.exists()]
         rows = [r for r in of_stack(self.client, self.loaded.stack.name, (service.name,)) if r["state"] == "running"]
@@ -146,7 +158,7 @@ class FileSyncer:
                 if code := execute.run(node, row["id"], build_request, tty=False, stdin=False):
                     click.secho(f"{row['task']}: {' '.join(hook.command)} ended with {code}", fg="red", err=True)
         names = ", ".join(inside(rule, p) for p in paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
-        click.echo(f"{service.name}: synced {names} to {len(rows)} task{'' if len(rows) == 1 else 's'}", err=True)
+        _say(f"{service.name}: synced {names} to {len(rows)} task{'' if len(rows) == 1 else 's'}", "")
 
 
 def concerns(service: Service, rule: WatchRule, path: Path) -> bool:

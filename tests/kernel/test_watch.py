@@ -35,8 +35,8 @@ services:
 
 
 @contextmanager
-def watching(stack: Stack, *options: str) -> Iterator[list[str]]:
-    """`pystack watch` in the background; the lines that it said so far."""
+def watching(stack: Stack, *options: str, compose: bool = False) -> Iterator[list[str]]:
+    """`pystack watch`, or `pystack compose watch`, in the background; the lines that it said so far."""
     process = subprocess.Popen(
         # who runs the tests in the background may have SIGINT ignored, and children inherit that
         [
@@ -45,11 +45,12 @@ def watching(stack: Stack, *options: str) -> Iterator[list[str]]:
             sys.executable,
             "-m",
             "orchestrator",
+            *(["compose"] if compose else []),
             "-f",
             str(stack.file),
-            "watch",
             "-p",
             stack.name,
+            "watch",
             *options,
         ],
         stdout=subprocess.PIPE,
@@ -66,7 +67,7 @@ def watching(stack: Stack, *options: str) -> Iterator[list[str]]:
     listener = threading.Thread(target=listen)
     listener.start()
     try:
-        eventually(lambda: _has(said, "watching"), 30)
+        eventually(lambda: _has(said, "Watch enabled" if compose else "watching"), 30)
         yield said
     finally:
         process.send_signal(signal.SIGINT)
@@ -118,6 +119,14 @@ def test_files_are_synced_to_every_task(stack: Stack, folder: Path) -> None:
         eventually(lambda: _restarted(stack, before), 20)
 
 
+def test_words_of_docker_compose(stack: Stack, folder: Path) -> None:
+    with watching(stack, compose=True) as said:
+        (folder / "src/a.txt").write_text("second")
+        eventually(lambda: _has(said, ' ⦿ Syncing service "web" after 1 changes were detected\n'), 20)
+        (folder / "one.conf").write_text("2")
+        eventually(lambda: _has(said, ' ⦿ service(s) ["web"] restarted\n'), 20)
+
+
 def _restarted(stack: Stack, before: dict[str, dict[str, object]]) -> None:
     now = stack.ps()
     assert {n: now[n]["id"] for n in now} == {n: before[n]["id"] for n in before}
@@ -131,10 +140,12 @@ def test_a_rebuild_replaces_exactly_its_service(stack: Stack, folder: Path) -> N
         "services:\n  web: {build: ., stop_signal: SIGKILL, develop: {watch: [{path: src, action: rebuild}]}}\n"
         "  other: {image: busybox, command: [sleep, '1000'], stop_signal: SIGKILL}\n"
     )
-    with watching(stack):
+    with watching(stack, compose=True) as said:
         other = stack.ps()["other-1"]["id"]
         (folder / "src/a.txt").write_text("rebuilt")
         eventually(lambda: _says(stack, "rebuilt"), 60)
+        eventually(lambda: _has(said, ' ⦿ service(s) ["web"] successfully built\n'), 20)
+        _has(said, ' ⦿ Rebuilding service(s) ["web"] after changes were detected...\n')
         assert stack.ps()["other-1"]["id"] == other
 
 
