@@ -29,6 +29,7 @@ from orchestrator.ingress.routes import (
     port_conflicts,
     unseen,
 )
+from orchestrator.ingress.spread import Spread
 from orchestrator.ingress.system_stack import system_stack
 from orchestrator.planning.manifests import ingress_ports
 from orchestrator.server import lifecycle
@@ -81,6 +82,7 @@ class Ingress:
         self.proxies: dict[str, Proxy] = {}
         self.requests = Requests(self.push, self.trigger, lambda: self.settings is not None)
         self.documents = Documents(plane, self.certificates, self.requests)
+        self._spread = Spread(plane)
         self._wake = asyncio.Event()
         self._locks: dict[str, asyncio.Lock] = {}
         self._loop: asyncio.Task[None] | None = None
@@ -96,6 +98,7 @@ class Ingress:
         self.plane.cluster.followers.append(self.follow)
         self.plane.dispatcher.lingerers.append(self.linger_s)
         self._loop = asyncio.create_task(self._run(), name="ingress")
+        self._spread.start()
 
     # --- what is asked of it -------------------------------------------------------------------------------------
 
@@ -341,6 +344,7 @@ class Ingress:
 
     async def close(self) -> None:
         """Stop following. The proxies go on with what they have."""
+        await self._spread.close()
         if self._loop:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)

@@ -242,6 +242,16 @@ def test_a_proxy_that_was_killed_is_back_with_its_configuration(stack: Stack, la
     eventually(lambda: _in("one", get(lab, "back.internal", 2, root=root)), 60)
 
 
+def test_a_node_that_is_activated_again_has_its_proxy_again(stack: Stack, lab: Pystack, tmp_path: Path) -> None:
+    stack.up(web("again.internal"))
+    root = own_root(lab, tmp_path)
+    lab("node", "drain", "n3")
+    proxies = json.loads(lab("ingress", "inspect").stdout)["proxies"]
+    assert {p["node"] for p in proxies} == {"n1", "n2"}
+    lab("node", "activate", "n3")
+    eventually(lambda: _in("one", get(lab, "again.internal", 3, root=root)), 60)
+
+
 def test_without_ingress_nothing_listens_and_up_says_so(stack: Stack, lab: Pystack) -> None:
     lab("ingress", "rm")
     assert lab.on("n1", "sh", "-c", "ss -ltn | grep -c ':443 ' || true").strip() == "0"
