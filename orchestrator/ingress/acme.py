@@ -24,11 +24,12 @@ NONCES = 4
 
 
 class AcmeError(PystackError):
-    """The ACME server, or what it looked at, did not do; *rate_limited* where it asks to be left alone for long."""
+    """The ACME server, or what it looked at, did not do; *rate_limited* where it asks to be left alone for long, *no_account*
+    where it does not know the account."""
 
-    def __init__(self, message: str, *, rate_limited: bool = False) -> None:
+    def __init__(self, message: str, *, rate_limited: bool = False, no_account: bool = False) -> None:
         super().__init__(message)
-        self.rate_limited = rate_limited
+        self.rate_limited, self.no_account = rate_limited, no_account
 
 
 class Account(WireStruct, frozen=True, kw_only=True):
@@ -126,7 +127,9 @@ def _client(settings: IngressSettings, key: Any, registration: Any) -> Iterator[
             yield ClientV2(ClientV2.get_directory(settings.directory, network), network)
         except messages.Error as error:
             limited = error.typ.endswith(":rateLimited")
-            raise AcmeError(f"{settings.directory}: {error.detail or error.typ}", rate_limited=limited) from None
+            unknown = error.typ.endswith(":accountDoesNotExist")
+            reason = f"{settings.directory}: {error.detail or error.typ}"
+            raise AcmeError(reason, rate_limited=limited, no_account=unknown) from None
         except errors.ValidationError as error:
             raise AcmeError(f"{settings.directory}: {_refusals(error)}") from None
         except errors.TimeoutError:

@@ -137,6 +137,9 @@ class Certificates:
             await self._keep(one, text)
         except (acme.AcmeError, CertificateTextError, PystackError) as error:
             limited = isinstance(error, acme.AcmeError) and error.rate_limited
+            if isinstance(error, acme.AcmeError) and error.no_account:
+                with contextlib.suppress(PystackError):  # the next try makes another
+                    await self._contents.remove("secret", ACCOUNT, ())
             pause = min(LONGEST_RETRY_S, FIRST_RETRY_S * 2**one.failures)
             pause = max(pause, RATE_LIMITED_S) if limited else pause
             log.warning("no certificate for %s yet, tried again in %.0f s: %s", one.host, pause, error)
