@@ -317,6 +317,13 @@ def _blkio(place: ServiceBody, value: Any) -> Any:
     return {**value, **{k: [{**e, "rate": _bytes(place, e["rate"])} if "rate" in e else e for e in value[k]] for k in rated}}
 
 
+def _provider(place: ServiceBody, value: Any) -> Any:
+    """Each option is a list: it may be given several times."""
+    if not isinstance(value.get("options"), dict):
+        return value
+    return {**value, "options": {k: [scalar(v) for v in _listed(place, one)] for k, one in value["options"].items()}}
+
+
 def _pull_policy(place: ServiceBody, value: Any) -> Any:
     return "missing" if value == "if_not_present" else value
 
@@ -421,6 +428,7 @@ FORMS: dict[str, Form] = {
     "pre_stop": _hooks,
     "pre_start": _before,
     "devices": _devices,
+    "provider": _provider,
     "blkio_config": _blkio,
     "group_add": _as_texts,
     "tmpfs": _listed,

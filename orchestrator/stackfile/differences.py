@@ -21,7 +21,7 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
         "a path of Windows, `type: npipe` and `cluster`, a volume's driver or a secret's that is not here, a target that "
         "is not an absolute path, and other values that the engine alone knows: `restart`, `deploy.mode`, `endpoint_mode`, "
         "`failure_action`, `restart_policy.condition`, `placement`, `devices`, `userns_mode`, addresses of hosts, of networks "
-        "and MAC addresses; the file or variable of a config or secret that is not there",
+        "and MAC addresses",
         "left to the engine",
         "`config` shows it; the service that has it is not started, with the line that says why",
     ),
@@ -49,6 +49,11 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
         "`environment: {A: !reset null}` over a list of NAME=VALUE",
         "the variable stays",
         "it goes",
+    ),
+    (
+        "a config or secret whose file or variable is not there",
+        "an error when a service that has it starts",
+        "`config` shows it; `up` is refused, also for other services: what the stack had before would be lost",
     ),
     (
         "`:z` and `:Z` of a mount",

@@ -116,6 +116,13 @@ async def test_one_that_joins_later_gets_the_key_from_who_leads(store: SqliteSto
     assert (await opened(store, tmp_path / "n2-new", "n2")).with_digests(stack(secret(b"hunter2"))).contents[0].digest
 
 
+async def test_what_the_client_could_not_read_takes_nothing_away(store: SqliteStore, tmp_path: Path) -> None:
+    contents = await opened(store, tmp_path / "n1")
+    gone = msgspec.structs.replace(secret(None), problem="f.yml:4:5: secrets.db.file: /x cannot be read: No such file")
+    with pytest.raises(PystackError, match=r"f.yml:4:5: secrets.db.file: /x cannot be read"):
+        contents.with_digests(stack(gone))
+
+
 async def test_one_made_by_hand_is_found_replaced_and_removed(store: SqliteStore, tmp_path: Path) -> None:
     contents = await opened(store, tmp_path / "n1")
     asked = stack(secret(None, external=True, name="db"))

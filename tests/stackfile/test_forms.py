@@ -80,6 +80,10 @@ SHOWN: dict[str, tuple[str, Any]] = {
             ]
         },
     ),
+    "options of a provider": (
+        "provider: {type: t, options: {a: b, n: 1, l: [x, y]}}",
+        {"type": "t", "options": {"a": ["b"], "n": ["1"], "l": ["x", "y"]}},
+    ),
     "groups by number": ("group_add: [mail, 1000]", ["mail", "1000"]),
     "all devices of a kind": (
         "deploy: {resources: {reservations: {devices: [{capabilities: [gpu], count: all, options: [a=1]}]}}}",
