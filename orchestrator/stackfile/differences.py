@@ -118,9 +118,4 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
         "templates of Swarm stay as they are",
         "they are filled in, with the slot of the first replica; `max_replicas_per_node` does not count them",
     ),
-    (
-        "remote build contexts",
-        "cloned",
-        "the service is not started",
-    ),
 )

@@ -44,10 +44,12 @@ def read_ports(text: str) -> list[PortText]:
     if protocol not in PROTOCOLS:
         raise ShortFormError(f"{match['proto']!r} is not a protocol", f"one of {', '.join(PROTOCOLS)}")
     target, published = span(match["target"]), span(match["pub"] or "")
+    if published == [0]:  # any port, as where none is given
+        published = []
     if published and len(published) != len(target) and len(target) != 1:
         raise ShortFormError(f"{len(published)} published ports for {len(target)} container ports")
     bad = [p for p in (*target, *published) if not (0 < p < 65536)]
-    if bad and not (bad == [0] and not published):
+    if bad:
         raise ShortFormError(f"port {bad[0]} does not exist: TCP and UDP ports end at 65535", "choose 1 to 65535")
     if published and len(target) == 1:  # a range for one container port means "one of these"
         return [PortText(target[0], published[0], published[-1], protocol, host)]

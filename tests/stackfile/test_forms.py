@@ -31,6 +31,10 @@ SHOWN: dict[str, tuple[str, Any]] = {
         'ports: ["8080-8082:80"]',
         [{"mode": "ingress", "protocol": "tcp", "published": "8080-8082", "target": 80}],
     ),
+    "port 0 of the host": (
+        'ports: ["127.0.0.1:0:80"]',
+        [{"mode": "ingress", "protocol": "tcp", "target": 80, "host_ip": "127.0.0.1"}],
+    ),
     "a protocol in capitals": ('ports: ["80/UDP"]', [{"mode": "ingress", "protocol": "udp", "target": 80}]),
     "flags as text": ('init: "Yes"', True),
     "numbers as text": ('scale: "2"', 2),
@@ -113,6 +117,7 @@ def test_what_is_shown(line: str, want: Any, tmp_path: Path) -> None:
 
 REFUSED: dict[str, tuple[str, str, str]] = {
     "a range that ends before it begins": ('ports: ["80-70"]', "", "the range 80-70 ends before it begins"),
+    "port 0 of the container": ('ports: ["0"]', "", "port 0 does not exist"),
     "an exposed port that is none": ("expose: [abc]", "", "expose[0]: 'abc' is not a port"),
     "half a range": ('expose: ["80-"]', "", "expose[0]: '80-' is not a port"),
     "an empty source": ('volumes: [":/x"]', "", "it has an empty part"),
