@@ -128,6 +128,7 @@ class ControlPlane:
         self._loops.append(asyncio.create_task(self.jobs.run(), name="jobs"))
         self._loops.append(asyncio.create_task(self.autoscaler.run(), name="autoscale"))
         self._loops.append(asyncio.create_task(self.migrator.leftovers.run(), name="old copies of volumes"))
+        self._loops.append(asyncio.create_task(self.migrator.retry(), name="end moves of volumes"))
         self._loops.append(asyncio.create_task(self._resume(), name="resume rollouts and drains"))
         after_s = math.inf if self._reschedule_after_s is None else self._reschedule_after_s
         rescheduler = Rescheduler(self.dispatcher, self.images, self.inputs, after_s)

@@ -29,7 +29,7 @@ from orchestrator.server.lifecycle import change_desired_state
 from orchestrator.server.records import ActRequest
 from orchestrator.server.rollouts.manager import RolloutManager
 from orchestrator.server.volume_leftovers import VolumeLeftovers, delete_copy
-from orchestrator.store.interface import Delete, Op, Put
+from orchestrator.store.interface import Delete, Op, Put, StoreError
 from orchestrator.transport.agent_client import AgentClient
 
 MAX_PASSES = 5
@@ -38,6 +38,8 @@ SHORT_PASS_S = 1.0
 """After a pass that takes no longer than this the users are stopped."""
 CONNECT_TIMEOUT_S = 30.0
 """How long a server that starts again waits for the two nodes of a move."""
+RETRY_S = 3.0
+"""How often moves that could not be ended are tried again."""
 log = logging.getLogger(__name__)
 
 
@@ -60,6 +62,8 @@ class VolumeMigrator:
         self._rollouts = rollouts
         self._inputs = inputs
         self.leftovers = VolumeLeftovers(dispatcher.state, dispatcher.cluster)
+        self._unfinished: set[str] = set()
+        """Volumes whose moves this server could not end: it tries again."""
         self._recovered = asyncio.Event()
         """Set once the moves of earlier servers are ended: a new one of the same volume must not run beside."""
 
@@ -81,7 +85,11 @@ class VolumeMigrator:
             except BaseException:
                 await asyncio.shield(self._take_back(move.volume))
                 raise
-            return await self._finish(move, emit)
+            try:
+                return await self._finish(move, emit)
+            except BaseException:
+                self._unfinished.add(volume.name)
+                raise
 
     async def evacuate(self, node: str, emit: Emit) -> list[Failure]:
         """Move the volumes that follow their users away from *node*, each to the node that is best for all its users."""
@@ -115,7 +123,23 @@ class VolumeMigrator:
             try:
                 await self._take_back(move.volume)
             except PystackError as error:
+                self._unfinished.add(move.volume)
                 log.warning("the move of volume %s to %s is not ended: %s", move.volume, move.target, error)
+
+    async def retry(self) -> None:
+        """End moves that could not be ended at once. Never returns. Raises StoreError."""
+        while True:
+            await asyncio.sleep(RETRY_S)
+            for name in sorted(self._unfinished):
+                try:
+                    async with self._state.lock(f"volume {name}").hold("volume move"):
+                        await self._take_back(name)
+                except StoreError:
+                    raise
+                except PystackError as error:
+                    log.info("the move of volume %s is still not ended: %s", name, error)
+                else:
+                    self._unfinished.discard(name)
 
     def _check(self, volume: Volume, users: Sequence[Task], move: VolumeMove) -> None:
         """Raises RefusedError if the volume cannot go to the target of *move*."""

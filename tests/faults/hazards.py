@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from typing import NamedTuple
 
+from tests.conftest import eventually
 from tests.faults.machines import AGENT, SERVERS, Machines
 
 NFT = "table inet fault {{ chain {hook} {{ type filter hook {hook} priority -300; {what} drop; }}; }}"
@@ -24,8 +25,15 @@ class Where(NamedTuple):
 
 
 def places(machines: Machines) -> Where:
-    """Raises OSError where no server leads."""
-    leader = machines.leader()
+    """Raises AssertionError where no server leads for long."""
+
+    def leads() -> str:
+        try:
+            return machines.leader()
+        except OSError as error:
+            raise AssertionError(error) from None
+
+    leader = eventually(leads, 20)
     return Where(leader, next(n for n in SERVERS if n != leader), AGENT)
 
 

@@ -51,7 +51,8 @@ def _sidecar(seen: sidecar.Outage) -> int:
 def _drain(seen: drain.Lost) -> int:
     for name, count in sorted(seen.requests.items()):
         print(f"{name}: {count} requests")
-    print(f"{seen.changes} changes, {sum(seen.requests.values())} requests, {len(seen.lost)} lost")
+    print(", ".join(f"{what} {count} times" for what, count in seen.changes.items()))
+    print(f"{seen.changes.total()} changes, {sum(seen.requests.values())} requests, {len(seen.lost)} lost")
     for what, after in seen.by_change.items():
         print(f"  {what}: {len(after)} lost, {min(after):.2f} to {max(after):.2f} s after it began")
     for line in (*seen.lost[:20], *dict.fromkeys(seen.servers)):

@@ -1,4 +1,4 @@
-"""Scaling down, and draining a node, under connections by way of each of three nodes: short ones, and some that are kept."""
+"""Updates, scaling, drains and moves under connections by way of each of three nodes: short ones, and some that are kept."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import json
 import shutil
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from tests.conftest import Stack, eventually
@@ -19,6 +21,7 @@ services:
     image: busybox
     command: /usr/bin/python3 -u /server.py
     working_dir: /tmp
+    environment: [VERSION=%d]
     stop_grace_period: 20s
     ports: ['18475:80']
     healthcheck: {test: 'wget -q -O /dev/null http://127.0.0.1/', interval: 30s, start_interval: 500ms, start_period: 30s}
@@ -28,9 +31,11 @@ services:
       - /usr:/usr:ro
       - /usr/lib:/lib:ro
       - /usr/lib64:/lib64:ro
-    deploy: {replicas: %d}
+    deploy: {replicas: 6, update_config: {order: start-first, parallelism: 2}}
 """
 MANY, FEW = 6, 3
+UPDATES = 5
+"""How many updates there are in a round."""
 
 
 @dataclass
@@ -39,7 +44,8 @@ class Lost:
 
     requests: Counter[str] = field(default_factory=Counter)
     lost: list[str] = field(default_factory=list)
-    changes: int = 0
+    changes: Counter[str] = field(default_factory=Counter)
+    """How often something was done, by what it was."""
     by_change: dict[str, list[float]] = field(default_factory=dict)
     """Of each change in which some were lost: how long after it began they did, in seconds."""
     servers: list[str] = field(default_factory=list)
@@ -47,35 +53,45 @@ class Lost:
 
 
 def measured(stack: Stack, rounds: int) -> Lost:
-    """*rounds* of: scale down, scale up, drain a node, activate it."""
+    """*rounds* of: UPDATES updates, start-first; scale down, scale up; drain a node, activate it, and move tasks back."""
     program = stack.directory / "server.py"
     shutil.copy(Path(__file__).with_name("server.py"), program)
     records = stack.directory / "record"
     records.mkdir(mode=0o777)
-    stack.up(FILE % (program, records, MANY))
+    stack.up(FILE % (0, program, records))
     urls = [f"http://10.99.0.{n}:{PORT}/" for n in (1, 2, 3)]
     asking = {how: Asking(stack, "outside", how, urls) for how in ("short", "keep")}
     done: list[tuple[float, str]] = []
+
+    def change(what: str, work: Callable[[], object]) -> None:
+        done.append((time.time(), what))
+        work()
+        for one in asking.values():
+            one.answered()
+
+    lab = stack.pystack
     try:
         for one in asking.values():
             one.answered()
         for number in range(rounds):
+            for update in range(UPDATES):
+                change("update", partial(stack.up, FILE % (number * UPDATES + update + 1, program, records)))
+            change("scale down", partial(stack.run, "scale", f"web={FEW}"))
+            change("scale up", partial(stack.run, "scale", f"web={MANY}"))
             node = f"n{number % 2 + 2}"
-            for words in (
-                ("scale", "-p", stack.name, f"web={FEW}"),
-                ("scale", "-p", stack.name, f"web={MANY}"),
-                ("node", "drain", node),
-                ("node", "activate", node),
-            ):
-                done.append((time.time(), " ".join(words[:1] + words[-1:])))
-                stack.pystack(*(("-f", str(stack.file)) if words[0] == "scale" else ()), *words)
-                for one in asking.values():
-                    one.answered()
+            change("drain", partial(lab, "node", "drain", node))
+            change("activate", partial(lab, "node", "activate", node))
+            change("rebalance", partial(lab, "rebalance"))
             eventually(lambda: _running(stack))
     finally:
         for one in asking.values():
             one.stop()
-    out = Lost(changes=len(done))
+    return _judged(asking, done, records)
+
+
+def _judged(asking: Mapping[str, Asking], done: Sequence[tuple[float, str]], records: Path) -> Lost:
+    """What was lost, beside what was done, and when, and what the servers wrote to *records*."""
+    out = Lost(changes=Counter(what for _, what in done))
     of_servers = [json.loads(line) for file in records.iterdir() for line in file.read_text().splitlines()]
     for how, one in asking.items():
         for row in one.rows:

@@ -24,7 +24,7 @@ from orchestrator.server.locks import GivenUpError
 from orchestrator.server.records import ROLLOUT_VERBS, RolloutVerb, SavedPlan, UpOptions
 from orchestrator.server.revisions import require_unmoved
 from orchestrator.server.rollout_control import RolloutControl, RolloutPausedError
-from orchestrator.server.rollouts.records import UNFINISHED, RolloutRecord, RolloutState, of_rollout
+from orchestrator.server.rollouts.records import UNFINISHED, RolloutRecord, RolloutState, of_rollout, present_scale
 from orchestrator.server.state import ClusterState
 from orchestrator.stackfile.model import Stack
 from orchestrator.store.interface import Put, StoreError
@@ -162,13 +162,8 @@ class RolloutManager:
 
     def _as_it_is(self, stack: str, moves: Mapping[str, str]) -> tuple[Stack, UpOptions]:
         record = self._state.get_stack(stack).stack
-        scale = {s.name: 0 for s in record.services if s.scale and not s.scale.least}  # none may be what they ask for
-        for task in self._state.of_stack(stack).tasks:
-            scale[task.service] = scale.get(task.service, 0) + task.planned
-        for waiting in self._state.waiting_for_room(stack).values():
-            scale[waiting.service] = scale.get(waiting.service, 0) + 1
-        fixed = {s.name for s in record.services if s.mode.startswith("replicated")}
-        return record, UpOptions(scale={k: v for k, v in scale.items() if k in fixed}, moves=dict(moves))
+        there = [*self._state.of_stack(stack).tasks, *self._state.waiting_for_room(stack).values()]
+        return record, UpOptions(scale=present_scale(record, there, self.records.get(stack)), moves=dict(moves))
 
     async def watch(self, stack: str, emit: Emit) -> list[Failure]:
         """Tell of the rollout of *stack* to its end. Returns the tasks that failed. Raises RefusedError (404) if there is

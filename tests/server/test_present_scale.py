@@ -1,0 +1,44 @@
+"""How many replicas a redeploy keeps: what is there, and after a rollout that broke off what that one was to make."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.contract.container import Container
+from agent.contract.task import Task
+from orchestrator.server.records import UpOptions
+from orchestrator.server.rollouts.records import RolloutRecord, RolloutState, present_scale
+from orchestrator.stackfile.model import Service, Stack
+
+IMAGE = Container(image="i")
+STACK = Stack(
+    name="s",
+    services=(
+        Service(name="web", where="f:1", container=IMAGE, replicas=4),
+        Service(name="all", where="f:2", container=IMAGE, mode="global"),
+    ),
+)
+
+
+def tasks(count: int) -> list[Task]:
+    return [Task(name=f"s-web-{n}", stack="s", service="web", index=n, node="n1", container=IMAGE) for n in range(count)]
+
+
+def record(state: RolloutState, *, scale: dict[str, int] | None = None, verb: str = "redeploy") -> RolloutRecord:
+    return RolloutRecord(id="1", stack=STACK, options=UpOptions(scale=scale or {}), verb=verb, state=state)  # type: ignore[arg-type]
+
+
+def test_as_many_as_there_are() -> None:
+    assert present_scale(STACK, tasks(6), None) == {"web": 6}
+    assert present_scale(STACK, tasks(6), record("succeeded", scale={"web": 3})) == {"web": 6}
+
+
+@pytest.mark.parametrize("left", [5, 7], ids=["one is lacking", "a spare is left"])
+@pytest.mark.parametrize("state", ["failed", "running", "paused"])
+def test_a_redeploy_that_broke_off_changes_no_number(left: int, state: RolloutState) -> None:
+    assert present_scale(STACK, tasks(left), record(state, scale={"web": 6})) == {"web": 6}
+
+
+def test_an_up_that_broke_off_is_what_the_stack_says_and_the_user() -> None:
+    assert present_scale(STACK, tasks(2), record("failed", verb="up")) == {"web": 4}
+    assert present_scale(STACK, tasks(2), record("failed", verb="up", scale={"web": 8})) == {"web": 8}
