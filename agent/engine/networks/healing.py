@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Awaitable, Callable
 
@@ -13,6 +14,10 @@ from netplugins.linux import monitors
 
 HEAL_AFTER_S = 0.25
 """How long changes are gathered: one command of an administrator makes several."""
+
+RETRY_S = 5.0
+"""When it is tried again where the host could not be looked at."""
+log = logging.getLogger(__name__)
 
 
 class Healer:
@@ -58,16 +63,20 @@ class Healer:
         if self._applier.rules.read_events(monitor):
             self._schedule()
 
-    def _schedule(self) -> None:
+    def _schedule(self, after_s: float = HEAL_AFTER_S) -> None:
         if self._timer is None and self._enabled:
-            self._timer = asyncio.get_running_loop().call_later(HEAL_AFTER_S, self._begin)
+            self._timer = asyncio.get_running_loop().call_later(after_s, self._begin)
 
     def _begin(self) -> None:
         self._timer = None
         self._healing = asyncio.create_task(self._heal())
 
     async def _heal(self) -> None:
-        before, self._addresses = self._addresses, await asyncio.to_thread(addresses_of_host, self._prefix)
+        try:
+            before, self._addresses = self._addresses, await asyncio.to_thread(addresses_of_host, self._prefix)
+        except OSError as error:  # too many open files, for instance
+            log.warning("what others changed of networks is not looked at now: %s", error)
+            return self._schedule(RETRY_S)
         if before != self._addresses:
             self._moved()
         await self._mend()
