@@ -35,8 +35,6 @@ class Dispatcher:
         self._contents = contents
         self._leaving: dict[str, Task] = {}
         """Tasks that were removed, and whose containers their nodes may still have, as one-off ones: see `_still_leaving`."""
-        self._strict: dict[str, str] = {}
-        """Of removed tasks that must not run twice, the nodes: `wait_removed` asks whether those may still run them."""
         self.lingerers: list[Callable[[Set[str]], float]] = []
         """Each says for how many seconds something may still be on its way to tasks that no longer get new connections."""
         self._affected: set[str] = set()
@@ -104,7 +102,6 @@ class Dispatcher:
         async with self.drained(names):
             leaving = {n: self.state.tasks[n] for n in names if n in self.state.tasks}
             self._leaving |= {name: _as_oneoff(task) for name, task in leaving.items()}
-            self._strict |= {n: t.node for n, t in leaving.items() if t.strict}
             await self.state.delete_tasks(names)
             await self.cluster.deliver()
 
@@ -152,12 +149,11 @@ class Dispatcher:
             blocker = next((n for n in reversed(names) if n in self.statuses.by_task), "")
             if blocker:
                 return None
-            at = {self._strict[n] for n in names if n in self._strict}
+            at = {self.state.held[n] for n in names if n in self.state.held}
             return True if all(node in ready or self.cluster.is_fenced(node) for node in at) else None
 
         await self.statuses.until(answer)
-        for name in names:
-            self._strict.pop(name, None)
+        await self.state.release(names)
 
     # --- statuses ----------------------------------------------------------------------------------------------
 

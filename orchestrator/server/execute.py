@@ -244,6 +244,10 @@ class PlanExecutor:
             async with self._dispatcher.drained(leaving):
                 await self._dispatcher.remove_tasks(leaving)
                 await self._dispatcher.wait_removed(leaving)
+        # what broke off may have deleted tasks without waiting for their nodes
+        held = self._state.held
+        if away := [t.name for t in plan.desired.tasks if t.name not in known and held.get(t.name, t.node) != t.node]:
+            await self._dispatcher.wait_removed(away)
 
     def _task(self, task: Task, rollout: Rollout, options: UpOptions, in_place: Set[str], plan: Plan) -> Task:
         """*task* as it is written first: on hold if it must wait for others, and as it is if the plan leaves it alone."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import msgspec
@@ -38,6 +38,8 @@ class ClusterState:
         """The tasks that had to make room for others of a higher priority, by name, until they are back."""
         self.coming: dict[str, tuple[Stack, tuple[Task, ...]]] = {}
         """Of stacks that are being changed, the tasks that have a node and are not written yet."""
+        self.held: dict[str, str] = {}
+        """Of deleted tasks that must not run twice, the nodes that may still run them: whoever deleted them may be gone."""
         self.draining: set[str] = set()
         """Names of tasks that get no new connections, because they will be stopped or replaced."""
         self.revision = 0
@@ -62,6 +64,8 @@ class ClusterState:
         for entry in await self.store.scan("preempted/"):
             eviction = msgspec.json.decode(entry.value, type=Eviction)
             self.preempted[eviction.task] = eviction
+        for entry in await self.store.scan(store_keys.HELD):
+            self.held[entry.key.removeprefix(store_keys.HELD)] = msgspec.json.decode(entry.value, type=str)
         self.revision = await self.store.revision()
 
     # --- reading -----------------------------------------------------------------------------------------------
@@ -150,10 +154,21 @@ class ClusterState:
 
     async def delete_tasks(self, names: Sequence[str]) -> None:
         """Delete tasks from the store and from the copy. Names that are not there are skipped."""
-        await self.transact([Delete(store_keys.of_task(self.tasks[n])) for n in names if n in self.tasks])
+        gone = [self.tasks[n] for n in names if n in self.tasks]
+        held = {t.name: t.node for t in gone if t.strict}
+        operations: list[Op] = [Put(store_keys.of_held(name), msgspec.json.encode(node)) for name, node in held.items()]
+        await self.transact([*operations, *(Delete(store_keys.of_task(t)) for t in gone)])
+        self.held |= held
         for name in names:
             self.tasks.pop(name, None)
         self.draining -= set(names)
+
+    async def release(self, names: Iterable[str]) -> None:
+        """No node runs these deleted tasks any more."""
+        if known := [name for name in names if name in self.held]:
+            await self.transact([Delete(store_keys.of_held(name)) for name in known])
+            for name in known:
+                self.held.pop(name, None)
 
     async def next_revision(self, stack: Stack, options: UpOptions) -> tuple[StackRecord, list[Op]]:
         """*stack* as its next revision, and the operations that write it. Writes nothing itself."""

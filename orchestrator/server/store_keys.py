@@ -26,6 +26,15 @@ def of_volume_move(name: str) -> str:
     return f"moves/{name}"
 
 
+HELD = "held/"
+"""The prefix of strict tasks that were deleted while their nodes may still run them."""
+
+
+def of_held(task: str) -> str:
+    """`held/<task>`, until its node surely runs it no more."""
+    return f"{HELD}{task}"
+
+
 LEFTOVERS = "leftovers/"
 """The prefix of old copies of volumes that are to be deleted."""
 

@@ -32,6 +32,19 @@ def task(number: int, node: str = "n1") -> Task:
     return Task(name=f"web-a-{number}", stack="web", service="a", index=number, node=node, container=Container(image="i"))
 
 
+async def test_a_strict_task_that_is_deleted_is_held_until_its_node_is_done(state: ClusterState) -> None:
+    strict = msgspec.structs.replace(task(1, "n2"), boot_wait_s=None)
+    await state.put(tasks=[strict, task(2)])
+    await state.delete_tasks([strict.name, task(2).name])
+    again = ClusterState(state.store)
+    await again.load()
+    assert again.held == state.held == {strict.name: "n2"}
+    await again.release([strict.name])
+    third = ClusterState(state.store)
+    await third.load()
+    assert third.held == {}
+
+
 async def same_as_stored(state: ClusterState) -> bool:
     again = ClusterState(state.store)
     await again.load()

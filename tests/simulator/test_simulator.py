@@ -36,6 +36,12 @@ def test_a_seed_is_the_same_again() -> None:
     assert first == second
 
 
+def test_a_strict_task_that_was_deleted_is_waited_for_by_whoever_makes_it_again() -> None:
+    """Its first rollout was given up while it waited for a node that did not answer."""
+    done = simulate("--seed", "310")
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("bug", ["back", "boot", "drain", "fence", "forgotten drain", "term"])
 def test_a_fault_put_in_on_purpose_is_found(bug: str) -> None:
