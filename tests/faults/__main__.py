@@ -163,7 +163,7 @@ class Run:
 
     def work(self) -> None:
         """Take rows until none are left or the time is over; each lab lives until a cell goes wrong."""
-        while self._on_one_lab():
+        while not self._rows.empty() and self._on_one_lab():
             pass
 
     def _on_one_lab(self) -> bool:
