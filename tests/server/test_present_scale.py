@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from agent.contract.container import Container
-from agent.contract.task import Task
 from orchestrator.server.records import UpOptions
 from orchestrator.server.rollouts.records import RolloutRecord, RolloutState, present_scale
 from orchestrator.stackfile.model import Service, Stack
@@ -20,8 +19,8 @@ STACK = Stack(
 )
 
 
-def tasks(count: int) -> list[Task]:
-    return [Task(name=f"s-web-{n}", stack="s", service="web", index=n, node="n1", container=IMAGE) for n in range(count)]
+def tasks(count: int) -> dict[str, int]:
+    return {"web": count}
 
 
 def record(state: RolloutState, *, scale: dict[str, int] | None = None, verb: str = "redeploy") -> RolloutRecord:

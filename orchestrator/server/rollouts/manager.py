@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
 
 import msgspec
@@ -162,7 +163,10 @@ class RolloutManager:
 
     def _as_it_is(self, stack: str, moves: Mapping[str, str]) -> tuple[Stack, UpOptions]:
         record = self._state.get_stack(stack).stack
-        there = [*self._state.of_stack(stack).tasks, *self._state.waiting_for_room(stack).values()]
+        there = Counter[str]()
+        for task in self._state.of_stack(stack).tasks:
+            there[task.service] += task.planned
+        there.update(waiting.service for waiting in self._state.waiting_for_room(stack).values())
         return record, UpOptions(scale=present_scale(record, there, self.records.get(stack)), moves=dict(moves))
 
     async def watch(self, stack: str, emit: Emit) -> list[Failure]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Literal
 
-from agent.contract.task import Task
 from agent.contract.wire import WireStruct
 from orchestrator.server.events import Failure
 from orchestrator.server.records import RolloutVerb, UpOptions
@@ -33,12 +32,11 @@ class RolloutRecord(WireStruct, frozen=True, kw_only=True):
     failures: tuple[Failure, ...] = ()
 
 
-def present_scale(stack: Stack, tasks: Iterable[Task], last: RolloutRecord | None) -> dict[str, int]:
-    """How many replicas each service of *stack* is to keep, which has *tasks*. Where its *last* rollout broke off,
-    some may be lacking and spares may be left: then that one's wish counts."""
+def present_scale(stack: Stack, there: Mapping[str, int], last: RolloutRecord | None) -> dict[str, int]:
+    """How many replicas each service of *stack* is to keep, where so many are *there*. Where its *last* rollout broke off, some may
+    be lacking and spares may be left: then that one's wish counts."""
     scale = {s.name: 0 for s in stack.services if s.scale and not s.scale.least}  # none may be what they ask for
-    for task in tasks:
-        scale[task.service] = scale.get(task.service, 0) + task.planned
+    scale |= there
     if last and last.state in (*UNFINISHED, "failed"):
         if last.verb == "up" and not last.options.services:
             scale |= {s.name: s.replicas for s in stack.services if not s.scale}
