@@ -35,6 +35,8 @@ from agent.volumes.migration import VolumeMigration
 
 MONITOR_EXIT_TIMEOUT_S = 5.0
 UNKNOWN_EXIT_CODE = 255
+RELEASE_AGAIN_S, RELEASE_TRIES = 1.0, 30
+"""After how many seconds what a container held is given back where files could not be opened, and how often for a start."""
 log = logging.getLogger(__name__)
 
 
@@ -142,9 +144,15 @@ class Engine:
 
     async def _abort_start(self, record: Record) -> None:
         """Remove what a failed start has made, and wait for its monitor, which must not report an end after the next start."""
-        await releasing.release(self.context, record)
+        for _ in range(RELEASE_TRIES):  # else its start would never come to an end
+            try:
+                await releasing.release(self.context, record)
+                break
+            except OSError as error:
+                log.warning("container %s is not released yet: %s", record.name, error)
+                await asyncio.sleep(RELEASE_AGAIN_S)
         if record.monitor:
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(TimeoutError, OSError):
                 async with asyncio.timeout(MONITOR_EXIT_TIMEOUT_S):
                     await runtime.ended(record.monitor)
 
@@ -207,13 +215,23 @@ class Engine:
             self.containers.tell(record, "oom")
         # waiters learn of the end before its resources are released, which takes longer than many containers run
         self.containers.wake(record)
-        async with self.containers.lock(record):
-            if record.state in ("restarting", "exited"):
-                await releasing.release(context, record)
+        await self._release(record)
         if again:
             await self._start_again(record, uptime_s, at_once=orphaned)
         elif record.auto_remove:
             await self._remove_itself(record)
+
+    async def _release(self, record: Record) -> None:
+        """Give back what an ended container held; where files cannot be opened now, a moment later."""
+        while True:
+            async with self.containers.lock(record):
+                if record.state not in ("restarting", "exited"):
+                    return
+                try:
+                    return await releasing.release(self.context, record)
+                except OSError as error:
+                    log.warning("container %s is not released yet: %s", record.name, error)
+            await asyncio.sleep(RELEASE_AGAIN_S)
 
     async def _start_again(self, record: Record, uptime_s: float, *, at_once: bool) -> None:
         """Start a container that ran for *uptime_s*, after its policy's delay or *at_once*, unless it is stopped meanwhile."""

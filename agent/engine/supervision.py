@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 from collections.abc import Awaitable, Callable, Coroutine
 
 from agent.containers import runtime, syslog
@@ -13,6 +14,23 @@ from agent.engine import health, log_options
 from agent.engine.context import EngineContext
 from agent.engine.records import Record
 from agent.errors import AgentError
+
+RETRY_S = 1.0
+"""After how long an end is looked at again that could not be."""
+log = logging.getLogger(__name__)
+
+
+async def _through_shortage(record: Record, work: Callable[[], Awaitable[None]]) -> None:
+    """Do *work*, again and again where files cannot be opened now: an end that nobody notices leaves the container as it was.
+    What has told of the end of *record* is not repeated."""
+    while True:
+        try:
+            return await work()
+        except OSError as error:
+            if record.process is None:
+                raise
+            log.warning("container %s: its end cannot be looked at now: %s", record.name, error)
+            await asyncio.sleep(RETRY_S)
 
 
 class Supervisor:
@@ -47,14 +65,14 @@ class Supervisor:
         try:
             assert record.monitor
             assert record.process
-            await runtime.ended(record.monitor)
-            await runtime.ended(record.process)
+            for process in (record.monitor, record.process):
+                await _through_shortage(record, functools.partial(runtime.ended, process))
         finally:
             for helper in helpers:
                 helper.cancel()
         self._rotation.drop(record.id)
         self._context.containers.not_listening.discard(record.id)
-        await self._ended(record)
+        await _through_shortage(record, functools.partial(self._ended, record))
 
     def _begin_helpers(self, record: Record) -> list[asyncio.Task[None]]:
         context = self._context

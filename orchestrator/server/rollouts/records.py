@@ -33,8 +33,8 @@ class RolloutRecord(WireStruct, frozen=True, kw_only=True):
 
 
 def present_scale(stack: Stack, there: Mapping[str, int], last: RolloutRecord | None) -> dict[str, int]:
-    """How many replicas each service of *stack* is to keep, where so many are *there*. Where its *last* rollout broke off, some may
-    be lacking and spares may be left: then that one's wish counts."""
+    """How many replicas each service of *stack* is to keep, where so many are *there*. Where its *last* rollout broke off, some
+    may be lacking and spares may be left: then that one's wish counts."""
     scale = {s.name: 0 for s in stack.services if s.scale and not s.scale.least}  # none may be what they ask for
     scale |= there
     if last and last.state in (*UNFINISHED, "failed"):

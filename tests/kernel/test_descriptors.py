@@ -1,0 +1,42 @@
+"""An agent that can open no file for a while: what ends then is seen afterwards, and starts again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.conftest import Pystack, Stack, eventually
+
+FILE = """
+services:
+  a: {image: busybox, command: sleep 10000, stop_signal: SIGKILL, restart: always, deploy: {replicas: 3}}
+"""
+
+
+@contextmanager
+def without_descriptors(lab: Pystack) -> Iterator[None]:
+    root = f"/var/lib/pystack-lab/{lab.lab}/n1"
+    limit = f"prlimit --pid $(cat {root}/run/server.pid) --nofile="
+    lab.on("n1", "sh", "-c", f"{limit}10:")
+    try:
+        yield
+    finally:
+        lab.on("n1", "sh", "-c", f"{limit}$(prlimit --pid $(cat {root}/run/server.pid) --nofile --output HARD --noheadings):")
+
+
+def test_containers_that_end_meanwhile_run_again(lab: Pystack, stack: Stack) -> None:
+    stack.up(FILE)
+    before = {name: row["started"] for name, row in stack.ps().items()}
+    with without_descriptors(lab):
+        lab.on("n1", "pkill", "-KILL", "-f", "^sleep 10000")
+        time.sleep(4)  # the agent tries in vain meanwhile
+
+    def again() -> None:
+        rows = stack.ps()
+        assert {row["state"] for row in rows.values()} == {"running"}
+        assert not {row["started"] for row in rows.values()} & set(before.values())
+
+    eventually(again, 30)
+    stack.run("restart")
+    eventually(again, 30)
