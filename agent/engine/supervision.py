@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 async def _through_shortage(record: Record, work: Callable[[], Awaitable[None]]) -> None:
     """Do *work*, again and again where files cannot be opened now: an end that nobody notices leaves the container as it was.
-    What has told of the end of *record* is not repeated."""
+    What has recorded the end of *record* is not repeated."""
     while True:
         try:
             return await work()
