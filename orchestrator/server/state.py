@@ -39,7 +39,7 @@ class ClusterState:
         self.coming: dict[str, tuple[Stack, tuple[Task, ...]]] = {}
         """Of stacks that are being changed, the tasks that have a node and are not written yet."""
         self.held: dict[str, str] = {}
-        """Of deleted tasks that must not run twice, the nodes that may still run them: the server that deleted them may be gone."""
+        """Of deleted tasks that must not run twice, the nodes that may still run them: who deleted them may be gone."""
         self.draining: set[str] = set()
         """Names of tasks that get no new connections, because they will be stopped or replaced."""
         self.revision = 0
