@@ -155,6 +155,12 @@ class Dispatcher:
         await self.statuses.until(answer)
         await self.state.release(names)
 
+    async def wait_held(self, tasks: Iterable[Task]) -> None:
+        """Wait until no other node can run one of *tasks* that is to be made: what broke off may have deleted it before."""
+        known, held = self.state.tasks, self.state.held
+        if away := [t.name for t in tasks if t.name not in known and held.get(t.name, t.node) != t.node]:
+            await self.wait_removed(away)
+
     # --- statuses ----------------------------------------------------------------------------------------------
 
     def on_status(self, node: str, status: TaskStatus) -> None:

@@ -234,20 +234,14 @@ class PlanExecutor:
     async def _remove_leaving(self, plan: Plan, rolling: Mapping[str, Mapping[str, Task]]) -> None:
         """Drain and remove the tasks that the plan removes or moves to another node, and wait until they are gone."""
         await evict(self._dispatcher, plan.stack, plan.desired.evicted)
-        in_place = {name for tasks in rolling.values() for name in tasks}
-        known = self._state.tasks
+        known = self._state.tasks.keys() - {name for tasks in rolling.values() for name in tasks}
         removed = [s.name for s in plan.steps if s.action == "remove" and s.kind == "task" and s.cause != "preempted"]
-        moved = [
-            t.name for t in plan.desired.tasks if t.name in known and t.name not in in_place and known[t.name].node != t.node
-        ]
+        moved = [t.name for t in plan.desired.tasks if t.name in known and self._state.tasks[t.name].node != t.node]
         if leaving := [*removed, *moved]:
             async with self._dispatcher.drained(leaving):
                 await self._dispatcher.remove_tasks(leaving)
                 await self._dispatcher.wait_removed(leaving)
-        # what broke off may have deleted tasks without waiting for their nodes
-        held = self._state.held
-        if away := [t.name for t in plan.desired.tasks if t.name not in known and held.get(t.name, t.node) != t.node]:
-            await self._dispatcher.wait_removed(away)
+        await self._dispatcher.wait_held(plan.desired.tasks)
 
     def _task(self, task: Task, rollout: Rollout, options: UpOptions, in_place: Set[str], plan: Plan) -> Task:
         """*task* as it is written first: on hold if it must wait for others, and as it is if the plan leaves it alone."""
