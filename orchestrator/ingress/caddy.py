@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from orchestrator.ingress import haproxy
-from orchestrator.ingress.model import IngressSettings
+from orchestrator.ingress.model import NOBODY, IngressSettings
 from orchestrator.ingress.routes import Site
 
 Json = dict[str, Any]
@@ -34,6 +34,11 @@ TOO_LARGE: Json = {
     "handle": [{"handler": "static_response", "status_code": 413, "body": "413: the request is too large\n"}],
 }
 """Caddy 2.6 blames the service for a body beyond the limit: 502."""
+HOLD_FOR_S = 60
+"""How long a request waits for the first task of a service that has none."""
+HOLD_SOCKETS = "/run/caddy/hold-"
+HELD_FOR, HELD_PROTO, HELD_SINCE = "X-Pystack-Held-For", "X-Pystack-Held-Proto", "X-Pystack-Held-Since"
+"""What is known of the client on the way of a held request through the proxy itself."""
 QUIET: Json = {"level": "WARN"}
 FORWARDING = "http.handlers.reverse_proxy"
 OF_REQUEST = ("remote_ip", "remote_port", "proto", "method", "uri", "headers", "tls")
@@ -60,6 +65,7 @@ def configuration(
         "https": _server(settings.https_port, [_answer(s, settings) for s in secure]) | {"tls_connection_policies": [{}]},
     }
     servers["http"]["protocols"] = ["h1", "h2c"]
+    servers |= {f"held{n}": _held(s, settings) for n, s in enumerate(s for s in sites if s.idle)}
     pairs = [{"certificate": chain, "key": key} for chain, key in certificates]
     if not secure:  # Caddy has no TLS without any certificate
         del servers["https"]
@@ -103,6 +109,58 @@ def _server(port: int, routes: list[Json]) -> Json:
         "routes": [*routes, last],
         "errors": {"routes": [TOO_LARGE]},
     }
+
+
+def waiting_dial(site: Site) -> str:
+    """Where requests for *site* try to go while it has no task: nobody ever listens there."""
+    return f"unix/{HOLD_SOCKETS}{_key(site)}{NOBODY}"
+
+
+def _hold_dial(site: Site) -> str:
+    return f"unix/{HOLD_SOCKETS}{_key(site)}.sock"
+
+
+def _key(site: Site) -> str:
+    return hashlib.sha256(f"{site.rule.host}{site.rule.path}".encode()).hexdigest()[:12]
+
+
+def _to_itself(site: Site, dial: str, try_for: str = "") -> Json:
+    """Forward to a socket of the proxy itself, with the client's request as it is."""
+    transport: Json = {"protocol": "http", "dial_timeout": "2s"}
+    if site.rule.protocol == "h2c":
+        transport["versions"] = ["h2c", "2"]
+    retry = {"load_balancing": {"try_duration": try_for, "try_interval": "200ms"}} if try_for else {}
+    return {"handler": "reverse_proxy", "upstreams": [{"dial": dial}], "transport": transport, **retry}
+
+
+def _hold(site: Site) -> list[Json]:
+    """Have the request wait in the server that `_held` describes: what it sent may take as long as it likes, whatever its
+    method and body, and outlives changes of the configuration."""
+    known = {HELD_FOR: ["{http.request.remote.host}"], HELD_PROTO: ["{http.request.scheme}"], HELD_SINCE: ["{time.now.unix}"]}
+    return [{"handler": "headers", "request": {"set": known}}, _to_itself(site, _hold_dial(site))]
+
+
+def _held(site: Site, settings: IngressSettings) -> Json:
+    """The server on whose socket requests for *site* wait. With tasks it sends them on, as coming from their clients. Without,
+    they try to connect to nobody; a new configuration ends that (Caddy 2.6 gives up such attempts with the old one), and they
+    come to the same socket again, which is the new configuration's then."""
+    server: Json = {"listen": [_hold_dial(site)], "automatic_https": {"disable": True}, "protocols": ["h1", "h2c"]}
+    if site.upstreams:
+        proxy = _proxy(site, settings)
+        changes = proxy.setdefault("headers", {}).setdefault("request", {})
+        known = {"X-Forwarded-For": [f"{{http.request.header.{HELD_FOR}}}"]}
+        known["X-Forwarded-Proto"] = [f"{{http.request.header.{HELD_PROTO}}}"]
+        changes["set"] = {**known, **changes.get("set", {})}
+        changes["delete"] = [*changes.get("delete", ()), HELD_FOR, HELD_PROTO, HELD_SINCE]
+        return server | {"routes": [{"handle": [proxy]}]}
+    late = f"int({{time.now.unix}}) - int({{http.request.header.{HELD_SINCE}}}) >= {HOLD_FOR_S}"
+    in_vain = _unavailable(f"no task came up within {HOLD_FOR_S} s", "10")
+    errors = [
+        {"match": [{"expression": late}], "handle": [in_vain], "terminal": True},
+        {"handle": [_to_itself(site, _hold_dial(site))]},
+    ]
+    wait = _to_itself(site, waiting_dial(site), f"{HOLD_FOR_S}s") | {"rewrite": {"method": "GET"}}
+    return server | {"routes": [{"handle": [wait]}], "errors": {"routes": errors}}
 
 
 def _challenge_routes(challenges: Mapping[str, str]) -> list[Json]:
@@ -151,6 +209,8 @@ def _answer(site: Site, settings: IngressSettings) -> Json:
         handlers.append({"handler": "headers", "response": _header_changes(rule.response_headers) | {"deferred": True}})
     if rule.strip_path and rule.path != "/":
         handlers.append({"handler": "rewrite", "strip_path_prefix": literal(rule.path)})
+    if site.idle and not site.upstreams:
+        return _route(site, [*handlers, *_hold(site)])
     if not site.upstreams:
         return _route(site, [*handlers, _unavailable("no task of the service is ready", "1")])
     return _route(site, [*handlers, _persistent(_proxy(site, settings), keeps=not 0 < rule.body_limit < LARGEST_KEPT)])

@@ -76,6 +76,7 @@ class Documents:
         if settings.count_requests:
             self._requests.hosts = frozenset(site.rule.host for site in sites if not site.rule.tcp)
         tasks = {u.dial: u.task for site in sites if not site.rule.tcp for u in site.upstreams}
+        tasks |= {caddy.waiting_dial(site): site.idle[0] for site in sites if site.idle and not site.upstreams}
         return Document(text, hashlib.sha256(text).hexdigest(), tasks)
 
     def _seen(self, settings: IngressSettings) -> caddy.Seen:

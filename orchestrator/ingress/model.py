@@ -11,6 +11,8 @@ STACK = "pystack-ingress"
 SERVICE = "proxy"
 GATE = "gate"
 """The service of the HAProxys, where `ingress up` was asked for them."""
+NOBODY = ".none"
+"""The end of the names of sockets at which nobody listens: requests to them wait for a task."""
 LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
 LETS_ENCRYPT_STAGING = "https://acme-staging-v02.api.letsencrypt.org/directory"
 Issuer = Literal["acme", "internal"]

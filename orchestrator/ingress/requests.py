@@ -13,6 +13,7 @@ import msgspec
 
 from agent.contract.frames import FrameDecoder, FrameError
 from orchestrator.errors import PystackError
+from orchestrator.ingress.model import NOBODY
 from orchestrator.server.timings import Histogram
 from orchestrator.server.traffic import RequestListener
 from orchestrator.transport.agent_client import AgentClient
@@ -59,7 +60,8 @@ def read_line(line: bytes) -> Forwarded | None:
         found = msgspec.json.decode(line, type=Line)
     except msgspec.DecodeError:
         return None
-    if GONE in found.error or found.upstream.startswith("unix/"):  # or a question about a client's rate
+    own = found.upstream.startswith("unix/") and not found.upstream.endswith(NOBODY)
+    if GONE in found.error or own:  # such as a question about a client's rate
         return None
     failed = bool(found.error) or found.status >= 500
     return Forwarded(found.upstream, failed, found.duration, 0 if found.error else found.status, found.request.host)
@@ -157,7 +159,7 @@ class Requests:
         async for chunk in client.chunks(f"/containers/{container}/logs?stdout=1&follow=1&tail=0"):
             for _, text in frames.feed(chunk):
                 found = read_line(text)
-                if found and self.counting and (host := rule_host(found.host, self.hosts)):
+                if found and self.counting and not found.dial.endswith(NOBODY) and (host := rule_host(found.host, self.hosts)):
                     self.counts.add(host, found.status, found.seconds)
                 if found and (task := self.tasks.get(client.node, {}).get(found.dial)):
                     for listener in self._listeners:

@@ -22,11 +22,12 @@ PRIVATE = (".internal", ".local", ".localhost", ".test", ".lan", ".home.arpa")
 
 
 class Claim(NamedTuple):
-    """*rule* of a *service* of *stack*."""
+    """*rule* of a *service* of *stack*; one that is *idle* may have no task until somebody asks for it."""
 
     stack: str
     service: str
     rule: IngressRule
+    idle: bool = False
 
 
 class Upstream(NamedTuple):
@@ -38,18 +39,20 @@ class Upstream(NamedTuple):
 
 
 class Site(NamedTuple):
-    """A host and path, how they are answered (*rule*, the first that was claimed), and by which tasks. *tls* is resolved."""
+    """A host and path, how they are answered (*rule*, the first that was claimed), and by which tasks. *tls* is resolved.
+    *idle* are the services (`<stack>/<service>`) that get a task when somebody asks: requests wait for it."""
 
     rule: IngressRule
     tls: str
     upstreams: tuple[Upstream, ...]
     users: tuple[tuple[str, str], ...] = ()
+    idle: tuple[str, ...] = ()
 
 
 def claims_of(stacks: Iterable[Stack]) -> list[Claim]:
     """Every rule of *stacks*, in the order of their names and of their files."""
     return [
-        Claim(stack.name, service.name, rule)
+        Claim(stack.name, service.name, rule, service.scale is not None and not service.scale.least)
         for stack in sorted(stacks, key=lambda s: s.name)
         for service in stack.services
         for rule in service.ingress
@@ -161,7 +164,9 @@ def sites_for(
             reached = [(t, d) for t in ready if (d := _dial(node, t, claim.rule.port, networks, underlays))]
             weights = connection_weights([t for t, _ in reached]) or (1,) * len(reached)
             answering.append((claim.rule.weight, [Upstream(d, w, t.name) for (t, d), w in zip(reached, weights, strict=True)]))
-        sites.append(Site(rule=group[0].rule, tls=issuer_of(group[0].rule, settings), upstreams=_shares(answering)))
+        idle = tuple(f"{c.stack}/{c.service}" for c in group if c.idle and not c.rule.tcp)
+        rule = group[0].rule
+        sites.append(Site(rule=rule, tls=issuer_of(rule, settings), upstreams=_shares(answering), idle=idle))
     return sorted(sites, key=lambda s: (s.rule.host.startswith("*."), s.rule.host, -len(s.rule.path), s.rule.path))
 
 

@@ -23,6 +23,7 @@ from orchestrator.store.interface import Delete, Put
 
 PERIOD_S = 15.0
 """Source: Kubernetes, --horizontal-pod-autoscaler-sync-period."""
+WAKE_S = 0.5
 log = logging.getLogger(__name__)
 
 
@@ -58,6 +59,45 @@ class Autoscaler:
 
     async def run(self) -> None:
         """Never returns."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._turns(), name="autoscale each period")
+            group.create_task(self._wakes(group), name="autoscale for requests that wait")
+
+    async def _wakes(self, group: asyncio.TaskGroup) -> None:
+        """Give a first task to services that requests wait for. Proxies say so again as long as one does."""
+        while True:
+            await self.figures.somebody_waits.wait()
+            for name in sorted(self.figures.asked):
+                stack, _, service = name.partition("/")
+                group.create_task(self._wake(stack, service), name=f"wake {name}")
+            await asyncio.sleep(WAKE_S)
+            self.figures.asked.clear()
+            self.figures.somebody_waits.clear()
+
+    async def _wake(self, stack: str, service: str) -> None:
+        record, memory = self._state.stacks.get(stack), self.memories.get((stack, service), ScaleMemory())
+        one = next((s for s in record.stack.services if s.name == service), None) if record else None
+        there = any(t.service == service and t.planned for t in self._state.of_stack(stack).tasks)
+        if not one or not one.scale or one.scale.least or there or memory.paused:
+            return
+        if self._state.lock(f"stack {stack}").busy or self._rollouts.is_paused(stack):
+            return
+        reason = "0 → 1: a request waits at ingress"
+        log.warning("%s/%s: %s", stack, service, reason)
+        recommended = (*memory.recommended, (time.time(), 1))
+        try:
+            await self.keep(stack, service, msgspec.structs.replace(memory, recommended=recommended, reason=reason))
+            await self._scale(stack, service, 1)
+        except PystackError as error:
+            log.warning("%s/%s is not woken: %s", stack, service, error)
+        except Exception:
+            log.exception("waking %s/%s", stack, service)
+
+    async def _scale(self, stack: str, service: str, replicas: int) -> None:
+        options = UpOptions(services=(service,), scale={service: replicas}, no_deps=True, wait=False, user="autoscale")
+        await self._rollouts.change(lambda: (self._state.get_stack(stack).stack, options), ignore, verb="redeploy")
+
+    async def _turns(self) -> None:
         while True:
             await asyncio.sleep(self._period_s)
             await self._begin_turn()
@@ -68,7 +108,11 @@ class Autoscaler:
             await self._forget()
 
     async def _begin_turn(self) -> None:
-        counted = any(s.scale and s.scale.rps for r in self._state.stacks.values() for s in r.stack.services)
+        counted = any(
+            s.scale and (s.scale.rps or (s.ingress and not s.scale.least))
+            for r in self._state.stacks.values()
+            for s in r.stack.services
+        )
         try:
             await self.figures.begin_turn(counted)
         except PystackError as error:
@@ -97,10 +141,7 @@ class Autoscaler:
         await self.keep(stack, service.name, found.memory)
         if found.replicas != len(tasks):
             log.warning("%s/%s: %s", stack, service.name, found.memory.reason)
-            options = UpOptions(
-                services=(service.name,), scale={service.name: found.replicas}, no_deps=True, wait=False, user="autoscale"
-            )
-            await self._rollouts.change(lambda: (self._state.get_stack(stack).stack, options), ignore, verb="redeploy")
+            await self._scale(stack, service.name, found.replicas)
 
     async def _used_of(self, service: Service, tasks: Sequence[Task]) -> dict[str, list[float | None]]:
         """What each of *tasks* uses of its cores and of its memory, in percent, as far as the file has a target for it."""

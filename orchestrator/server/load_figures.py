@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
 import time
@@ -38,6 +39,9 @@ class LoadFigures:
         self._counted: Counter[str] = Counter()
         self._rates: dict[str, float] = {}
         self._unknown = ""
+        self.asked: set[str] = set()
+        """Services without a task (`<stack>/<service>`) for which a request waits."""
+        self.somebody_waits = asyncio.Event()
 
     async def begin_turn(self, wanted: bool) -> None:
         """Sum up what was counted since the last turn, and count on if that is *wanted*."""
@@ -55,7 +59,11 @@ class LoadFigures:
 
     def _count(self, task: str, failed: bool, seconds: float) -> None:
         del failed, seconds
-        self._counted[task] += 1
+        if "/" not in task:
+            self._counted[task] += 1
+        elif task not in self.asked:
+            self.asked.add(task)
+            self.somebody_waits.set()
 
     def rps(self, tasks: Iterable[str]) -> float | str:
         """How many requests a second went to *tasks* in the last turn, or why nobody knows."""

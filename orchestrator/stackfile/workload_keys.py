@@ -170,8 +170,9 @@ def x_scale(draft: ServiceContext, value: Any, path: Path_) -> Fields:
         draft.problem((*path, "min"), f"min is {fields['least']}, and max {fields['most']}", "min is at most max")
         return {}
     fields |= _targets(draft, body.get("target"), (*path, "target"))
-    if not fields["least"] and "query" not in fields:
-        draft.problem((*path, "min"), "of no replica nobody can tell how busy it is", "min: 1, or a target with a query")
+    if not fields["least"] and not {"query", "rps"} & fields.keys():
+        fix = "min: 1, or a target with rps or a query"
+        draft.problem((*path, "min"), "of no replica nobody can tell how busy it is", fix)
     for name in ("up", "down"):
         fields[name] = _rate(draft, body.get(name), (*path, name), getattr(Scale(least=1, most=1), name))
     deploy = draft.body.get("deploy")

@@ -56,7 +56,8 @@ class Proxy:
         hosts = {s.rule.host for s in sites if s.tls != "off"}
         pairs = [read_pair(authority.issue(self.root, h, datetime.datetime.now(datetime.UTC)), h) for h in sorted(hosts)]
         made = caddy.configuration(sites, [(p.chain, p.key) for p in pairs], challenges or {}, self.settings)
-        return json.dumps(made).replace(caddy.ADMIN_SOCKET, self.socket).encode()
+        text = json.dumps(made).replace(caddy.ADMIN_SOCKET, self.socket)
+        return text.replace(caddy.HOLD_SOCKETS, f"{self.folder}/hold-").encode()
 
     async def load(self, *sites: Site, challenges: dict[str, str] | None = None) -> None:
         connector = aiohttp.UnixConnector(path=self.socket)
@@ -326,6 +327,44 @@ async def test_while_nobody_answers_clients_are_told_so(proxy: Proxy) -> None:
     assert (nobody.status, nobody.headers["Retry-After"]) == (503, "1")
     resting = await proxy.ask(host="b.example.org")
     assert (resting.status, await resting.text()) == (503, "503: back at {env.HOME}\n")
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_requests_wait_for_the_first_task_of_a_service_that_has_none(proxy: Proxy, scheme: str) -> None:
+    tls = "internal" if scheme == "https" else "off"
+    ready = proxy.site(tls=tls, request_headers=(("X-Own", "told"),))._replace(idle=("s/web",))
+    for _ in range(2):  # and again, after the service went to none once more
+        await proxy.load(ready._replace(upstreams=()))
+        spoofed = {"X-Forwarded-For": "6.6.6.6", caddy.HELD_FOR: "6.6.6.6"}
+        waiting = [
+            asyncio.create_task(proxy.ask("/a?b", method=method, data=body, headers=spoofed, scheme=scheme))
+            for method, body in (("GET", None), ("POST", b"x" * 100_000))
+        ]
+        done, _ = await asyncio.wait(waiting, timeout=1.0)
+        assert not done, "there is nobody yet who could answer"
+        await proxy.load(proxy.site(host="b.example.org"), ready._replace(upstreams=()))
+        await proxy.load(ready)
+        async with asyncio.timeout(20):
+            found = [await one for one in waiting]
+        assert [one.status for one in found] == [200, 200]
+        seen = [await one.json() for one in found]
+        assert [one["length"] for one in seen] == [0, 100_000]
+        assert {one["path"] for one in seen} == {"/a?b"}
+        for one in seen:
+            headers = one["headers"]
+            assert headers["X-Forwarded-For"] == "127.0.0.1"
+            assert headers["X-Forwarded-Proto"] == scheme
+            assert headers["X-Own"] == "told"
+            assert not any("Pystack" in name for name in headers)
+        assert (await proxy.ask(scheme=scheme)).status == 200
+
+
+async def test_a_request_that_waited_in_vain_is_told_when_to_come_again(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caddy, "HOLD_FOR_S", 1)
+    await proxy.load(proxy.site()._replace(idle=("s/web",), upstreams=()))
+    reply = await proxy.ask()
+    assert (reply.status, reply.headers["Retry-After"]) == (503, "10")
+    assert await reply.text() == "503: no task came up within 1 s\n"
 
 
 async def test_websockets_and_challenges_pass(proxy: Proxy) -> None:

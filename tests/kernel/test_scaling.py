@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -147,6 +149,38 @@ def asking(lab: Pystack) -> Iterator[None]:
             yield
         finally:
             child.communicate("stop\n", timeout=60)
+
+
+IDLE = (
+    WEB.replace("min: 1", "min: 0")
+    .replace("stabilise: 20s", "stabilise: 15s")
+    .replace("busy.internal", "idle.internal")
+    .replace("expose", "deploy: {replicas: REPLICAS}\n    expose")
+)
+
+
+def ask(lab: Pystack, node: int) -> str:
+    url = f"http://10.99.0.{node}/"
+    script = (
+        "import time, urllib.request as u; begun = time.monotonic(); "
+        f"r = u.urlopen(u.Request('{url}', headers={{'Host': 'idle.internal'}}), timeout=60); "
+        "print(r.status, r.read().decode().strip(), f'{time.monotonic() - begun:.1f} s')"
+    )
+    return lab.on("outside", sys.executable, "-c", script, timeout=90).strip()
+
+
+def test_the_first_request_wakes_a_service_that_has_no_replica(stack: Stack, lab: Pystack) -> None:
+    stack.up(IDLE.replace("REPLICAS", "0"))
+    eventually(lambda: running(stack, 0), 120)
+    for node in (1, 2):  # by way of the server's node, and of another
+        with ThreadPoolExecutor(3) as pool:
+            for answer in pool.map(functools.partial(ask, lab), [node] * 3):
+                assert answer.startswith("200 yes"), answer
+        running(stack, 1)
+        if node == 1:
+            eventually(lambda: running(stack, 0), 180)
+    (row,) = lab.json("autoscale", "ls", "-p", stack.name, "--format", "json")
+    assert row["min"] == 0
 
 
 def test_requests_by_ingress_bring_replicas(stack: Stack, lab: Pystack) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -110,6 +111,8 @@ class Run:
         return SETTLE_S
 
     async def _wrong(self) -> str:
+        if self.tight and self.drained and len(self.world.leading) == 1:
+            await self._use_all_nodes(*self.world.leading.values())
         if why := self.world.unsettled():
             return why
         (plane,) = self.world.leading.values()
@@ -120,7 +123,7 @@ class Run:
             if int(image.partition(":")[2]) < version:
                 self.world.violate(f"version {version} of {name} was acknowledged, and {image} is what is kept")
             self._all_there(plane, name, version)
-        if self.tight and (why := await self._crowded(plane)):
+        if self.tight and (why := self._crowded(plane)):
             return why
         # an `up` that was cut off leaves a mixed stack: the next one ends it
         for name in sorted(plane.state.stacks):
@@ -140,12 +143,16 @@ class Run:
         if service.container.image == f"{service.name}:{version}" and there != service.replicas:
             self.world.violate(f"version {version} of {name} has {there} of {service.replicas} replicas")
 
-    async def _crowded(self, plane: ControlPlane) -> str:
-        """What priorities promise: those of a higher one lose no place, no node has more than it can take, and nobody waits
-        who has room. Nodes that were emptied are used again first."""
+    async def _use_all_nodes(self, plane: ControlPlane) -> None:
+        """Let nodes that were emptied have tasks again: with fewer, there would not be room for what has to have some."""
         for name in sorted(self.drained):
-            await plane.membership.change(name, NodeUpdateRequest(availability="active"))
-        self.drained.clear()
+            with contextlib.suppress(PystackError):
+                await plane.membership.change(name, NodeUpdateRequest(availability="active"))
+                self.drained.discard(name)
+
+    def _crowded(self, plane: ControlPlane) -> str:
+        """What priorities promise: those of a higher one lose no place, no node has more than it can take, and nobody waits
+        who has room."""
         waiting = [e for name in plane.state.stacks for e in plane.state.waiting_for_room(name).values()]
         for one in waiting:
             if one.stack == HIGH or one.priority >= one.by_priority:
