@@ -60,7 +60,8 @@ class Rescheduler:
             stacks = sorted({t.stack for t in self._state.tasks.values() if t.node in silent})
             # tasks that no node could take are tried again when something is different
             fenced = frozenset(filter(self._cluster.is_fenced, silent))
-            busy = frozenset(s for s in self._state.stacks if self._state.lock(f"stack {s}").busy)  # they make no room
+            # stacks that are being changed make no room; those that are looked after here count not as such
+            busy = frozenset(s for s in self._state.stacks if s not in self._busy and self._state.lock(f"stack {s}").busy)
             situation = (silent, fenced, frozenset(self._cluster.ready), frozenset(self._state.tasks), busy)
             if situation == tried and stacks:
                 continue
