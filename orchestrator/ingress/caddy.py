@@ -134,8 +134,8 @@ def _to_itself(site: Site, dial: str, try_for: str = "") -> Json:
 
 
 def _hold(site: Site) -> list[Json]:
-    """Have the request wait in the server that `_held` describes. What was sent there may take as long as it likes, of any method
-    and with any body, and outlives changes of the configuration."""
+    """Have the request wait in the server that `_held` describes. What was sent there may take as long as it likes, with any
+    method and body, and outlives changes of the configuration."""
     known = {HELD_FOR: ["{http.request.remote.host}"], HELD_PROTO: ["{http.request.scheme}"], HELD_SINCE: ["{time.now.unix}"]}
     return [{"handler": "headers", "request": {"set": known}}, _to_itself(site, _hold_dial(site))]
 
