@@ -31,6 +31,7 @@ NOT_STACKS = {
     "compose-e2e/testdata/TestInitContainer": "the same",
     "compose-e2e/testdata/TestUpContainerNameConflict": "is made to be refused: two services have one container_name",
     "compose-e2e/testdata/TestUnnecessaryResources": "is made to be refused: an address that its network has not",
+    "compose-e2e/testdata/TestUpWithDependencyExit": "is made to fail: who is waited for has no health, and ends with 1",
     "compose-e2e/testdata/TestStartInterval": "is made to be refused: start_interval without start_period",
     "compose-e2e/testdata/TestPreStartHookMidSequenceFailure": "is made to fail: a pre_start container ends with 17",
     "compose-e2e/testdata/TestPreStartHookBuildInheritance": "runs what its Dockerfile makes, and stand-ins have none of it",
