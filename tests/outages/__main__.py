@@ -1,21 +1,22 @@
-"""`python -m tests.outages sidecar|drain|failover|ingress`: what is lost; needs root. `--help` has the sizes."""
+"""`python -m tests.outages sidecar|drain|failover|ingress|cron`: what is lost; needs root. `--help` has the sizes."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 import tempfile
 from pathlib import Path
 
 from tests.conftest import Stack, cluster_of
-from tests.outages import drain, failover, ingress, sidecar
+from tests.outages import cron, drain, failover, ingress, sidecar
 
 
 def main() -> int:
     """0 where nothing was lost that should not be."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("sidecar", "drain", "failover", "ingress"))
+    parser.add_argument("what", choices=("sidecar", "drain", "failover", "ingress", "cron"))
     parser.add_argument("--restarts", type=int, default=50)
     parser.add_argument("--replacements", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=5)
@@ -23,20 +24,31 @@ def main() -> int:
     parser.add_argument("--moves", type=int, default=20, help="nodes that are drained under them")
     parser.add_argument("--losses", type=int, default=5, help="nodes that lose their power under them")
     parser.add_argument("--rate", type=float, default=200.0, help="requests a second, on new and on kept connections each")
+    parser.add_argument("--schedules", type=int, default=100, help="that run at one moment, each second minute")
     given = parser.parse_args()
     if given.what == "failover":
         with tempfile.TemporaryDirectory() as folder, cluster_of(3, servers=3) as lab:
             return _failover(failover.measured(Stack(lab, Path(folder)), given.rounds))
-    with tempfile.TemporaryDirectory() as folder, cluster_of(1 if given.what == "sidecar" else 3) as lab:
+    with tempfile.TemporaryDirectory() as folder, cluster_of(1 if given.what in ("sidecar", "cron") else 3) as lab:
         stack = Stack(lab, Path(folder))
         try:
             if given.what == "sidecar":
                 return _sidecar(sidecar.measured(stack, given.restarts, given.replacements))
             if given.what == "ingress":
                 return _ingress(ingress.measured(stack, given.rate, given.updates, given.moves, given.losses))
+            if given.what == "cron":
+                return _cron(cron.measured(stack, given.schedules, given.rounds))
             return _drain(drain.measured(stack, given.rounds))
         finally:
             stack.down()
+
+
+def _cron(seen: cron.Lateness) -> int:
+    print(f"{len(seen.late_s)} runs, {seen.missing} missing")
+    if late := seen.late_s:
+        p99 = late[math.ceil(len(late) * 0.99) - 1]
+        print(f"late: median {statistics.median(late):.2f} s, p99 {p99:.2f} s, most {late[-1]:.2f} s")
+    return bool(seen.missing)
 
 
 def _sidecar(seen: sidecar.Outage) -> int:
