@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -85,10 +86,10 @@ def _names(look: Look) -> list[str]:
 
 
 def _made(look: Look, *hosts: str) -> None:
-    """Images that no registry has yet; they go in the end."""
+    """Images of layers that nothing has yet, nor has had; they go in the end."""
     for host in hosts:
         for name, tag in (("one", "v1"), ("one", "v2"), ("two", "latest")):
-            content = tar({f"{look.prefix}-{name}-{tag}": b"x" * 10})
+            content = tar({f"{look.prefix}-{name}-{tag}": uuid.uuid4().bytes})
             look.c.import_image_from_data(content, repository=f"{host}/bs/{name}", tag=tag, changes=["LABEL a=b"])
     look.later(_gone, look)
 
@@ -154,8 +155,9 @@ def pulled(look: Look) -> None:
         _gone(look)
         class_of_error(look, "run pulls", look.docker.containers.create, f"{OPEN}/bs/two", "x")
         _gone(look)
-        class_of_error(look, "run pulls, as a model", look.docker.containers.run, f"{OPEN}/bs/two", "/nosuch", name=look.name())
-        look.later(c.remove_container, f"{look.prefix}-c1", force=True)
+        made = look.name()
+        class_of_error(look, "run pulls, as a model", look.docker.containers.run, f"{OPEN}/bs/two", "/nosuch", name=made)
+        c.remove_container(made, force=True)
         look.see("names of run", _names(look))
         for base in (f"{OPEN}/bs/one:v1", f"{OPEN}/bs/nosuch"):
             text = io.BytesIO(f"FROM {base}\nLABEL x=y\n".encode())
