@@ -1,4 +1,4 @@
-"""`python -m tests.outages sidecar|drain|failover|ingress|cron`: what is lost; needs root. `--help` has the sizes."""
+"""`python -m tests.outages sidecar|drain|failover|ingress|cron|switch`: what is lost; needs root. `--help` has the sizes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import statistics
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from tests.conftest import Stack, cluster_of
-from tests.outages import cron, drain, failover, ingress, sidecar
+from tests.outages import cron, drain, failover, ingress, sidecar, switch
 
 
 def main() -> int:
     """0 where nothing was lost that should not be."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("sidecar", "drain", "failover", "ingress", "cron"))
+    parser.add_argument("what", choices=("sidecar", "drain", "failover", "ingress", "cron", "switch"))
     parser.add_argument("--restarts", type=int, default=50)
     parser.add_argument("--replacements", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=5)
@@ -36,11 +37,19 @@ def main() -> int:
                 return _sidecar(sidecar.measured(stack, given.restarts, given.replacements))
             if given.what == "ingress":
                 return _ingress(ingress.measured(stack, given.rate, given.updates, given.moves, given.losses))
+            if given.what == "switch":
+                return _switch(switch.measured(stack, given.rate))
             if given.what == "cron":
                 return _cron(cron.measured(stack, given.schedules, given.rounds))
             return _drain(drain.measured(stack, given.rounds))
         finally:
             stack.down()
+
+
+def _switch(found: dict[str, Any]) -> int:
+    lost = sum(count for answer, count in found["seen"].items() if answer not in ("one", "two"))
+    print(f"{sum(found['seen'].values())} requests, {lost} lost; both versions answered for {found['switches_s']} s")
+    return bool(lost)
 
 
 def _cron(seen: cron.Lateness) -> int:
