@@ -23,6 +23,7 @@ ALONE = (
     "limits",
     "placement",
     "counters",
+    "scale",
     "schedules",
     "alternatives",
     "netplane",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 import subprocess
 import sys
 import tempfile
@@ -19,23 +18,21 @@ from typing import Any
 
 import msgspec
 
-from agent.contract.container import Attachment, Container
 from bench.placement import groups, nodes
 from bench.rows import Row, row
+from bench.simulated import run, stack
 from orchestrator.placement.greedy import place
 from orchestrator.placement.node_table import NodeTable
 from orchestrator.server import lifecycle
 from orchestrator.server.plane import ControlPlane
 from orchestrator.server.records import UpOptions
 from orchestrator.stackfile.load import Options, load
-from orchestrator.stackfile.model import Service, Stack, StackNetwork, UpdateConfig
-from tests.simulator.clock import VirtualLoop
-from tests.simulator.world import World, simulated
+from tests.simulator.world import World
 
 KEPT = Path(__file__).with_name("counters.json")
 ROOT = Path(__file__).parents[1]
 ORDERED = {**os.environ, "PYTHONHASHSEED": "0"}
-SERVICES, REPLICAS = 10, 5
+HOSTS, SERVICES, REPLICAS = 5, 10, 5
 NODES, GROUPS = 100, 100
 
 
@@ -85,46 +82,18 @@ def _placement_calls() -> int:
     return calls.count
 
 
-def _stack(version: int) -> Stack:
-    """Ten services of five replicas on one network; *version* is the first one's image."""
-
-    def service(number: int) -> Service:
-        image = f"s{number}:{version if number == 0 else 1}"
-        container = Container(
-            image=image, restart="always", stop_signal="SIGKILL", attachments=(Attachment(network="a_default"),)
-        )
-        return Service(
-            name=f"s{number}", container=container, where="f:1", replicas=REPLICAS, update=UpdateConfig(order="start-first")
-        )
-
-    return Stack(
-        name="a", networks=(StackNetwork(key="default", name="a_default"),), services=tuple(service(n) for n in range(SERVICES))
-    )
-
-
-async def _control_plane(world: World) -> dict[str, int]:
-    for name in world.nodes:
-        world.power_on(name)
-    async with asyncio.timeout(60):
-        while not world.leading or not all(p.loaded for p in world.leading.values()):
-            await asyncio.sleep(1)
-    await asyncio.sleep(5)
-    (plane,) = world.leading.values()
+async def _control_plane(world: World, plane: ControlPlane) -> dict[str, int]:
     found: dict[str, int] = {}
 
     def up(version: int) -> Awaitable[Any]:
-        return plane.rollouts.up(_stack(version), UpOptions(), lambda event: None)
+        return plane.rollouts.up(stack(SERVICES, REPLICAS, version), UpOptions(), lambda event: None)
 
     await _counted(world, found, "up", up(1))
     await _counted(world, found, "noop_up", up(1))
     await _counted(world, found, "update", up(2))
-    await _counted(world, found, "down", _down(plane))
+    await _counted(world, found, "down", lifecycle.down(plane.dispatcher, "a", volumes=False, emit=lambda event: None))
     await _counted(world, found, "quiet_minute", asyncio.sleep(60))
     return found
-
-
-def _down(plane: ControlPlane) -> Awaitable[Any]:
-    return lifecycle.down(plane.dispatcher, "a", volumes=False, emit=lambda event: None)
 
 
 async def _counted(world: World, found: dict[str, int], step: str, work: Awaitable[Any]) -> None:
@@ -153,21 +122,7 @@ def counted() -> dict[str, int]:
             "load_calls": _load_calls(folder),
             "placement_calls": _placement_calls(),
         }
-        random.seed(1)
-        loop = VirtualLoop()
-        asyncio.set_event_loop(loop)
-        world = World(loop, 1, folder)
-        try:
-            with simulated(world):
-                found |= loop.run_until_complete(_control_plane(world))
-        finally:
-            with simulated(world):
-                for task in asyncio.all_tasks(loop):
-                    task.cancel()
-                loop.run_until_complete(asyncio.sleep(100))
-            loop.close()
-            asyncio.set_event_loop(None)
-    return found
+        return found | run(folder, HOSTS, _control_plane)
 
 
 def measure() -> dict[str, Row]:

@@ -5,7 +5,9 @@ Plain data, immutable. Sizes are bytes, durations seconds, times RFC 3339 string
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import get_args, get_origin
+from itertools import compress, count
+from operator import is_not
+from typing import Any, get_args, get_origin
 
 import msgspec
 
@@ -89,12 +91,22 @@ def diff(old: Manifest, new: Manifest) -> Delta:
     changed: dict[str, tuple[WireStruct, ...]] = {}
     drop: dict[str, tuple[str, ...]] = {}
     for part in PARTS:
-        before = {entry_key(part, e): e for e in getattr(old, part)}
-        after = {entry_key(part, e): e for e in getattr(new, part)}
+        gone, fresh = _differing(getattr(old, part), getattr(new, part))
+        before = {entry_key(part, e): e for e in gone}
+        after = {entry_key(part, e): e for e in fresh}
         changed[part] = tuple(e for k, e in after.items() if before.get(k) != e)
-        if gone := tuple(k for k in before if k not in after):
-            drop[part] = gone
+        if dropped := tuple(k for k in before if k not in after):
+            drop[part] = dropped
     return Delta(base=old.serial, put=msgspec.structs.replace(new, **changed), drop=drop)
+
+
+def _differing(old: tuple[Any, ...], new: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Both without the objects that they begin and end with in common: parts are long, and changes few."""
+    shorter = min(len(old), len(new))
+    first = next(compress(count(), map(is_not, old, new)), shorter)
+    last = next(compress(count(), map(is_not, reversed(old), reversed(new))), shorter)
+    last = min(last, shorter - first)
+    return old[first : len(old) - last], new[first : len(new) - last]
 
 
 def apply_delta(old: Manifest, delta: Delta) -> Manifest:

@@ -11,8 +11,8 @@ import msgspec
 from agent.contract.manifest import Manifest
 from agent.contract.status import TaskStatus
 from agent.contract.task import Task
-from orchestrator.errors import PystackError
-from orchestrator.planning.manifests import ingress_ports, manifest_of
+from orchestrator.errors import PystackError, UnreachableError
+from orchestrator.planning.manifests import Manifests, ingress_ports
 from orchestrator.server.cluster import Cluster
 from orchestrator.server.contents import Contents
 from orchestrator.server.events import Failure, TaskChange
@@ -37,6 +37,9 @@ class Dispatcher:
         """Tasks that were removed, and whose containers their nodes may still have, as one-off ones: see `_still_leaving`."""
         self.lingerers: list[Callable[[Set[str]], float]] = []
         """Each says for how many seconds something may still be on its way to tasks that no longer get new connections."""
+        self._liveness = 0
+        """How often a node began to answer, or fell silent."""
+        self._last: tuple[tuple[object, ...], Manifests] | None = None
         self._affected: set[str] = set()
         self._notifier: asyncio.Task[None] | None = None
         cluster.on_liveness = self._on_liveness
@@ -44,21 +47,39 @@ class Dispatcher:
     # --- manifests ---------------------------------------------------------------------------------------------
 
     def manifest(self, node: str) -> Manifest:
-        """Everything that *node* must run and know, as of now."""
-        state = self.state
-        manifest = manifest_of(
-            node,
-            [m.node for m in self.cluster.members.values()],
-            state.revision,
-            state.networks,
-            state.volumes,
-            [*state.tasks.values(), *self._still_leaving()],
-            self.backends(),
-        )
-        files = {f.digest: f for t in state.tasks.values() if t.node == node for f in t.container.files}
-        key = self.cluster.members[node].node.info.seal_key
+        """Everything that *node* must run and know, as of now. Raises UnreachableError if it was removed from the cluster while
+        this was on its way."""
+        state, member = self.state, self.cluster.members.get(node)
+        if member is None:
+            raise UnreachableError(f"node {node} is gone from the cluster")
+        manifests = self._manifests()
+        manifest = manifests.of(node)
+        files = {f.digest: f for t in manifests.here.get(node, ()) if t.name in state.tasks for f in t.container.files}
+        key = member.node.info.seal_key
         contents = (self._contents.content_for_node(f, key) for f in files.values())
         return msgspec.structs.replace(manifest, term=state.store.term, contents=tuple(c for c in contents if c))
+
+    def _manifests(self) -> Manifests:
+        """Those of now. They are made again where anything that they are made of is another object than it was then."""
+        state = self.state
+        nodes = [m.node for m in self.cluster.members.values()]
+        tasks = [*state.tasks.values(), *self._still_leaving()]
+        moment = (
+            state.revision,
+            nodes,
+            list(state.networks.values()),
+            list(state.volumes.values()),
+            tasks,
+            self.statuses.changes,
+            self._liveness,
+            set(state.draining),
+        )
+        if self._last is None or self._last[0] != moment:
+            before = self._last[1] if self._last else None
+            networks, volumes = state.networks, dict(state.volumes)
+            made = Manifests(nodes, state.revision, networks, volumes, tasks, self.backends(), before)
+            self._last = (moment, made)
+        return self._last[1]
 
     def backends(self) -> Sequence[Set[str]]:
         """The names of the tasks that may take connections: those that surely do, those that run, those that ran when their
@@ -178,6 +199,7 @@ class Dispatcher:
 
     def _on_liveness(self, node: str) -> None:
         """*node* began to answer or fell silent: its tasks are backends again, or no more."""
+        self._liveness += 1
         for task in [t for t in self.state.tasks.values() if t.node == node]:
             self._notify_affected_nodes(task)
 

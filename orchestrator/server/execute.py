@@ -178,16 +178,10 @@ class PlanExecutor:
         actions = UpdateExecutor(self._dispatcher, self.planner, self._images, wanted, emit, control, self.requests)
         rollout = self._rollout(stack, plan, options, rolling, actions)
         in_place = {name for tasks in rolling.values() for name in tasks}
-        tasks = [self._task(t, rollout, options, in_place, plan) for t in plan.desired.tasks if t.planned]
-        left = {
-            t.name: why
-            for t in tasks
-            if (t.name not in changed or t.name in absent) and (why := self._dispatcher.unreachable_reason(t))
-        }
-        for name, why in left.items():
-            what = "is changed when its node is back" if name in changed else "is left as it is"
-            emit(WarningEvent(message=f"{name} {what}: {why}"))
-        tasks = self._in_turn(stack, tasks, changed)
+        followers = {s.name for s in plan.changes if s.follows}
+        tasks = [self._task(t, rollout, options, in_place, changed, followers) for t in plan.desired.tasks if t.planned]
+        left = _left_alone(tasks, changed, absent, self._dispatcher, emit)
+        tasks = _in_turn(stack, tasks, changed, self._dispatcher.statuses.by_task)
         rollout.set_tasks([t for t in tasks if t.name not in left])
         new = [t for t in tasks if t.name not in in_place and self._state.tasks.get(t.name) != t]
         await self._write_plan(stack, plan, new, options)
@@ -243,12 +237,19 @@ class PlanExecutor:
                 await self._dispatcher.wait_removed(leaving)
         await self._dispatcher.wait_held(plan.desired.tasks)
 
-    def _task(self, task: Task, rollout: Rollout, options: UpOptions, in_place: Set[str], plan: Plan) -> Task:
+    def _task(
+        self,
+        task: Task,
+        rollout: Rollout,
+        options: UpOptions,
+        in_place: Set[str],
+        changed: Set[str],
+        followers: Set[str],
+    ) -> Task:
         """*task* as it is written first: on hold if it must wait for others, and as it is if the plan leaves it alone."""
         if task.name in in_place:
             return task
-        followers = {s.name for s in plan.changes if s.follows}
-        if task.name not in {s.name for s in plan.changes if s.kind == "task"}:
+        if task.name not in changed:
             known = self._state.tasks.get(task.name, task)  # what is not its container's may change while it runs
             return msgspec.structs.replace(known, boot_wait_s=task.boot_wait_s, balanced=task.balanced)
         old = self._state.tasks.get(task.name)
@@ -259,14 +260,6 @@ class PlanExecutor:
         waits = not options.no_deps or task.name in followers
         hold = options.no_start or (waits and rollout.must_wait(task.service)) or rollout.must_follow(task)
         return msgspec.structs.replace(task, desired="waiting" if hold else "running", renew=options.renew_volumes)
-
-    def _in_turn(self, stack: Stack, tasks: Sequence[Task], changed: Set[str]) -> list[Task]:
-        """*tasks*, with those of jobs on hold of which others run first."""
-        later: set[str] = set()
-        for service in stack.services:
-            mine = [t for t in tasks if t.service == service.name]
-            later |= held_back(service, mine, self._dispatcher.statuses.by_task)
-        return [msgspec.structs.replace(t, desired="waiting") if t.name in later & changed else t for t in tasks]
 
     async def _write_plan(self, stack: Stack, plan: Plan, tasks: Sequence[Task], options: UpOptions) -> None:
         """Write the stack's revision and all of the plan, in as few transactions as the store allows. Nothing is written if
@@ -337,6 +330,28 @@ def _backwards(service: Service) -> Service:
     if service.is_job:
         return service
     return msgspec.structs.replace(service, update=service.rollback or UpdateConfig(), staged=None)
+
+
+def _left_alone(tasks: Sequence[Task], changed: Set[str], absent: Set[str], dispatcher: Dispatcher, emit: Emit) -> set[str]:
+    """The names of those of *tasks* that nothing is done with now, as their nodes do not answer; each is a warning."""
+    left = set()
+    for task in tasks:
+        if (task.name not in changed or task.name in absent) and (why := dispatcher.unreachable_reason(task)):
+            what = "is changed when its node is back" if task.name in changed else "is left as it is"
+            emit(WarningEvent(message=f"{task.name} {what}: {why}"))
+            left.add(task.name)
+    return left
+
+
+def _in_turn(stack: Stack, tasks: Sequence[Task], changed: Set[str], statuses: Mapping[str, TaskStatus]) -> list[Task]:
+    """*tasks*, with those of jobs on hold of which others run first."""
+    later: set[str] = set()
+    of_service: dict[str, list[Task]] = {}
+    for task in tasks:
+        of_service.setdefault(task.service, []).append(task)
+    for service in stack.services:
+        later |= held_back(service, of_service.get(service.name, []), statuses)
+    return [msgspec.structs.replace(t, desired="waiting") if t.name in later & changed else t for t in tasks]
 
 
 def _waiting_for_nodes(stack: Stack, plan: Plan, dispatcher: Dispatcher) -> set[str]:

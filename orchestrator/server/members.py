@@ -190,12 +190,12 @@ class NodeConnection:
         await self._delivering()
 
     async def _deliver_now(self) -> None:
-        manifest, before = self._manifest(self.node.name), self._delivered
         try:
+            manifest, before = self._manifest(self.node.name), self._delivered
             if before is None or msgspec.structs.replace(before, revision=manifest.revision, serial="") != manifest:
                 await self._send_manifest(manifest)
         except UnreachableError:
-            pass  # it is sent when the node is back
+            pass  # it is sent when the node is back, if it was not removed
         except PystackError as error:
             self._refused(error)
             raise UndeliveredError(f"node {self.node.name}: {error}", getattr(error, "status", 500)) from error

@@ -278,12 +278,12 @@ class Rollout:
             return found
 
         try:
-            if reason := await self.statuses.until(up, within_s=self.timeout_s):
+            if reason := await self.statuses.until(up, within_s=self.timeout_s, of=task.name):
                 return reason
         except TimeoutError:
             return f"is not up after {self.timeout_s:g} s"
         try:
-            return await self.statuses.until(lambda: self._down([task]), within_s=seconds) if seconds else ""
+            return await self.statuses.until(lambda: self._down([task]), within_s=seconds, of=task.name) if seconds else ""
         except TimeoutError:
             return ""
 
@@ -331,7 +331,7 @@ class Rollout:
                 )
 
             try:
-                reason = await self.statuses.until(answer, within_s=self.timeout_s)
+                reason = await self.statuses.until(answer, within_s=self.timeout_s, of=task.name)
             except TimeoutError:
                 reason = f"not {dependency.condition} after {self.timeout_s:g} s"
             if reason:
@@ -345,7 +345,7 @@ class Rollout:
             return self.control.unreachable_reason(task) or verdict(task, status, now=time.time(), want=want or self.want)
 
         try:
-            reason = await self.statuses.until(answer, within_s=self.timeout_s)
+            reason = await self.statuses.until(answer, within_s=self.timeout_s, of=task.name)
         except TimeoutError:
             status = self.statuses.by_task.get(task.name)
             state = (status.health or status.state) if status else "pending"

@@ -15,7 +15,7 @@ from orchestrator.placement.context import PlacementContext
 from orchestrator.placement.explain import UnschedulableError, explain
 from orchestrator.placement.node import Node
 from orchestrator.planning.expand import expand
-from orchestrator.planning.manifests import manifest_of
+from orchestrator.planning.manifests import Manifests
 from orchestrator.planning.state import State
 from orchestrator.stackfile.model import Service, Stack, StackNetwork
 
@@ -61,7 +61,7 @@ def test_those_who_carry_it_know_each_other() -> None:
     networks = {n.name: n for n in state.networks}
 
     def of(name: str) -> Manifest:
-        return manifest_of(name, nodes, 1, networks, {}, state.tasks, ())
+        return Manifests(nodes, 1, networks, {}, state.tasks, ()).of(name)
 
     assert [(t.name, t.underlay, t.key) for t in of("n1").tunnels] == [("n2", "10.9.0.2", KEYS["2"])]
     assert of("n3").tunnels == ()

@@ -12,7 +12,7 @@ from orchestrator.errors import PystackError
 from orchestrator.placement.context import PlacementContext
 from orchestrator.placement.node import Node
 from orchestrator.planning.expand import SINGLE_NODE
-from orchestrator.planning.manifests import _virtuals
+from orchestrator.planning.manifests import service_addresses
 from orchestrator.planning.port_ranges import with_ports
 from orchestrator.stackfile.model import PortRange, Service, Stack
 
@@ -101,6 +101,6 @@ def test_a_task_holds_its_own_port_of_a_range_and_shares_the_others() -> None:
         for t in placed
     ]
     networks = {"t_default": Network(name="t_default", stack="t", driver="bridge")}
-    [virtual] = _virtuals(networks, {"t_default"}, on, [{t.name for t in on}], alone=True)
+    [virtual] = service_addresses(on, on, networks, alone=True)
     assert [p.published for p in virtual.ports] == [90]
     assert len(virtual.backends) == 2

@@ -10,7 +10,7 @@ import pytest
 from orchestrator.placement.context import PlacementContext
 from orchestrator.placement.node import Node
 from orchestrator.planning.expand import expand
-from orchestrator.planning.manifests import manifest_of
+from orchestrator.planning.manifests import Manifests
 from orchestrator.planning.state import State
 from orchestrator.stackfile.load import Options, load
 from orchestrator.stackfile.model import Stack
@@ -59,12 +59,12 @@ def test_a_replicas_names_lead_to_it_and_not_to_the_address_of_all(tmp_path: Pat
     nodes = tuple(Node(name=n, id=n, underlay=f"10.9.0.{n[1]}") for n in ("n1", "n2"))
     found = expand(stack(tmp_path), State(), context=PlacementContext(nodes=nodes, ready=frozenset({"n1", "n2"}), local="n1"))
     networks, volumes = {n.name: n for n in found.networks}, {v.name: v for v in found.volumes}
-    made = manifest_of("n1", nodes, 1, networks, volumes, found.tasks, [{t.name for t in found.tasks}])
+    made = Manifests(nodes, 1, networks, volumes, found.tasks, [{t.name for t in found.tasks}]).of("n1")
     (address,) = made.service_addresses
     assert address.names == ("db",)
     assert len(address.backends) == 3
     few = [msgspec.structs.replace(t, share=10.0 if t.index == 3 else -1.0) for t in found.tasks]
-    (address,) = manifest_of("n1", nodes, 1, networks, volumes, few, [{t.name for t in few}]).service_addresses
+    (address,) = Manifests(nodes, 1, networks, volumes, few, [{t.name for t in few}]).of("n1").service_addresses
     assert address.weights == (9000, 9000, 2000)
 
 

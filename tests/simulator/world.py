@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import random
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -59,6 +60,8 @@ class World:
         self.leading: dict[str, ControlPlane] = {}
         self.messages, self.sent = 0, 0
         """What servers have asked of nodes, and the bytes of the manifests and changes among it."""
+        self.nodes_cpu = 0.0
+        """Seconds of processor time that nodes spent on it."""
 
     # --- tasks of the loop -------------------------------------------------------------------------------------
 
@@ -249,7 +252,9 @@ class SimAgentClient:
         """There and back; the answer may be lost when the work is done, and the work may be done twice."""
         self._world.messages += 1
         await self._world.hop(self._server, self.node)
+        began = time.process_time()
         answer = work()
+        self._world.nodes_cpu += time.process_time() - began
         await self._world.hop(self.node, self._server)
         return answer
 

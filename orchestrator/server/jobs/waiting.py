@@ -28,7 +28,7 @@ class JobWaiter:
 
     async def _one(self, task: Task, timeout_s: float | None) -> Failure | None:
         try:
-            reason = await self._dispatcher.statuses.until(lambda: self._outcome(task), within_s=timeout_s)
+            reason = await self._dispatcher.statuses.until(lambda: self._outcome(task), within_s=timeout_s, of=task.name)
         except TimeoutError:
             reason = f"has not ended after {timeout_s:g} s, and goes on"
         if not reason:
