@@ -1,7 +1,8 @@
 """Moves tasks off nodes that are drained or tainted: without a client, and by the next leader where one is lost.
 
 `drains/<node>` in the store is written with the node's availability or taints, and deleted when there is nothing left to do.
-Who goes on looks what is to be moved by then.
+Who goes on looks what is to be moved by then. Where no other node can take what is there, that is an error for those who wait,
+and it is tried again when other nodes can have tasks than could.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from orchestrator.server.events import Emit, Event, Failure
 from orchestrator.server.membership import Membership, NodeUpdateRequest
 from orchestrator.server.rollouts.manager import RolloutManager
 from orchestrator.server.state import ClusterState
+from orchestrator.server.statuses import Statuses
 from orchestrator.server.volume_migration import VolumeMigrator
 from orchestrator.store.interface import Delete, Put, StoreError
 
@@ -35,12 +37,30 @@ class DrainRecord(WireStruct, frozen=True, kw_only=True):
 
 
 class LiveDrain:
-    """A drain that this server carries out, and those who watch it."""
+    """A drain that this server carries out, and those who watch it. *attempt* is the one that is going on, or was the last."""
 
     def __init__(self, record: DrainRecord) -> None:
         self.record = record
         self.watchers: list[Emit] = []
-        self.task: asyncio.Task[list[Failure]] | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.attempt: asyncio.Future[list[Failure]] = asyncio.get_running_loop().create_future()
+
+    def fail(self, error: PystackError) -> None:
+        """The attempt ended with *error*, which its watchers get, if there are any."""
+        self.attempt.set_exception(error)
+        self.attempt.exception()
+
+    def close(self, task: asyncio.Task[None]) -> None:
+        """*task*, which worked at it, has ended: so has the attempt, if that is open."""
+        error = None if task.cancelled() else task.exception()
+        if self.attempt.done():
+            return
+        if task.cancelled():
+            self.attempt.cancel()
+        elif error:
+            self.attempt.set_exception(error)
+        else:
+            self.attempt.set_result([])
 
     def emit(self, event: Event) -> None:
         """Tell all who watch."""
@@ -58,21 +78,21 @@ class NodeDrainer:
         membership: Membership,
         rollouts: RolloutManager,
         migrator: VolumeMigrator,
+        statuses: Statuses,
     ) -> None:
-        self._state, self._cluster, self._membership = state, cluster, membership
+        self._state, self._cluster, self._membership, self._statuses = state, cluster, membership, statuses
         self._rollouts, self._migrator = rollouts, migrator
         self._live: dict[str, LiveDrain] = {}
 
     async def change(self, name: str, request: NodeUpdateRequest, emit: Emit) -> list[Failure]:
-        """As `begin`, and wait until the node is empty. Who is cancelled here stops watching; the work goes on. Returns the
-        tasks that failed. Raises RefusedError, UnreachableError."""
+        """As `begin`, and wait until the node is empty, or for what speaks against it. Who is cancelled here stops watching;
+        the work goes on. Returns the tasks that failed. Raises RefusedError, UnreachableError."""
         live = await self.begin(name, request)
         if live is None:
             return []
-        assert live.task
         live.watchers.append(emit)
         try:
-            return await asyncio.shield(live.task)
+            return await asyncio.shield(live.attempt)
         finally:
             live.watchers.remove(emit)
 
@@ -91,6 +111,9 @@ class NodeDrainer:
         live = self._live.get(record.node)
         if live is None or live.record != record:
             live = self._start(record)
+        elif live.attempt.done():  # it waits for other nodes: not while somebody asks
+            live.attempt = asyncio.get_running_loop().create_future()
+            self._statuses.wake()
         return live
 
     async def resume_all(self) -> None:
@@ -104,29 +127,45 @@ class NodeDrainer:
     def _start(self, record: DrainRecord) -> LiveDrain:
         live = self._live[record.node] = LiveDrain(record)
         live.task = asyncio.create_task(self._work(live), name=f"drain {record.node}")
-        live.task.add_done_callback(_retrieved)
+        live.task.add_done_callback(live.close)
         return live
 
-    async def _work(self, live: LiveDrain) -> list[Failure]:
+    async def _work(self, live: LiveDrain) -> None:
         try:
-            failures = await self._empty(live)
-        except StoreError:  # this server leads no more: the next one goes on
-            raise
-        except PystackError as error:
-            log.warning("node %s is not empty: %s", live.record.node, error)
-            await self._end(live)
-            raise
-        else:
-            await self._end(live)
-            return failures
+            while not await self._tried(live):
+                if not self._goes_on(live.record):
+                    await self._end(live)
+                    break
         finally:
             if self._live.get(live.record.node) is live:
                 del self._live[live.record.node]
 
+    async def _tried(self, live: LiveDrain) -> bool:
+        """Whether this was the last attempt; otherwise this returns when it is time for the next."""
+        able = self._able()
+        try:
+            failures = await self._empty(live)
+        except StoreError as error:  # this server leads no more: the next one goes on
+            live.fail(error)
+            return True
+        except PystackError as error:
+            log.warning("node %s is not empty: %s", live.record.node, error)
+            live.fail(error)
+        else:
+            await self._end(live)
+            live.attempt.set_result(failures)
+            return True
+        await self._statuses.until(
+            lambda: self._able() != able or not live.attempt.done() or not self._goes_on(live.record) or None
+        )
+        if live.attempt.done():
+            live.attempt = asyncio.get_running_loop().create_future()
+        return False
+
     async def _empty(self, live: LiveDrain) -> list[Failure]:
         """Move the volumes that follow their users, then redeploy each stack that has tasks there; placement decides which of
         them may stay."""
-        node, failures = live.record.node, list[Failure]()
+        node, failures, refused = live.record.node, list[Failure](), list[PystackError]()
         await self._cluster.settled()  # one that is about to report can take tasks
         if live.record.whole and self._goes_on(live.record):
             failures += await self._migrator.evacuate(node, live.emit)
@@ -135,15 +174,25 @@ class NodeDrainer:
                 break
             try:
                 failures += await self._rollouts.redeploy(stack, live.emit)
-            except RefusedError as error:
-                if error.status != 404:  # it was taken down meanwhile
-                    raise
+            except StoreError:
+                raise
+            except PystackError as error:  # other stacks can go
+                if not isinstance(error, RefusedError) or error.status != 404:  # it was taken down meanwhile
+                    refused.append(error)
+        if refused:
+            raise refused[0]
         return failures
+
+    def _able(self) -> set[str]:
+        """The names of the nodes that answer and may get tasks."""
+        return {n for n in self._cluster.ready if self._cluster.members[n].node.availability == "active"}
 
     def _goes_on(self, record: DrainRecord) -> bool:
         """Whether the node is still there, and is still to be empty."""
         member = self._cluster.members.get(record.node)
-        return member is not None and (not record.whole or member.node.availability == "drain")
+        if member is None:
+            return False
+        return member.node.availability == "drain" if record.whole else bool(member.node.taints)
 
     async def _end(self, live: LiveDrain) -> None:
         with contextlib.suppress(StoreError):  # the next leader finds nothing left to do
@@ -153,6 +202,7 @@ class NodeDrainer:
     async def _give_up(self, node: str) -> None:
         """The node may have tasks again."""
         self._live.pop(node, None)  # it ends by itself before its next stack
+        self._statuses.wake()
         await self._state.transact([Delete(store_keys.of_drain(node))])
 
     async def close(self) -> None:
@@ -161,9 +211,3 @@ class NodeDrainer:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _retrieved(task: asyncio.Task[list[Failure]]) -> None:
-    """Nobody may watch any more: what failed was logged."""
-    if not task.cancelled():
-        task.exception()

@@ -186,7 +186,8 @@ class PlanExecutor:
         new = [t for t in tasks if t.name not in in_place and self._state.tasks.get(t.name) != t]
         await self._write_plan(stack, plan, new, options)
         await held.aclose()
-        with self._reported(tasks, emit):
+        # what is exchanged one by one has its place on another node before it is written there
+        with self._reported(tasks, emit), self._state.expected(stack, plan.desired.tasks):
             failures = [] if options.no_tasks else await (rollout.made() if options.no_start else rollout.run())
             if options.conditions_of and not failures:
                 failures = await rollout.conditions(options.conditions_of)

@@ -91,7 +91,7 @@ class ControlPlane:
         self.executor = PlanExecutor(self.dispatcher, self.planner, self.contents, self.images, waiter, hooks)
         self.rollouts = RolloutManager(self.state, self.contents, self.executor)
         self.migrator = VolumeMigrator(self.dispatcher, self.rollouts, self.inputs)
-        self.drainer = NodeDrainer(self.state, self.cluster, self.membership, self.rollouts, self.migrator)
+        self.drainer = NodeDrainer(self.state, self.cluster, self.membership, self.rollouts, self.migrator, self.statuses)
         self.backup_sources = BackupSources(self.dispatcher, self.contents)
         self.backups = self.jobs.other = BackupRunner(self.backup_sources, self.jobs)
         self.restorer = VolumeRestorer(self.dispatcher, self.rollouts, self.backup_sources)

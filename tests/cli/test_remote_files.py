@@ -175,7 +175,7 @@ def test_values_stay_here_unless_they_are_let_go(here: Here, registry: str) -> N
     asked = here("publish", "--with-env", "--dry-run", f"{registry}/team/none", stdin="y\ny\ny\n").stderr
     assert "bind mounts" in asked
     assert "would be published: compose.yaml, " in asked
-    assert "does not exist" in here("-f", f"oci://{registry}/team/none", "config", code=1).stderr
+    assert "manifest unknown" in here("-f", f"oci://{registry}/team/none", "config", code=1).stderr
 
 
 @pytest.mark.parametrize(

@@ -88,5 +88,17 @@ def test_a_node_that_is_activated_is_emptied_no_further(lab: Pystack, stacks: li
     assert on(stacks, "n2") > 0
 
 
+def test_what_no_other_node_could_take_goes_when_one_can(lab: Pystack, stacks: list[Stack]) -> None:
+    lab("node", "drain", "n1")
+    refused = lab("node", "drain", "n2", check=False)
+    assert refused.returncode == 1
+    assert "no node can take" in refused.stderr
+    assert on(stacks, "n2") == 12
+    lab("node", "activate", "n1")
+    eventually(lambda: _check(on(stacks, "n1") == 12), 60)
+    for stack in stacks:
+        assert {row["state"] for row in stack.ps().values()} == {"running"}
+
+
 def _check(holds: bool) -> None:
     assert holds

@@ -111,7 +111,8 @@ class Run:
         return SETTLE_S
 
     async def _wrong(self) -> str:
-        if self.tight and self.drained and len(self.world.leading) == 1:
+        full = self.tight or len(self.drained) == len(self.world.nodes)
+        if full and self.drained and len(self.world.leading) == 1:
             await self._use_all_nodes(*self.world.leading.values())
         if why := self.world.unsettled():
             return why
