@@ -21,6 +21,7 @@ from orchestrator.server.backups.runner import BackupRunner
 from orchestrator.server.backups.sources import BackupSources
 from orchestrator.server.checked_store import CheckedStore
 from orchestrator.server.cluster import Cluster
+from orchestrator.server.compaction import Compactor
 from orchestrator.server.contents import Contents
 from orchestrator.server.dispatcher import Dispatcher
 from orchestrator.server.drain import NodeDrainer
@@ -130,6 +131,7 @@ class ControlPlane:
         self._loops.append(asyncio.create_task(self.migrator.leftovers.run(), name="old copies of volumes"))
         self._loops.append(asyncio.create_task(self.migrator.retry(), name="end moves of volumes"))
         self._loops.append(asyncio.create_task(self._resume(), name="resume rollouts and drains"))
+        self._loops.append(asyncio.create_task(Compactor(self.store).run(), name="compact the store"))
         after_s = math.inf if self._reschedule_after_s is None else self._reschedule_after_s
         rescheduler = Rescheduler(self.dispatcher, self.images, self.inputs, after_s)
         self._loops.append(asyncio.create_task(rescheduler.run(), name="reschedule"))

@@ -132,6 +132,8 @@ class Run:
             await asyncio.wait({redeploy})
             if redeploy.cancelled():
                 return "its server does not lead any more"
+            if isinstance(error := redeploy.exception(), PystackError):
+                return f"{name}: {error}"
             if failures := redeploy.result():
                 return f"{failures[0].task}: {failures[0].reason}"
         return self.world.unsettled()
