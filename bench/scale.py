@@ -39,15 +39,16 @@ class Step(msgspec.Struct, frozen=True):
     sent: int
 
 
-def grown(nodes: int) -> tuple[dict[str, Step], float]:
-    """The steps on a cluster of *nodes*, and the megabytes that the process has taken at most by then."""
+def grown(nodes: int, per_network: int = 0) -> tuple[dict[str, Step], float]:
+    """The steps on a cluster of *nodes*, and the megabytes that the process has taken at most by then. *per_network*: services
+    on each network; 0: all on one."""
 
     async def work(world: World, plane: ControlPlane) -> dict[str, Step]:
         services = nodes * PER_NODE // REPLICAS
 
         def up(version: int) -> Awaitable[Any]:
             options = UpOptions(timeout_s=3600)
-            return plane.rollouts.up(stack(services, REPLICAS, version), options, lambda event: None)
+            return plane.rollouts.up(stack(services, REPLICAS, version, per_network), options, lambda event: None)
 
         found = {"up": await _step(world, up(1)), "again": await _step(world, up(1)), "one change": await _step(world, up(2))}
         found["a quiet minute"] = await _step(world, asyncio.sleep(60))
@@ -105,8 +106,12 @@ def main() -> int:
         return bench(["scale", *sys.argv[1:]])
     parser = argparse.ArgumentParser(prog="python -m bench.scale")
     parser.add_argument("--nodes", type=int, nargs="+", required=True)
-    sizes = sorted(parser.parse_args().nodes)
-    found = {nodes: grown(nodes) for nodes in sizes}
+    parser.add_argument(
+        "--per-network", type=int, default=0, metavar="SERVICES", help="on each network; without, all are on one"
+    )
+    given = parser.parse_args()
+    sizes = sorted(given.nodes)
+    found = {nodes: grown(nodes, given.per_network) for nodes in sizes}
     print("| nodes | tasks | step | CPU, ms | until it ended, s | transactions | messages | sent, kB | memory, MB |")
     print("|---|---|---|---|---|---|---|---|---|", flush=True)
     for nodes, (steps, memory) in found.items():

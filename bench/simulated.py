@@ -17,20 +17,25 @@ from tests.simulator.world import World, simulated
 T = TypeVar("T")
 
 
-def stack(services: int, replicas: int, version: int) -> Stack:
-    """*services* of *replicas* each on one network; *version* is the image of the first."""
+def stack(services: int, replicas: int, version: int, per_network: int = 0) -> Stack:
+    """*services* of *replicas* each; *version* is the image of the first. They are on one network, or so many on each."""
+
+    def network(number: int) -> str:
+        return f"net{number // per_network if per_network else 0}"
 
     def service(number: int) -> Service:
         image = f"s{number}:{version if number == 0 else 1}"
-        container = Container(
-            image=image, restart="always", stop_signal="SIGKILL", attachments=(Attachment(network="a_default"),)
-        )
+        on = (Attachment(network=f"a_{network(number)}"),)
+        container = Container(image=image, restart="always", stop_signal="SIGKILL", attachments=on)
         return Service(
             name=f"s{number}", container=container, where="f:1", replicas=replicas, update=UpdateConfig(order="start-first")
         )
 
+    keys = dict.fromkeys(map(network, range(services)))
     return Stack(
-        name="a", networks=(StackNetwork(key="default", name="a_default"),), services=tuple(service(n) for n in range(services))
+        name="a",
+        networks=tuple(StackNetwork(key=key, name=f"a_{key}") for key in keys),
+        services=tuple(map(service, range(services))),
     )
 
 

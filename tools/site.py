@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-LESS = {"decisions/": 0.05, "architecture": 0.1, "performance": 0.1, "reliability": 0.1, "glossary": 0.3, "compose": 0.4}
+LESS = {
+    "decisions/": 0.05,
+    "architecture": 0.1,
+    "performance": 0.1,
+    "scale": 0.1,
+    "reliability": 0.1,
+    "glossary": 0.3,
+    "compose": 0.4,
+}
 """Weights of pages, by the beginning of their paths; 1 is that of the guide."""
 
 
