@@ -156,6 +156,8 @@ async def stream(request: web.Request) -> web.StreamResponse:
 
 @routes.post("/pystack/heard/{number:[0-9]{1,18}}")
 async def acknowledge_beat(request: web.Request) -> web.Response:
-    """The control plane acknowledges this beat of the stream of statuses."""
-    request.app[CONVERGER].lease.answered(int(request.match_info["number"]))
-    return web.Response(status=204)
+    """The control plane acknowledges this beat of the stream of statuses. The answer says whether the lease had *ended* before:
+    tasks that must not run twice then start with the next manifest alone."""
+    lease = request.app[CONVERGER].lease
+    lease.answered(int(request.match_info["number"]))
+    return answer({"ended": lease.ended})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from agent.api.app_keys import MANIFEST_WATCHER, given
+from agent.api.app_keys import CONVERGER, MANIFEST_WATCHER, given
 from agent.contract.manifest import EtcdCredentials
 
 routes = web.RouteTableDef()
@@ -26,6 +26,7 @@ async def disable(request: web.Request) -> web.Response:
 
 @routes.post("/pystack/manifest-source/{digest}")
 async def wait_applied(request: web.Request) -> web.Response:
-    """Answers when the manifest with this digest was taken."""
+    """Answers when the manifest with this digest was taken. It is the present one, as the control plane says with this."""
     await request.app[MANIFEST_WATCHER].wait_applied(request.match_info["digest"])
+    request.app[CONVERGER].confirm()
     return web.Response(status=204)

@@ -143,10 +143,7 @@ class Converger:
         files.write_atomically(self._file, msgspec.json.encode(manifest), 0o600)
         self._take(manifest)
         self._fence.confirm(manifest.tasks)
-        ended = self.lease.ended
-        self.lease.taken_over()
-        if ended:
-            self._wake_strict()
+        self.confirm()
         moving = self._readdress()
         self._export()
         for name in set(before) | set(self.tasks):
@@ -178,6 +175,13 @@ class Converger:
         for record in list(self.engine.containers.records.values()):
             if record.task and record.task not in self.tasks:
                 self._wake(record.task)
+
+    def confirm(self) -> None:
+        """The tasks of the manifest that is here are this node's, as the control plane says now."""
+        ended = self.lease.ended
+        self.lease.taken_over()
+        if ended:
+            self._wake_strict()
 
     def _wake_strict(self) -> None:
         for task in self.tasks.values():

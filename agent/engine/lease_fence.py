@@ -3,7 +3,8 @@
 The node says a numbered beat now and then, and the control plane answers with its number. The lease of this node's strict tasks
 ends LEASE_S after it *sent* the last beat that was answered: the control plane got it later than that, and starts such tasks
 elsewhere only after `STRICT_SILENCE_S` of silence since. No clock is compared with another; both need only run equally fast. A
-lease that has ended starts again with a manifest alone, which says whose the tasks are by now.
+lease that has ended starts again with a manifest alone, which says whose the tasks are by now. The answer to an acknowledgement
+says that it has ended, and so asks for one.
 Source: Gray and Cheriton, Leases (1989).
 """
 

@@ -61,6 +61,7 @@ class NodeConnection:
         self.node = node
         self.manifest_publisher = manifest_publisher
         self.client = AgentClient(node.name, socket)
+        self.client.on_lease_ended = self._renew_lease
         self.tunnel = tunnel
         self.problem = "not connected yet"
         self.synced = asyncio.Event()
@@ -176,6 +177,11 @@ class NodeConnection:
         made = await self.client.call("POST", f"/pystack/keys/{purpose}")
         info = msgspec.structs.replace(self.node.info, **{f"{purpose}_key": made["key"]})
         self.node = msgspec.structs.replace(self.node, info=info)
+
+    def _renew_lease(self) -> None:
+        """Say again whose its tasks are: messages got lost on the way to the node alone, and it stopped what is strict."""
+        self._delivered = None
+        self._first_delivery = asyncio.create_task(self._deliver_quietly())
 
     async def _deliver_quietly(self) -> None:
         with contextlib.suppress(PystackError):  # it is said, and offered again

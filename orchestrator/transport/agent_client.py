@@ -42,6 +42,8 @@ class AgentClient:
         """When its stream of statuses last said something, by the loop's clock in seconds; 0: never yet."""
         self._session: aiohttp.ClientSession | None = None
         self._answering: asyncio.Task[None] | None = None
+        self.on_lease_ended: Callable[[], None] = lambda: None
+        """Called when the node heard nothing for longer than its lease, though it was heard: only a manifest renews that."""
         self._waits: set[asyncio.Timeout] = set()
 
     def session(self) -> aiohttp.ClientSession:
@@ -85,7 +87,9 @@ class AgentClient:
     async def _answer(self, beat: int) -> None:
         """Acknowledge the node's *beat*. One without an acknowledgement stops what must not run twice."""
         with contextlib.suppress(RefusedError, UnreachableError):
-            await self.call("POST", f"/pystack/heard/{beat}")
+            found = await self.call("POST", f"/pystack/heard/{beat}")
+            if found and found.get("ended"):  # an agent of an older version says nothing
+                self.on_lease_ended()
 
     async def _next_line(self, reply: aiohttp.ClientResponse, within_s: float | None) -> bytes:
         """Raises TimeoutError where none comes in time, of which this process was awake."""

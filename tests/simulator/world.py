@@ -7,7 +7,7 @@ import contextlib
 import contextvars
 import random
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -243,6 +243,7 @@ class SimAgentClient:
         self.node, self.socket, self.silent, self.last_line_at = node, socket, "", 0.0
         self._world, self._server = WORLD[-1], SERVER.get()
         self._answering: asyncio.Task[None] | None = None
+        self.on_lease_ended: Callable[[], None] = lambda: None
 
     @property
     def _far(self) -> SimNode:
@@ -277,7 +278,8 @@ class SimAgentClient:
             if path == "/pystack/leave":
                 return self._far.leave(msgspec.json.decode(options["data"], type=Farewell).member)
             if path.startswith("/pystack/heard/"):
-                return self._far.lease.answered(int(path.rpartition("/")[2]))
+                self._far.lease.answered(int(path.rpartition("/")[2]))
+                return {"ended": self._far.lease.ended}
             if path.startswith("/pystack/keys/"):
                 return {"key": "k"}
             return []
@@ -328,7 +330,8 @@ class SimAgentClient:
 
     async def _answer(self, beat: int) -> None:
         with contextlib.suppress(UnreachableError):
-            await self.call("POST", f"/pystack/heard/{beat}")
+            if (await self.call("POST", f"/pystack/heard/{beat}"))["ended"]:
+                self.on_lease_ended()
 
     def give_up(self, why: str) -> None:
         self.silent = why
