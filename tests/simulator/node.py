@@ -71,7 +71,7 @@ class SimNode:
         self.tasks = {t.name: t for t in self._manifest.tasks}
         self.boot_fence.close_after_boot(self._manifest)
         for container in self.containers.values():
-            if container.state == "running":
+            if container.state in ("running", "restarting"):  # as `recovery.py` has it
                 container.state, container.exit_code = "exited", 255
                 if container.task.container.restart == "always" and not container.stopped:
                     container.state = "restarting"

@@ -117,6 +117,8 @@ class Run:
         if why := self.world.unsettled():
             return why
         (plane,) = self.world.leading.values()
+        if going := [name for name, record in plane.rollouts.records.items() if record.state == "running"]:
+            return f"the rollout of {going[0]} goes on"  # one that is between two states
         for name, version in self.acknowledged.items():
             if name not in plane.state.stacks:
                 return f"stack {name} is lost"
