@@ -24,8 +24,8 @@ def cpuinfo(*processors: str) -> str:
     [
         (cpuinfo(QEMU64), False),
         (cpuinfo(f"{QEMU64} ssse3 sse4_1 sse4_2 popcnt"), True),
-        (cpuinfo(" ".join(V2), QEMU64), False),
-        *((cpuinfo(" ".join(V2 - {flag})), False) for flag in sorted(V2)),
+        (cpuinfo(" ".join(sorted(V2)), QEMU64), False),
+        *((cpuinfo(" ".join(sorted(V2 - {flag}))), False) for flag in sorted(V2)),
         ("processor\t: 0\nFeatures\t: fp asimd\n", True),
         ("", True),
     ],
