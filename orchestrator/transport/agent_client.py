@@ -43,7 +43,7 @@ class AgentClient:
         self._session: aiohttp.ClientSession | None = None
         self._answering: asyncio.Task[None] | None = None
         self.on_lease_ended: Callable[[], None] = lambda: None
-        """Called when the node got nothing for longer than its lease, though its own lines came: only a manifest renews that."""
+        """Called when the node got nothing for longer than its lease, though its lines came: a manifest renews that."""
         self._waits: set[asyncio.Timeout] = set()
 
     def session(self) -> aiohttp.ClientSession:
