@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 
 from tests.conftest import Pystack, Stack, eventually
 from tests.images import archive, busybox_rootfs, tar_of
+from tests.outages.sidecar import Reading
 
 HOST = "loss.internal"
 SERVER = {
@@ -64,21 +64,13 @@ class Lost:
     seconds: float = 0.0
 
 
-class Asking:
+class Asking(Reading):
     """The clients, on the machine outside."""
 
     def __init__(self, lab: Pystack, root: str, rate: float, addresses: list[str]) -> None:
         program = str(Path(__file__).with_name("https_clients.py"))
         words = ["nsenter", "-t", lab.pid("outside"), "-n", sys.executable, program, root, HOST, str(rate), *addresses]
-        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.rows: list[dict[str, Any]] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout
-        for line in self.process.stdout:
-            self.rows.append(json.loads(line))
+        super().__init__(words, stdin=subprocess.PIPE)
 
     def at(self, *nodes: int) -> None:
         """Ask these from now on."""

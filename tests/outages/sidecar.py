@@ -53,8 +53,8 @@ class Outage:
 class Reading:
     """The JSON lines of a program that runs until it is stopped."""
 
-    def __init__(self, words: list[str], environment: Mapping[str, str]) -> None:
-        self.process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
+    def __init__(self, words: list[str], environment: Mapping[str, str] | None = None, *, stdin: int | None = None) -> None:
+        self.process = subprocess.Popen(words, stdin=stdin, stdout=subprocess.PIPE, text=True, env=environment)
         self.rows: list[dict[str, Any]] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

@@ -110,6 +110,16 @@ class Run:
         world.violate(f"not settled after {SETTLE_S:g} s: {why}")
         return SETTLE_S
 
+    async def begun(self) -> tuple[str, ControlPlane]:
+        """All nodes are on: the server that leads, by its node's name."""
+        for name in self.world.nodes:
+            self.world.power_on(name)
+        while not self.world.leading:
+            await asyncio.sleep(1)
+        await asyncio.sleep(5)
+        (found,) = self.world.leading.items()
+        return found
+
     async def _wrong(self) -> str:
         full = self.tight or len(self.drained) == len(self.world.nodes)
         if full and self.drained and len(self.world.leading) == 1:

@@ -17,12 +17,7 @@ from tests.simulator.scenario import stack_of
 class _Deaf(scenario.Run):
     async def go(self) -> float:
         """Nothing of the leader arrives at a node for longer than its lease. Afterwards it runs what it ran before."""
-        for name in self.world.nodes:
-            self.world.power_on(name)
-        while not self.world.leading:
-            await asyncio.sleep(1)
-        await asyncio.sleep(5)
-        ((server, plane),) = self.world.leading.items()
+        server, plane = await self.begun()
         for name in ("s0", "s1", "s2"):
             assert not await plane.rollouts.up(stack_of(name, 1, random.Random(1)), UpOptions(), lambda event: None)
         strict = next(t for t in plane.state.tasks.values() if t.strict and t.node != server)

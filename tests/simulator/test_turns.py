@@ -16,12 +16,7 @@ from tests.simulator.scenario import stack_of
 class _Turns(scenario.Run):
     async def go(self) -> float:
         """A redeployment holds the stack, an `up` waits for it, and another redeployment for that."""
-        for name in self.world.nodes:
-            self.world.power_on(name)
-        while not self.world.leading:
-            await asyncio.sleep(1)
-        await asyncio.sleep(5)
-        (plane,) = self.world.leading.values()
+        _, plane = await self.begun()
         first, second = (stack_of("s0", version, random.Random(1)) for version in (1, 2))
         assert not await plane.rollouts.up(first, UpOptions(), lambda event: None)
         waiting = [
