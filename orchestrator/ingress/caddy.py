@@ -26,7 +26,8 @@ TRY_FOR = "5s"
 MORE_TRIES = 2
 LARGEST_KEPT, KEPT_LENGTH = 60_000, "^[1-9][0-9]{0,3}$|^[1-5][0-9]{4}$"
 """The lengths, in bytes, of bodies that are kept for another try."""
-UNCONNECTED = "{http.error.message}.startsWith('dial ')"
+UNCONNECTED = "{http.error.message}.startsWith('dial ') || {http.error.message} == 'no upstreams available'"
+"""No task got anything of the request: none took a connection, or each has refused one in the last two seconds."""
 STREAM_GRACE_SINCE = (2, 7)
 """Since this version, WebSockets outlive a change of the configuration."""
 TOO_LARGE: Json = {
@@ -232,8 +233,8 @@ def _persistent(proxy: Json, *, keeps: bool) -> Json:
 
 def _again(proxy: Json, tries: int) -> Json:
     """One more try, and *tries* in all. They prefer tasks at which few requests wait: at one that is gone they do until it is
-    given up."""
-    again = proxy | {
+    given up. A task that refused a connection a moment ago is tried all the same: it may be the only one."""
+    again = {key: value for key, value in proxy.items() if key != "health_checks"} | {
         "upstreams": [{"dial": dial} for dial in dict.fromkeys(u["dial"] for u in proxy["upstreams"])],
         "load_balancing": {"selection_policy": {"policy": "least_conn"}},
     }

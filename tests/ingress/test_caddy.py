@@ -110,11 +110,15 @@ async def answers(path: str) -> bool:
     return True
 
 
-@contextlib.asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[Proxy]:
+def _app() -> web.Application:
     app = web.Application(client_max_size=1 << 20)
     app.router.add_route("*", "/{path:.*}", answer)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def running(folder: Path) -> AsyncIterator[Proxy]:
+    runner = web.AppRunner(_app(), shutdown_timeout=0.1)
     await runner.setup()
     backends = []
     for _ in range(2):
@@ -308,6 +312,23 @@ async def test_a_request_goes_on_to_look_for_a_task_when_the_configuration_chang
         assert [r.status for r in replies].count(200) >= 5, (
             "none, if a change ended its tries; by chance it tries the deaf one again"
         )
+
+
+async def test_a_request_that_waits_for_the_only_task_outlives_a_change_of_the_configuration(proxy: Proxy) -> None:
+    """It refused a connection and is left alone for 2 s; it is back before they are over, and then something changes."""
+    port = free_port()
+    site = proxy.site()._replace(upstreams=(Upstream(f"127.0.0.1:{port}", 1),))
+    await proxy.load(site)
+    asked = [asyncio.create_task(proxy.ask()) for _ in range(6)]
+    await asyncio.sleep(0.5)
+    runner = web.AppRunner(_app(), shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        await proxy.load(site, proxy.site(host="b.example.org"))
+        assert [r.status for r in await asyncio.gather(*asked)] == [200] * 6
+    finally:
+        await runner.cleanup()
 
 
 async def test_an_error_that_is_not_about_the_connection_stays_what_it_was(proxy: Proxy) -> None:
