@@ -180,6 +180,8 @@ class Runtime:
         Returns (conmon, init). Raises RuntimeFailureError, or TimeoutError after 60 s."""
         for stale in ("exit", "pid", "conmon.pid", "oom", "attach", "ctl", "winsz"):
             (bundle / stale).unlink(missing_ok=True)
+        if (self.root / ident).exists():  # it could not be removed when the container ended: no descriptor was free, say
+            await self.delete(ident)
         (bundle / "exits").mkdir(exist_ok=True)
         (bundle / "exits" / ident).unlink(missing_ok=True)
         failpoint("container.create")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from tests.conftest import Pystack, Stack, eventually
 
@@ -43,3 +44,16 @@ def test_the_end_of_containers_is_seen_afterwards(lab: Pystack, stack: Stack) ->
     eventually(seen, 30)  # a start that failed meanwhile is not repeated by itself
     stack.run("restart")
     eventually(again, 30)
+
+
+def test_what_the_runtime_still_has_of_one_that_ended_is_in_nobodys_way(lab: Pystack, stack: Stack) -> None:
+    stack.up(FILE)
+    stack.run("stop")
+    containers = stack.run("ps", "-q").stdout.split()
+    assert len(containers) == 3
+    for container in containers:
+        state = Path(f"/var/lib/pystack-lab/{lab.lab}/n1/run/runc/{container}")
+        assert not state.exists()
+        state.mkdir()
+    stack.run("start")
+    assert {row["state"] for row in stack.ps().values()} == {"running"}
