@@ -187,7 +187,7 @@ class Dispatcher:
     def on_status(self, node: str, status: TaskStatus) -> None:
         """Take in what *node* reports of one task."""
         tasks = self.state.tasks
-        if status.task in tasks and tasks[status.task].node != node:
+        if self._node_of(status.task) not in ("", node):
             return  # the node was silent and does not know yet that its task went to another
         before = self.statuses.by_task.get(status.task)
         self.statuses.update(node, status)
@@ -196,6 +196,12 @@ class Dispatcher:
         was = (may_serve(before), serves(before)) if before else (False, False)
         if was != (may_serve(status), serves(status)) and status.task in tasks:
             self._notify_affected_nodes(tasks[status.task])
+
+    def _node_of(self, task: str) -> str:
+        """The node whose word on *task* counts, also while that ends there after it was removed; "" where none is known."""
+        if found := self.state.tasks.get(task) or self._leaving.get(task):
+            return found.node
+        return self.state.held.get(task, "")
 
     def _on_liveness(self, node: str) -> None:
         """*node* began to answer or fell silent: its tasks are backends again, or no more."""

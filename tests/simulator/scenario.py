@@ -129,6 +129,8 @@ class Run:
         (plane,) = self.world.leading.values()
         if going := [name for name, record in plane.rollouts.records.items() if record.state == "running"]:
             return f"the rollout of {going[0]} goes on"  # one that is between two states
+        if going := [name for name in plane.state.stacks if plane.state.lock(f"stack {name}").busy]:
+            return f"{going[0]} is being changed"
         for name, version in self.acknowledged.items():
             if name not in plane.state.stacks:
                 return f"stack {name} is lost"
