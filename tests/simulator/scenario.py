@@ -127,20 +127,9 @@ class Run:
         if why := self.world.unsettled():
             return why
         (plane,) = self.world.leading.values()
-        if going := [name for name, record in plane.rollouts.records.items() if record.state == "running"]:
-            return f"the rollout of {going[0]} goes on"  # one that is between two states
-        if going := [name for name in plane.state.stacks if plane.state.lock(f"stack {name}").busy]:
-            return f"{going[0]} is being changed"
-        for name, version in self.acknowledged.items():
-            if name not in plane.state.stacks:
-                return f"stack {name} is lost"
-            image = plane.state.stacks[name].stack.services[0].container.image
-            if int(image.partition(":")[2]) < version:
-                self.world.violate(f"version {version} of {name} was acknowledged, and {image} is what is kept")
-            self._all_there(plane, name, version)
-        if self.tight and (why := self._crowded(plane)):
+        if why := self._kept(plane) or (self._crowded(plane) if self.tight else ""):
             return why
-        # an `up` that was cut off leaves a mixed stack: the next one ends it
+        # an `up` that was cut off, or that failed, leaves a mixed stack: the next one ends it
         for name in sorted(plane.state.stacks):
             redeploy = asyncio.ensure_future(plane.rollouts.redeploy(name, lambda event: None))
             await asyncio.wait({redeploy})
@@ -150,7 +139,24 @@ class Run:
                 return f"{name}: {error}"
             if failures := redeploy.result():
                 return f"{failures[0].task}: {failures[0].reason}"
+            if name in self.acknowledged:
+                self._all_there(plane, name, self.acknowledged[name])
         return self.world.unsettled()
+
+    def _kept(self, plane: ControlPlane) -> str:
+        """What was acknowledged is there. Returns why that cannot be judged yet."""
+        if going := [name for name, record in plane.rollouts.records.items() if record.state == "running"]:
+            return f"the rollout of {going[0]} goes on"
+        for name, version in self.acknowledged.items():
+            if name not in plane.state.stacks:
+                return f"stack {name} is lost"
+            image = plane.state.stacks[name].stack.services[0].container.image
+            if int(image.partition(":")[2]) < version:
+                self.world.violate(f"version {version} of {name} was acknowledged, and {image} is what is kept")
+            record = plane.rollouts.records.get(name)
+            if record is None or record.state != "failed":
+                self._all_there(plane, name, version)
+        return ""
 
     def _all_there(self, plane: ControlPlane, name: str, version: int) -> None:
         """Of a stack as it was acknowledged last every replica is there: a move may not lose one."""
