@@ -537,13 +537,14 @@ async def push(request: web.Request) -> web.StreamResponse:
         raise BadRequestError("an image is pushed by a tag, not by a digest")
     whole = not tag and ":" not in request.match_info["name"].rpartition("/")[2]
     prefix = f"{reference.host}/{reference.repository}:"
-    names = sorted(n for n in engine.images.names if n.startswith(prefix)) if whole else [reference.name]
+    tagged = sorted(n for n in engine.images.names if n.startswith(prefix))
+    names = tagged if whole else [reference.name]
     stream = ProgressStream(request)
 
     async def send() -> None:
         # from now on an error goes into the answer's last line, as clients expect of a push
         stream.tell({"status": f"The push refers to repository [{reference.host}/{reference.repository}]"})
-        if not names:
+        if not tagged:
             raise ImageNotFoundError(f"An image does not exist locally with the tag: {reference.familiar.rpartition(':')[0]}")
         if names[0] not in engine.images.names:
             raise ImageNotFoundError(f"tag does not exist: {reference.familiar}")
