@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 COMPOSE = "2.40.0"
 """The version of Docker Compose whose words and labels these are: scripts ask for it."""
 
@@ -13,6 +11,8 @@ def project_labels(kind: str, stack: str, key: str, *described: object) -> dict[
     stack. The hash changes with the description, and is not the one that Docker Compose computes."""
     if not stack:
         return {}
+    import hashlib  # which few commands need, and which loads OpenSSL
+
     marks = {
         "project": stack,
         kind: key,
