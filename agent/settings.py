@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
-import yaml
 
 from agent import rootless
 from agent.contract.notify import AuditLogSettings, NotifySettings
@@ -287,6 +286,8 @@ def load(paths: Paths) -> Settings:
     path = Path(os.environ.get("PYSTACK_CONFIG", fallback))
     if not path.exists():
         return Settings()
+    import yaml  # 0.8 MB, which a node without settings does without
+
     try:
         return msgspec.convert(yaml.safe_load(path.read_text()) or {}, Settings)
     except (yaml.YAMLError, msgspec.ValidationError, OSError) as error:

@@ -7,7 +7,7 @@ import sys
 import time
 
 from bench.environment import LAB, Environment
-from bench.idle import cpu_of, ours
+from bench.idle import SERVER, cpu_of, ours
 from bench.rows import Row, row, size
 from orchestrator.lab import lab as labs
 
@@ -22,7 +22,7 @@ def measure() -> dict[str, Row]:
     try:
         environment = Environment(labs.LABS / LAB / "n1")
         time.sleep(SETTLE_S)
-        pids = ours(environment)
+        pids = ours(environment, SERVER)
         before = sum(cpu_of(pid) for pid in pids)
         time.sleep(SECONDS)
         used = (sum(cpu_of(pid) for pid in pids) - before) / SECONDS * 100

@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from agent import rootless
-from agent.api import build, describe, images, versions, volumes
+from agent.api import describe, images, versions, volumes
 from agent.api.app_keys import ENGINE, answer, minor
 from agent.api.checks import LOG_OPTIONS
 from agent.api.filters import Filters, labelled, moment
@@ -242,6 +242,8 @@ async def disk_usage(request: web.Request) -> web.Response:
             for v in engine.volumes.all.values()
         ]
     if "build-cache" in wanted:
+        from agent.api import build
+
         document["BuildCache"] = build.usage(request)
     return answer(document | ({"BuilderSize": 0} if minor(request) < 44 else {}))
 

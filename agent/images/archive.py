@@ -10,7 +10,6 @@ import json
 import os
 import posixpath
 import secrets
-import tarfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -335,6 +334,8 @@ async def save(store: ImageStore, names: Sequence[str], *, of: str = "") -> Asyn
 
 
 def _header(name: str, size: int) -> bytes:
+    import tarfile
+
     info = tarfile.TarInfo(name)
     info.size = size
     return info.tobuf(tarfile.USTAR_FORMAT)

@@ -15,6 +15,7 @@ import stat
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -22,9 +23,12 @@ from agent import files
 from agent.contract.failpoints import failpoint
 from agent.contract.volume import TreeChecksum
 from agent.errors import AgentError, ConflictError, NotFoundError
-from agent.trees import pack, workers
+from agent.trees import workers
 from agent.trees.tree import Tree
 from agent.volumes.volumes import VolumeRecord, Volumes, check_name
+
+if TYPE_CHECKING:
+    from agent.trees.pack import WalkEntry
 
 CHUNK = 1 << 20
 INCOMING = ".incoming-"
@@ -175,6 +179,8 @@ def _rewind_snapshot(snapshot: Path) -> None:
 
 
 def _tree_checksum(root: Path, seen: Seen) -> TreeChecksum:
+    from agent.trees import pack
+
     entries: dict[str, str] = {}
     groups: dict[tuple[int, int], str] = {}
     now: Seen = {}
@@ -212,7 +218,7 @@ def _tree_checksum(root: Path, seen: Seen) -> TreeChecksum:
     return TreeChecksum(digest=whole.hexdigest(), files=len(entries), bytes=total, entries=safe)
 
 
-def _content(entry: pack.WalkEntry) -> str:
+def _content(entry: WalkEntry) -> str:
     fd = os.open(entry.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=entry.directory)
     with os.fdopen(fd, "rb", buffering=0) as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32)).hexdigest()

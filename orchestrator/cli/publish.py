@@ -86,12 +86,12 @@ class Texts:
     def parts(self, opened: Sequence[File]) -> list[Part]:
         """*opened* and what their services extend or read variables of. Raises PystackError for what cannot go along."""
         from orchestrator.cli.stack_artifact import Part
-        from orchestrator.stackfile import marked_document
+        from orchestrator.stackfile import yaml_documents
 
         stack = [Part(path.name, self._text(path, documents).encode()) for path, documents in opened]
         while self._todo:
             path = self._todo.pop()
-            text = self._text(path, marked_document.read(path, str(path)))
+            text = self._text(path, yaml_documents.read(path, str(path)))
             self._beside[path] = Part(self._beside[path].name, text.encode(), "extended")
         return [*stack, *self._beside.values()]
 

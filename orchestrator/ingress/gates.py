@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import tarfile
 import time
 
 from orchestrator.errors import PystackError
@@ -40,6 +39,8 @@ async def _version(client: AgentClient, container: str) -> str:
 
 
 def _tar(text: bytes) -> bytes:
+    import tarfile
+
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         entry = tarfile.TarInfo(haproxy.FILE)

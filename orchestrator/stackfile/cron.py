@@ -9,9 +9,10 @@ Source: cron(8) of Debian; the IANA time zone database.
 from __future__ import annotations
 
 import datetime
-import zoneinfo
+from typing import TYPE_CHECKING
 
-from cronsim import CronSim, CronSimError
+if TYPE_CHECKING:
+    from cronsim import CronSim
 
 MACROS = {
     "@yearly": "0 0 1 1 *",
@@ -36,6 +37,8 @@ def parse_zone(name: str) -> datetime.tzinfo:
     """The zone *name* of the IANA database. Raises CronError."""
     if name == "UTC":
         return datetime.UTC
+    import zoneinfo  # here, as cronsim below: 0.3 MB that a server without schedules saves
+
     try:
         return zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
@@ -61,6 +64,8 @@ def last_before(line: str, zone: datetime.tzinfo, before: datetime.datetime) -> 
 
 
 def _times(line: str, start: datetime.datetime, *, reverse: bool = False) -> CronSim:
+    from cronsim import CronSim, CronSimError
+
     try:
         return CronSim(MACROS.get(line, line), start, reverse)
     except (CronSimError, ValueError) as error:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from orchestrator.stackfile import marked_document, merge
+from orchestrator.stackfile import merge, yaml_documents
 from orchestrator.stackfile.absolute_paths import absolute
 from orchestrator.stackfile.interpolation import interpolated
 from orchestrator.stackfile.marked_document import MarkedDocument, Path_
@@ -109,7 +109,7 @@ def _foreign(file: str, base: str, where: Mark, place: SourceContext, problems: 
         problems.append(Problem(where=where, what=f"{chain} extend each other", fix="take one out"))
         return None
     inner = msgspec.structs.replace(place, directory=path.resolve().parent, chain=(*place.chain, path.resolve()))
-    documents = marked_document.read(path, shown(path))
+    documents = yaml_documents.read(path, shown(path))
     one = documents[0].without_tags()
     for later in documents[1:]:
         one = merge.merge(one, later)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.stackfile import marked_document, merge
+from orchestrator.stackfile import merge, yaml_documents
 from orchestrator.stackfile.extends import extended
 from orchestrator.stackfile.include import included
 from orchestrator.stackfile.interpolate import InvalidError, substitute
@@ -27,7 +27,7 @@ File = tuple[Path, list[MarkedDocument]]
 
 def files(paths: Sequence[Path]) -> list[File]:
     """*paths*, read as they stand. Raises StackFileError."""
-    return [(path, marked_document.read(path, shown(path))) for path in paths]
+    return [(path, yaml_documents.read(path, shown(path))) for path in paths]
 
 
 def read(paths: Sequence[Path], place: SourceContext, problems: list[Problem]) -> MarkedDocument:
