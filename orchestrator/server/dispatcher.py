@@ -21,6 +21,9 @@ from orchestrator.server.statuses import Statuses, may_serve, serves
 
 LOG_LINES = 10
 """How many last lines of a task's output a failure carries."""
+FORGET_S = 1.0
+"""How long nodes may know the addresses of a task whose container has ended: nothing new is sent there, and not each of many
+that end one after the other is to be news to all nodes."""
 QUEUE = 4096
 """How many statuses a slow reader of `follow` may be behind before it misses some."""
 
@@ -41,6 +44,9 @@ class Dispatcher:
         """How often a node began to answer, or fell silent."""
         self._last: tuple[tuple[object, ...], Manifests] | None = None
         self._affected: set[str] = set()
+        self._remembering: set[str] = set()
+        """Nodes that know tasks which have ended, until `_forget`."""
+        self._forgetter: asyncio.TimerHandle | None = None
         self._notifier: asyncio.Task[None] | None = None
         cluster.on_liveness = self._on_liveness
 
@@ -192,7 +198,9 @@ class Dispatcher:
         before = self.statuses.by_task.get(status.task)
         self.statuses.update(node, status)
         if status.task not in self.statuses.by_task and (gone := self._leaving.pop(status.task, None)):
-            self._notify_affected_nodes(gone)
+            self._remembering |= self._affected_by(gone)
+            if self._remembering and self._forgetter is None:
+                self._forgetter = asyncio.get_running_loop().call_later(FORGET_S, self._forget)
         was = (may_serve(before), serves(before)) if before else (False, False)
         if was != (may_serve(status), serves(status)) and status.task in tasks:
             self._notify_affected_nodes(tasks[status.task])
@@ -211,14 +219,27 @@ class Dispatcher:
 
     def _notify_affected_nodes(self, task: Task) -> None:
         """*task* began or ceased to serve: deliver to the nodes that balance connections over it."""
+        self._affected |= self._affected_by(task)
+        self._start_notifier()
+
+    def _start_notifier(self) -> None:
+        if self._affected and (self._notifier is None or self._notifier.done()):
+            self._notifier = asyncio.create_task(self._deliver_affected())
+
+    def _affected_by(self, task: Task) -> Set[str]:
+        """The nodes whose manifests have *task* among the endpoints of their networks; none where there is but one."""
         networks = self.state.networks
         around = {h.name for a in task.container.attachments if a.network in networks for h in networks[a.network].hosts}
         alone = len(self.cluster.members) < 2 and not ingress_ports(task)
         if not self.cluster.followers and (alone or not task.container.attachments):
-            return
-        self._affected |= around or {task.node}
-        if self._notifier is None or self._notifier.done():
-            self._notifier = asyncio.create_task(self._deliver_affected())
+            return set()
+        return around or {task.node}
+
+    def _forget(self) -> None:
+        self._forgetter = None
+        self._affected |= self._remembering
+        self._remembering = set()
+        self._start_notifier()
 
     async def _deliver_affected(self) -> None:
         while self._affected:
@@ -256,6 +277,8 @@ class Dispatcher:
 
     async def close(self) -> None:
         """Stop delivering. The cluster's connections are closed by its own `close`."""
+        if self._forgetter:
+            self._forgetter.cancel()
         if self._notifier:
             self._notifier.cancel()
 

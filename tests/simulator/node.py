@@ -51,7 +51,7 @@ class SimNode:
         self.containers: dict[str, Container] = {}
         self.listeners: dict[object, Callable[[TaskStatus | None], None]] = {}
         self._marker = folder / f"{name}.boot"
-        self._manifest = Manifest()
+        self.manifest = Manifest()
         self.tasks: dict[str, Task] = {}
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
@@ -68,8 +68,8 @@ class SimNode:
         self._marker.unlink(missing_ok=True)
         self.boot_fence = BootFence(self._marker, self.world.loop.time)
         self.lease = LeaseFence(self.world.loop.time)
-        self.tasks = {t.name: t for t in self._manifest.tasks}
-        self.boot_fence.close_after_boot(self._manifest)
+        self.tasks = {t.name: t for t in self.manifest.tasks}
+        self.boot_fence.close_after_boot(self.manifest)
         for container in self.containers.values():
             if container.state in ("running", "restarting"):  # as `recovery.py` has it
                 container.state, container.exit_code = "exited", 255
@@ -96,10 +96,10 @@ class SimNode:
     def apply(self, manifest: Manifest) -> None:
         """As `Converger.apply`: kept on disk, then work begins."""
         try:
-            self.membership.check(manifest, self._manifest)
+            self.membership.check(manifest, self.manifest)
         except AgentError as error:
             raise RefusedError(str(error), 409) from None
-        self._manifest = manifest
+        self.manifest = manifest
         before, self.tasks = self.tasks, {t.name: t for t in manifest.tasks}
         self.boot_fence.confirm(manifest.tasks)
         self.lease.taken_over()
@@ -109,14 +109,14 @@ class SimNode:
     def change(self, delta: Delta) -> None:
         """Raises RefusedError where it is none of the manifest that is here."""
         try:
-            manifest = apply_delta(self._manifest, delta)
+            manifest = apply_delta(self.manifest, delta)
         except ValueError as error:
             raise RefusedError(str(error), 409) from None
         self.apply(manifest)
 
     def leave(self, member: str) -> None:
         """Raises RefusedError where the node is another member by now."""
-        if self._manifest.member != member:
+        if self.manifest.member != member:
             raise RefusedError("another member", 409)
         self.membership.leave(member)
         self.apply(Manifest())
