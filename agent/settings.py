@@ -189,8 +189,11 @@ class QuotaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     def __post_init__(self) -> None:
         for name in ("memory", "volume_size"):
-            if (size := getattr(self, name)) and not re.fullmatch(r"[0-9]{1,12}[bkmgt]?", size):
-                raise ValueError(f"quotas: {name} {size!r}: a number with k, m, g or t")
+            if size := getattr(self, name):
+                try:
+                    parse_size(size, least=0)
+                except ValueError as error:
+                    raise ValueError(f"quotas: {name} {size!r}: {error}") from None
         for name in ("cpus", "tasks", "volumes"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1 << 31:  # false for a NaN, too
@@ -199,17 +202,12 @@ class QuotaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     @property
     def memory_bytes(self) -> int | None:
         """The memory in bytes; None if none is set."""
-        return _size_in_bytes(self.memory)
+        return parse_size(self.memory, least=0) if self.memory else None
 
     @property
     def volume_bytes(self) -> int | None:
         """The size of all volumes in bytes; None if none is set."""
-        return _size_in_bytes(self.volume_size)
-
-
-def _size_in_bytes(text: str) -> int | None:
-    unit = {"k": 10, "m": 20, "g": 30, "t": 40}.get(text[-1:], 0)
-    return int(text.rstrip("bkmgt")) << unit if text else None
+        return parse_size(self.volume_size, least=0) if self.volume_size else None
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

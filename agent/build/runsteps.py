@@ -30,12 +30,12 @@ from agent.build.states import State
 from agent.build.words import Expansion
 from agent.contract.container import Mount
 from agent.contract.printable import quoted
+from agent.contract.sizes import parse_size
 from agent.errors import BadRequestError, NotFoundError
 from netplugins.linux.uapi import MS_BIND
 
 SCRIPTS = "/run/pipes"
 """The path of a heredoc that names its own interpreter."""
-UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 class RunSteps:
@@ -184,7 +184,7 @@ class RunSteps:
             case "cache":
                 return await self._cache(mount, origin, folder, target, held)
             case "tmpfs":
-                return Mount(kind="tmpfs", target=target, size=_size(mount.size))
+                return Mount(kind="tmpfs", target=target, size=parse_size(mount.size, least=0) if mount.size else 0)
             case "secret":
                 await self._secret(mount, target, command)
             case "ssh":
@@ -284,11 +284,6 @@ def _number(text: str, default: int) -> int:
     return int(text) if text else default
 
 
-def _size(text: str) -> int:
-    match = re.fullmatch(r"([0-9]{1,15})([kmg]?)i?b?", text.lower())
-    return int(match[1]) * UNITS[match[2]] if match else 0
-
-
 def _arguments(values: dict[str, str]) -> str:
     """The arguments in the form that the history of Docker's images has."""
     return f"|{len(values)} {' '.join(f'{k}={v}' for k, v in sorted(values.items()))} " if values else ""
@@ -303,8 +298,11 @@ def _expanded(mount: RunMount, expand: Expansion) -> RunMount:
     for name in ("uid", "gid"):
         if (text := getattr(made, name)) and not re.fullmatch(r"[0-9]{1,9}", text):
             raise BadRequestError(f"--mount {name}={quoted(text)}: a number")
-    if made.size and not re.fullmatch(r"([0-9]{1,15})([kmgKMG]?)[iI]?[bB]?", made.size):
-        raise BadRequestError(f"--mount size={quoted(made.size)}: a number with k, m or g")
+    if made.size:
+        try:
+            parse_size(made.size, least=0)
+        except ValueError as error:
+            raise BadRequestError(f"--mount size={quoted(made.size)}: {error}") from None
     if made.kind == "secret" and not made.name:
         raise BadRequestError("--mount=type=secret needs an id, a target or env")
     return made

@@ -10,6 +10,7 @@ from pathlib import Path
 from agent.containers.rotation import RotationLimits
 from agent.containers.syslog import SyslogAddress
 from agent.contract.container import Container
+from agent.contract.sizes import parse_size
 from agent.errors import BadRequestError
 
 JOURNAL = Path("/run/systemd/journal/socket")
@@ -17,8 +18,6 @@ MAX_FILES = 1000
 NOT_LOGGED = "failed to initialize logging driver"
 LOCAL_DEFAULTS = {"max-size": "20m", "max-file": "5"}
 """The defaults of the driver `local`."""
-UNITS = {"k": 10, "m": 20, "g": 30}
-"""Powers of two."""
 
 
 def limits(container: Container, default_size: str) -> RotationLimits:
@@ -31,7 +30,7 @@ def limits(container: Container, default_size: str) -> RotationLimits:
         why = "max-file cannot be less than 1" if count in ("0", "-1") else f"max-file is not a number: {count!r}"
         raise BadRequestError(f"{NOT_LOGGED}: {why}")
     try:
-        return RotationLimits(parse_size(options.get("max-size", "") or default_size), int(count))
+        return RotationLimits(parse_log_size(options.get("max-size", "") or default_size), int(count))
     except BadRequestError as error:
         raise BadRequestError(f"{NOT_LOGGED}: {error}") from None
 
@@ -43,13 +42,11 @@ def syslog_server(container: Container, name: str) -> SyslogAddress | None:
     return SyslogAddress.of(dict(container.log_options), name) if container.log_driver == "syslog" else None
 
 
-def parse_size(text: str) -> int:
-    """Bytes of a log size in Docker's form: 10m, 1g, or bytes; "" and -1 are 0, no limit. Raises BadRequestError."""
-    text = text.strip().lower().removesuffix("b")
-    if not text or text == "-1":
+def parse_log_size(text: str) -> int:
+    """Bytes of a log's `max-size`: 10m, 1g, or bytes; "", 0 and -1 are 0, no limit. Raises BadRequestError."""
+    if text.strip() in ("", "-1"):
         return 0
-    shift = UNITS.get(text[-1], 0)
-    digits = text[:-1] if shift else text
-    if not re.fullmatch(r"[0-9]{1,15}", digits):
-        raise BadRequestError(f"invalid size: '{text}'")
-    return int(digits) << shift
+    try:
+        return parse_size(text, least=0)
+    except ValueError:
+        raise BadRequestError(f"invalid size: '{text}'") from None

@@ -16,16 +16,17 @@ def container(driver: str = "json-file", **options: str) -> Container:
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("", 0), ("-1", 0), ("10", 10), ("10k", 10 << 10), ("10MB", 10 << 20), (" 1g ", 1 << 30)]
+    ("text", "size"),
+    [("", 0), ("-1", 0), ("10", 10), ("10k", 10 << 10), ("10MB", 10 << 20), (" 1g ", 1 << 30), ("1.5m", 3 << 19), ("0", 0)],
 )
 def test_sizes_are_dockers(text: str, size: int) -> None:
-    assert log_options.parse_size(text) == size
+    assert log_options.parse_log_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["10t", "k", "1.5m", "-2"])
+@pytest.mark.parametrize("text", ["k", "1.5x", "-2", "1..5m"])
 def test_other_sizes_are_refused(text: str) -> None:
     with pytest.raises(BadRequestError, match="invalid size"):
-        log_options.parse_size(text)
+        log_options.parse_log_size(text)
 
 
 def test_limits_are_the_containers_or_the_nodes() -> None:
