@@ -146,6 +146,8 @@ class Autoscaler:
     async def _used_of(self, service: Service, tasks: Sequence[Task]) -> dict[str, list[float | None]]:
         """What each of *tasks* uses of its cores and of its memory, in percent, as far as the file has a target for it."""
         assert service.scale
+        if not (service.scale.cpu or service.scale.memory):
+            return {}
         known = await asyncio.gather(*(self._measure(t) for t in tasks))
         cores = service.reserves.cpus or service.container.cpus or 1.0
         memory = service.reserves.memory or service.container.memory

@@ -10,7 +10,15 @@ from agent.settings import QuotaSettings
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("4096", 4096), ("64m", 64 << 20), ("1.5G", 3 << 29), (" 2GiB ", 2 << 30), ("10 kb", 10 << 10), ("1t", 1 << 40), ("7b", 7)],
+    [
+        ("4096", 4096),
+        ("64m", 64 << 20),
+        ("1.5G", 3 << 29),
+        (" 2GiB ", 2 << 30),
+        ("10 kb", 10 << 10),
+        ("1t", 1 << 40),
+        ("7b", 7),
+    ],
 )
 def test_a_number_and_its_unit(text: str, size: int) -> None:
     assert parse_size(text) == size
