@@ -16,7 +16,8 @@ import pytest
 
 from tests.builds import Node
 from tests.conftest import Pystack, Stack, cluster_of
-from tests.kernel.test_registry import HOST, registry
+from tests.kernel.test_registry import registry
+from tests.registry_server import HOST
 
 __all__ = ("registry",)  # a fixture
 pytestmark = pytest.mark.kernel

@@ -11,7 +11,8 @@ import pytest
 from tests.builds import Failed, Node
 from tests.conftest import Pystack
 from tests.images import tar_of
-from tests.kernel.test_registry import HOST, LOCKED, registry
+from tests.kernel.test_registry import LOCKED, registry
+from tests.registry_server import HOST
 
 __all__ = ("registry",)  # a fixture
 pytestmark = pytest.mark.kernel

@@ -7,9 +7,6 @@ import gzip
 import hashlib
 import json
 import platform
-import shutil
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,67 +14,28 @@ import pytest
 
 from tests.conftest import Pystack, Stack
 from tests.images import archive, tar_of
+from tests.registry_server import HOST, registry_at
 
 pytestmark = pytest.mark.kernel
-HOST = "10.99.0.254:5000"
 LOCKED = "10.99.0.254:5001"
 
 
 @pytest.fixture(scope="module")
 def registry(lab: Pystack) -> Iterator[str]:
     """An open registry, and beside it on LOCKED one that asks for a name and a password."""
-    program = shutil.which("docker-registry")
-    if program is None:
-        pytest.skip("docker-registry is not installed: run `make setup`")
     root = Path(lab.environment["PYSTACK_ROOT"])
     # htpasswd entry of user `someone`, password `secret` (bcrypt)
     (root / "htpasswd").write_text("someone:$2y$05$G21XTJjm0ICgtNZFFSwJeOLJFkGuQgKBDDdvNOfD9AvVrc5p6nfsy\n")
-    processes = []
-    for host, extra in ((HOST, ""), (LOCKED, f"auth: {{htpasswd: {{realm: x, path: {root}/htpasswd}}}}\n")):
-        config = root / f"registry-{host[-4:]}.yml"
-        config.write_text(
-            f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {root}/registry}}}}\nhttp: {{addr: '{host}'}}\n"
-            f"log: {{level: error}}\n{extra}"
-        )
-        processes.append(
-            subprocess.Popen(
-                ["nsenter", "-t", lab.pid(), "-n", program, "serve", str(config)],
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-        )
     (root / "config.yml").write_text(
         f"registries: {{'{HOST}': {{insecure: true}}, '{LOCKED}': {{insecure: true}},\n"
         f"  docker.io: {{mirrors: ['http://{HOST}']}}}}\ndocker_config: {root}/docker-config\n"
     )
-    lab("lab", "fault", "--name", lab.lab, "kill", "n1", "agent")
-    for host in (HOST, LOCKED):
-        for _ in range(200):
-            if (
-                "wget: can't connect"
-                not in lab(
-                    "lab",
-                    "exec",
-                    "--name",
-                    lab.lab,
-                    "outside",
-                    "--",
-                    "busybox",
-                    "wget",
-                    "-qO-",
-                    f"http://{host}/v2/",
-                    check=False,
-                ).stderr
-            ):
+    with registry_at(lab, HOST, LOCKED, more={LOCKED: f"auth: {{htpasswd: {{realm: x, path: {root}/htpasswd}}}}\n"}):
+        lab("lab", "fault", "--name", lab.lab, "kill", "n1", "agent")
+        for _ in range(100):  # the agent comes back with its new settings
+            if lab("image", "ls", check=False).returncode == 0:
                 break
-            time.sleep(0.02)
-    for _ in range(100):  # the agent comes back with its new settings
-        if lab("image", "ls", check=False).returncode == 0:
-            break
-    yield HOST
-    for process in processes:
-        process.kill()
-        process.wait()
+        yield HOST
 
 
 @pytest.mark.parametrize("compress", ["gzip", "zstd", "none"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +13,10 @@ import pytest
 
 from tests.conftest import Pystack, Stack, cluster_of, eventually
 from tests.images import archive, busybox_rootfs, tar_of
+from tests.registry_server import HOST, registry_at
 from tests.signing import Key, Upload, new_key, public, referrers, signature
 
 pytestmark = pytest.mark.kernel
-HOST = "10.99.0.254:5000"
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
@@ -25,29 +24,9 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Pystack]:
     """Two nodes, and an open registry on the lab's `outside` machine."""
-    program = shutil.which("docker-registry")
-    if program is None:
-        pytest.skip("docker-registry is not installed: run `make setup`")
-    with cluster_of(2) as lab:
-        root = Path(lab.environment["PYSTACK_ROOT"])
-        config = root / "registry.yml"
-        config.write_text(
-            f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {root}/registry}}}}\nhttp: {{addr: '{HOST}'}}\n"
-            "log: {level: error}\n"
-        )
-        words = ["nsenter", "-t", lab.pid(), "-n", program, "serve", str(config)]
-        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            configure(lab)
-            eventually(lambda: answers(lab))
-            yield lab
-        finally:
-            process.kill()
-            process.wait()
-
-
-def answers(lab: Pystack) -> None:
-    assert curl(lab, f"http://{HOST}/v2/").returncode == 0
+    with cluster_of(2) as lab, registry_at(lab, HOST):
+        configure(lab)
+        yield lab
 
 
 def configure(lab: Pystack, policy: str = "", nodes: tuple[str, ...] = ("n1", "n2")) -> None:
