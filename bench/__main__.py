@@ -21,6 +21,7 @@ IN_ONE_LAB = ("up", "layers", "unpack", "loading", "building", "idle", "host", "
 ALONE = (
     "overlay",
     "limits",
+    "resources",
     "placement",
     "counters",
     "scale",

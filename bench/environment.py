@@ -78,9 +78,12 @@ class Namespace:
 
 
 @contextlib.contextmanager
-def environment(nodes: int = 1) -> Iterator[Environment]:
-    """A lab of *nodes* nodes with the image busybox on n1; it goes at the end."""
-    subprocess.run([".venv/bin/pystack", "lab", "up", "--name", LAB, "--nodes", str(nodes)], check=True, capture_output=True)
+def environment(nodes: int = 1, disk: str = "") -> Iterator[Environment]:
+    """A lab of *nodes* nodes with the image busybox on n1, each with a disk of the size *disk* where that is given; it goes at
+    the end."""
+    own = ["--disk", disk] if disk else []
+    words = [".venv/bin/pystack", "lab", "up", "--name", LAB, "--nodes", str(nodes), *own]
+    subprocess.run(words, check=True, capture_output=True)
     try:
         made = Environment(labs.LABS / LAB / "n1")
         image = made.root / "busybox.tar"

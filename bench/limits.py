@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any, cast
 
+from bench import resources
 from bench.environment import Environment, Namespace, environment
+from bench.page import replace_section
 from bench.rows import Row, row, size
 
 RATES = (1, 10, 100, 1000)[: size(4, 1)]
@@ -21,7 +22,6 @@ SECONDS = str(size(2, 1))
 SLOW_SECONDS = str(size(8, 1))
 """At 1 Mbit/s, where two seconds are 170 packets."""
 TRIES = 3
-PAGE = Path("docs/limits.md")
 ETHERNET, IP, TCP, UDP = 14, 20, 32, 8
 """Bytes of headers; TCP's with the timestamps that Linux sends. Source: RFC 894, 791, 9293, 7323, 768."""
 MTUS = {"bridge": 1500, "overlay": 1450}
@@ -45,10 +45,11 @@ def measure() -> dict[str, Row]:
     with environment(nodes=2) as made:
         for driver, far in (("bridge", "n1"), ("overlay", "n2")):
             found |= Bandwidths(made, driver, far).measure()
-        found |= _resources(made)
+        more = resources.of(made)
     if len(RATES) > 1:
         _write(found)
-    return found
+        resources.write(more)
+    return found | more
 
 
 class Bandwidths:
@@ -138,57 +139,6 @@ class Bandwidths:
         return row(got * (mtu + ETHERNET) / (mtu - IP - TCP), 100, "Mbit/s", "higher")
 
 
-RESOURCES = """
-services:
-  cpu: {image: busybox, command: sh -c "while :; do :; done", cpus: 0.25, stop_signal: SIGKILL}
-  memory: {image: busybox, command: sleep 1000, mem_limit: 64m, memswap_limit: 64m, stop_grace_period: 0s}
-  pids: {image: busybox, command: sleep 1000, pids_limit: 50, stop_grace_period: 0s}
-"""
-EATER = "head -c 200000000 /dev/zero | tail -n 1 | wc -c"
-FORKS = "for n in $(seq 100); do sleep 20 & done; wait"
-
-
-def _resources(made: Environment) -> dict[str, Row]:
-    """What a busy loop gets of a quarter of a CPU, what an eater of 200 MB gets of 64 MiB, how many processes of 100 there are
-    where 50 may be."""
-    file = made.root / "resources.yml"
-    file.write_text(RESOURCES)
-    pystack = [".venv/bin/pystack", "-f", str(file)]
-    made.pystack(*pystack[1:], "up")
-
-    def stats(service: str) -> dict[str, Any]:
-        words = [*pystack, "ps", "--format", "json"]
-        done = subprocess.run(words, capture_output=True, text=True, check=True, env=made.environment)
-        task = next(r for r in json.loads(done.stdout) if r["service"] == service)
-        path = f"/v1/nodes/{task['node']}/engine/containers/{task['id']}/stats?stream=0&one-shot=1"
-        words = ["curl", "-sf", "--unix-socket", made.environment["PYSTACK_HOST"].removeprefix("unix://"), f"http://x{path}"]
-        return dict(json.loads(subprocess.run(words, capture_output=True, check=True).stdout))
-
-    before, began = stats("cpu")["cpu_stats"]["cpu_usage"]["total_usage"], time.perf_counter()
-    time.sleep(int(SECONDS))  # what is measured is a rate
-    used = (stats("cpu")["cpu_stats"]["cpu_usage"]["total_usage"] - before) / 1e9 / (time.perf_counter() - began)
-    eater = [*pystack, "exec", "-T", "memory", "sh", "-c", EATER]
-    subprocess.run(eater, capture_output=True, env=made.environment, check=False)  # it ends by the limit
-    most = stats("memory")["memory_stats"].get("max_usage", 0)
-    forker = [*pystack, "exec", "-T", "pids", "sh", "-c", FORKS]
-    quiet = subprocess.DEVNULL
-    with subprocess.Popen(forker, stdout=quiet, stderr=quiet, env=made.environment) as forks:
-        count = 0
-        for _ in range(100):
-            now = stats("pids")["pids_stats"]["current"]
-            if now == count > 2:
-                break
-            count = now
-            time.sleep(0.2)
-        forks.kill()
-    made.pystack(*pystack[1:], "down")
-    return {
-        "cpu_quarter": row(used, 0.25, "CPUs"),
-        "memory_64": row(most / (1 << 20), 64, "MiB"),
-        "pids_50": row(count, 50, "processes"),
-    }
-
-
 def _write(found: dict[str, Row]) -> None:
     lines = ["| network | protocol | direction | asked, Mbit/s | measured | differs by |", "|---|---|---|---|---|---|"]
     for name, one in found.items():
@@ -202,20 +152,6 @@ def _write(found: dict[str, Row]) -> None:
     free = ", ".join(f"{float(found[f'{d}_unlimited']['value']):.0f} Mbit/s ({d})" for d in MTUS)
     bound = f"Without a limit, one sender of UDP brings {free} here: at 1000 it is the sender that is slow."
     replace_section("bandwidth", "\n".join([*lines, "", note, bound]))
-    table = ["| limit | asked | measured | differs by |", "|---|---|---|---|"]
-    for name, what in (("cpu_quarter", "cpus"), ("memory_64", "mem_limit"), ("pids_50", "pids_limit")):
-        one = found[name]
-        got, asked, ratio = (float(one[key]) for key in ("value", "baseline", "ratio"))
-        table.append(f"| `{what}` | {asked:g} {one['unit']} | {got:.3g} | {100 * (ratio - 1):+.1f} % |")
-    replace_section("resources", "\n".join(table))
-
-
-def replace_section(section: str, text: str) -> None:
-    """Write *text* between the marks of *section* in docs/limits.md."""
-    end, page = f"<!-- end of {section} -->", PAGE.read_text()
-    begin = next(line for line in page.splitlines() if line.startswith(f"<!-- {section}: written by "))
-    before, _, rest = page.partition(begin)
-    PAGE.write_text(f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}")
 
 
 if __name__ == "__main__":

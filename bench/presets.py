@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from bench.environment import Environment
-from bench.limits import replace_section
+from bench.page import replace_section
 from bench.rows import Row, row, size
 from bench.up import bare_container
 from orchestrator.cli.client import Client

@@ -14,7 +14,7 @@ from typing import Any
 
 from agent.containers.syslog import SyslogAddress
 from agent.contract.printable import quoted
-from agent.contract.sizes import parse_size
+from agent.contract.sizes import hugepages, parse_size
 from agent.engine.stopping import signal_number
 from agent.errors import BadRequestError
 from agent.isolation import capabilities
@@ -108,6 +108,10 @@ def cpu(host: Document) -> Iterator[str]:
             yield f"Invalid value {text} for {'cpuset cpus' if key == 'CpusetCpus' else 'cpuset mems'}: invalid format: {text}"
         elif key == "CpusetCpus" and text and max(map(int, re.findall(r"[0-9]+", text))) >= most:
             yield f"Requested CPUs are not available - requested {text}, available: 0-{most - 1}"
+    try:
+        hugepages(tuple((host.get("HugepageLimits") or {}).items()))
+    except ValueError as error:
+        yield f"HugepageLimits: {error}"
     if (weight := host.get("BlkioWeight", 0)) and not 10 <= weight <= 1000:
         yield "Range of blkio weight is from 10 to 1000"
 

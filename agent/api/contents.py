@@ -14,7 +14,7 @@ import msgspec
 from aiohttp import web
 
 from agent import mounts
-from agent.api import bandwidth, checks, images
+from agent.api import bandwidth, checks, images, translate
 from agent.api.app_keys import ENGINE, answer, body, flag
 from agent.api.instructions import changes as dockerfile_changes
 from agent.cancellation import to_end
@@ -196,9 +196,13 @@ UPDATES = {
     "MemoryReservation": "memory_reservation",
     "PidsLimit": "pids",
     "BlkioWeight": "blkio_weight",
+    "CpuBurst": "cpu_burst",
     "CpuRealtimePeriod": "cpu_rt_period",
     "CpuRealtimeRuntime": "cpu_rt_runtime",
 }
+
+
+OTHER_UPDATES = ("NanoCpus", "RestartPolicy", "HugepageLimits", *translate.RATES)
 
 
 async def update(request: web.Request) -> web.Response:
@@ -210,7 +214,7 @@ async def update(request: web.Request) -> web.Response:
         raise ConflictError(f"container {record.name} is a task of stack {record.stack}: change its file, and `pystack up`")
     known = len(record.notes)
     limits = payload.get("Bandwidth") or ()
-    payload = {k: v for k, v in payload.items() if v and (k in UPDATES or k in ("NanoCpus", "RestartPolicy"))}
+    payload = {k: v for k, v in payload.items() if v and (k in UPDATES or k in OTHER_UPDATES)}
     policy = payload.get("RestartPolicy", {})
     if policy.get("Name") and record.auto_remove:
         raise ConflictError(
@@ -230,6 +234,9 @@ async def update(request: web.Request) -> web.Response:
         fields["cpus"] = payload["NanoCpus"] / 1e9
     if policy.get("Name"):
         fields |= {"restart": policy["Name"], "restart_max": policy.get("MaximumRetryCount", 0)}
+    fields |= {} if (rates := translate.rates(c.blkio, payload)) is None else {"blkio": rates}
+    if "HugepageLimits" in payload:
+        fields["hugepages"] = tuple(sorted((dict(c.hugepages) | payload["HugepageLimits"]).items()))
     await bandwidth.update(engine, record, limits)
     await changing.update(engine.context, record, fields)
     if record.asked:

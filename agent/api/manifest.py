@@ -14,7 +14,7 @@ from aiohttp import web
 
 from agent import quotas, rootless
 from agent.api.app_keys import CONVERGER, answer, flag, given
-from agent.containers import hardware
+from agent.containers import hardware, usage
 from agent.contract.container import Container
 from agent.contract.manifest import Delta, Manifest, apply_delta
 from agent.contract.network import HEARTBEAT
@@ -52,6 +52,8 @@ async def info(request: web.Request) -> web.Response:
     features = engine.networks.host.capabilities.features | ({"rootless"} if rootless.inside() else set())
     if not await asyncio.to_thread(quotas.problem, engine.paths.root):
         features |= {quotas.FEATURE}
+    if usage.keeps_pressure():
+        features |= {"pressure"}
     found = NodeInfo(
         hostname=platform.node(),
         arch=architecture(),

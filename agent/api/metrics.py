@@ -133,6 +133,7 @@ def families(samples: Sequence[Sample]) -> Iterator[Metric]:
         yield gauge
     yield from _network(samples)
     yield from _blocks(samples)
+    yield from _pressure(samples)
 
 
 def own_families(own: Own) -> Iterator[Metric]:
@@ -228,4 +229,19 @@ def _blocks(samples: Sequence[Sample]) -> Iterator[Metric]:
             for one in samples:
                 rows = one.used["blkio_stats"][key] or ()
                 family.add_metric(one.of.labels, sum(row["value"] for row in rows if row["op"] == word))
+            yield family
+
+
+def _pressure(samples: Sequence[Sample]) -> Iterator[Metric]:
+    """How long containers waited; no family where the kernel does not count it."""
+    from prometheus_client.core import CounterMetricFamily
+
+    known = [(one.of.labels, one.used["pressure"]) for one in samples if one.used["pressure"]]
+    for kind in ("cpu", "memory", "io") if known else ():
+        for word, who, text in (("waiting", "some", "some of its processes"), ("stalled", "full", "all of its processes")):
+            name = f"container_pressure_{kind}_{word}"
+            family = CounterMetricFamily(name, f"Time that {text} waited for {kind}.", labels=LABELS, unit="seconds")
+            for labels, pressure in known:
+                if who in pressure[kind]:
+                    family.add_metric(labels, pressure[kind][who]["total"] / 1e6)
             yield family

@@ -149,6 +149,15 @@ RATES = {
 }
 
 
+def rates(old: tuple[DeviceRate, ...], host: Document) -> tuple[DeviceRate, ...] | None:
+    """Limits of disk I/O that were *old* once a request to update has changed those that it names; a rate of 0 takes one away.
+    None if it names none."""
+    asked = {(one.what, one.path): one for one in _rates(host)}
+    if not asked:
+        return None
+    return tuple(one for one in ({(one.what, one.path): one for one in old} | asked).values() if one.rate)
+
+
 def _rates(host: Document) -> tuple[DeviceRate, ...]:
     return tuple(
         DeviceRate(what=what, path=one.get("Path", ""), rate=one.get(field, 0))

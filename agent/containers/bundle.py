@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import re
 import resource
-import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -220,23 +219,27 @@ def limits(p: Parts) -> None:
     wanted = resources(p.container, p.notes, cgroup2=p.cgroup2)
     if not p.cgroup_parent:
         if wanted:
-            p.notes.append(
-                f"limits ({', '.join(sorted(wanted))}) are not kept: this user has no control group of their own; "
-                "`systemd-run --user --scope -p Delegate=yes pystack server` starts one that has"
-            )
+            p.notes.append(not_kept(wanted))
         return
     p.document["linux"].setdefault("resources", {}).update(wanted)
     p.document["linux"]["cgroupsPath"] = f"{p.cgroup_parent}/{p.id}"
 
 
+def not_kept(names: Iterable[str]) -> str:
+    """That the limits *names* are not kept where there is no control group."""
+    return (
+        f"limits ({', '.join(sorted(names))}) are not kept: this user has no control group of their own; "
+        "`systemd-run --user --scope -p Delegate=yes pystack server` starts one that has"
+    )
+
+
 def resources(c: Container, notes: list[str], *, cgroup2: bool) -> Document:
     """The resources of the container, in terms of cgroup v1, which runc translates to v2; *notes* gets limits that this host
-    lacks."""
+    lacks. Those of disks, huge pages and bursts are written by `limits`."""
     out: Document = {}
     for part, values in (
         ("cpu", _cpu(c, notes, cgroup2)),
         ("memory", _memory(c, notes, cgroup2)),
-        ("blockIO", _block_io(c, notes, cgroup2)),
         ("pids", {"limit": c.pids} if c.pids else {}),
     ):
         if values:
@@ -258,11 +261,8 @@ def _cpu(c: Container, notes: list[str], cgroup2: bool) -> Document:
         cpu["cpus"] = c.cpuset
     if c.cpuset_mems:
         cpu["mems"] = c.cpuset_mems
-    if c.cpu_rt_period or c.cpu_rt_runtime:
-        if not cgroup2 and (cgroups.ROOT / "cpu" / "cpu.rt_runtime_us").exists():
-            cpu |= {k: v for k, v in (("realtimePeriod", c.cpu_rt_period), ("realtimeRuntime", c.cpu_rt_runtime)) if v}
-        else:
-            notes.append("cpu_rt_period and cpu_rt_runtime need a kernel with CONFIG_RT_GROUP_SCHED and cgroup version 1")
+    if (c.cpu_rt_period or c.cpu_rt_runtime) and (cgroup2 or not (cgroups.ROOT / "cpu" / "cpu.rt_runtime_us").exists()):
+        notes.append("cpu_rt_period and cpu_rt_runtime need a kernel with CONFIG_RT_GROUP_SCHED and cgroup version 1")
     return cpu
 
 
@@ -283,37 +283,6 @@ def _memory(c: Container, notes: list[str], cgroup2: bool) -> Document:
         elif wanted:
             memory[key] = value
     return memory
-
-
-_THROTTLES = {
-    "read_bps": "throttleReadBpsDevice",
-    "write_bps": "throttleWriteBpsDevice",
-    "read_iops": "throttleReadIOPSDevice",
-    "write_iops": "throttleWriteIOPSDevice",
-}
-
-
-def _block_io(c: Container, notes: list[str], cgroup2: bool) -> Document:
-    """The limits of block I/O. Raises BadRequestError for a path that is not a block device."""
-    out: Document = {}
-    if c.blkio_weight or any(d.what == "weight" for d in c.blkio):
-        if not cgroup2 and not (cgroups.ROOT / "blkio" / "blkio.weight").exists():
-            notes.append("blkio weights have no effect on this node: its kernel has no BFQ scheduler")
-        elif c.blkio_weight:
-            out["weight"] = c.blkio_weight
-    for device in c.blkio:
-        try:
-            status = os.stat(device.path)
-        except OSError as error:
-            raise BadRequestError(f"stat {device.path}: {reason(error)}") from error
-        if not stat.S_ISBLK(status.st_mode):
-            raise BadRequestError(f"blkio_config: {device.path} is not a block device")
-        number = {"major": os.major(status.st_rdev), "minor": os.minor(status.st_rdev)}
-        if device.what != "weight":
-            out.setdefault(_THROTTLES[device.what], []).append({**number, "rate": device.rate})
-        elif "weight" in out:
-            out.setdefault("weightDevice", []).append({**number, "weight": device.rate})
-    return out
 
 
 def _swap_is_accounted() -> bool:

@@ -52,8 +52,28 @@ def read(group: str, pid: int) -> dict[str, Any]:
             "io_serviced_recursive": _blocks(group, NUMBERS),
             **dict.fromkeys(OTHER_BLOCKS, None if cgroups.unified() else []),
         },
+        "pressure": _pressure(group),
         "networks": _networks(pid),
     }
+
+
+def keeps_pressure() -> bool:
+    """Whether this host says how long each container waited: control groups of version 2 do, where the kernel has PSI on."""
+    return cgroups.unified() and Path("/proc/pressure/cpu").exists()
+
+
+def _pressure(group: str) -> dict[str, dict[str, dict[str, float]]] | None:
+    """How long processes of *group* waited for cpu, memory and io: of `some` of them and `full`, all of them, the percentage of
+    the last 10, 60 and 300 s and the total in microseconds. None where the kernel does not count it. Source: psi.rst."""
+    found = {}
+    for kind in ("cpu", "memory", "io"):
+        try:
+            lines = (cgroups.directory(kind, group) / f"{kind}.pressure").read_text().splitlines() if cgroups.unified() else []
+        except OSError:  # not in this kernel, or switched off: it is read then, and refused
+            return None
+        pairs = ((line.split()[0], line.split()[1:]) for line in lines)
+        found[kind] = {who: {k: float(v) for k, _, v in (w.partition("=") for w in words)} for who, words in pairs}
+    return found if any(found.values()) else None
 
 
 def _pids_limit(group: str) -> int:

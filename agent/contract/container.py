@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -175,8 +175,8 @@ def device_kind(name: str) -> str:
 
 
 class DeviceRate(WireStruct, frozen=True, kw_only=True):
-    """A limit of I/O on the block device *path* of the node: *what* is weight, read_bps, write_bps, read_iops or write_iops;
-    *rate* is in bytes or operations a second."""
+    """A limit of I/O on a block device: *what* is weight, read_bps, write_bps, read_iops or write_iops; *rate* is in bytes or
+    operations a second. *path* is the node's device, a path below one of the container's mounts, or / for its own layer."""
 
     what: str
     path: str
@@ -239,6 +239,8 @@ class Container(WireStruct, frozen=True, kw_only=True):
     cpuset_mems: str = ""
     cpu_period: int = 0
     cpu_quota: int = 0
+    cpu_burst: int = 0
+    """Microseconds of its quota that it may save up for a period of more work."""
     cgroup_mode: str = ""
     swappiness: int | None = None
     memory: int = 0
@@ -251,6 +253,8 @@ class Container(WireStruct, frozen=True, kw_only=True):
     cpu_rt_runtime: int = 0
     blkio_weight: int = 0
     blkio: tuple[DeviceRate, ...] = ()
+    hugepages: tuple[tuple[str, str], ...] = ()
+    """Sizes of huge pages (2MB), and how much memory in pages of that size it may use (64m)."""
     cgroup_parent: str = ""
     api_socket: bool = False
     storage_size: int = 0
@@ -299,11 +303,34 @@ def digest(container: Container) -> str:
     return hashlib.sha256(msgspec.json.encode(bare, order="deterministic")).hexdigest()[:16]
 
 
-def moved(old: Container, new: Container) -> bool:
-    """Whether *new* differs from *old* in nothing but its addresses and bandwidth, so that one that runs can be given them."""
+LIMITS: dict[str, Any] = {
+    "cpus": 0.0,
+    "cpu_shares": 0,
+    "cpuset": "",
+    "cpuset_mems": "",
+    "cpu_period": 0,
+    "cpu_quota": 0,
+    "cpu_burst": 0,
+    "cpu_rt_period": 0,
+    "cpu_rt_runtime": 0,
+    "memory": 0,
+    "memory_swap": 0,
+    "memory_reservation": 0,
+    "swappiness": None,
+    "pids": 0,
+    "blkio_weight": 0,
+    "blkio": (),
+    "hugepages": (),
+}
+"""Limits that a control group keeps, which can be changed while a container runs; each by the value that asks for nothing."""
+
+
+def adjusted(old: Container, new: Container) -> bool:
+    """Whether *new* differs from *old* in nothing but addresses, bandwidth and LIMITS, so that one that runs can be given
+    them."""
 
     def without(container: Container) -> Container:
         own = tuple(msgspec.structs.replace(a, ipv4="", ipv6="", bandwidth=None) for a in container.attachments)
-        return msgspec.structs.replace(container, attachments=own)
+        return msgspec.structs.replace(container, attachments=own, **LIMITS)
 
     return old != new and without(old) == without(new)

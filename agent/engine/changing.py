@@ -7,10 +7,9 @@ from typing import Any
 
 import msgspec
 
-from agent.containers.bundle import resources
 from agent.contract.bandwidth import Bandwidth
 from agent.contract.container import Attachment, Container
-from agent.engine import etcfiles, prepare
+from agent.engine import etcfiles, limits, prepare
 from agent.engine.context import EngineContext
 from agent.engine.records import Record
 from agent.errors import AgentError, BadRequestError, ConflictError
@@ -29,7 +28,7 @@ async def update(context: EngineContext, record: Record, fields: dict[str, Any])
     async with context.containers.lock(record):
         changed = msgspec.structs.replace(record.container, **fields)
         if record.running:
-            await context.runtime.update(record.id, resources(changed, record.notes, cgroup2=context.cgroup2))
+            limits.change(context, record, changed)
         context.containers.transition(record, "update", container=changed)
 
 
@@ -76,17 +75,19 @@ async def limit(context: EngineContext, record: Record, bandwidth: Mapping[str, 
         context.containers.transition(record, "update", container=msgspec.structs.replace(record.container, attachments=kept))
 
 
-def readdress(context: EngineContext, record: Record, container: Container, digest: str) -> None:
-    """Give a running container the addresses of *container*, whose *digest* it then has; the next `sync` of the networks
-    applies them."""
-    context.networks.readdress(record, container)
-    etcfiles.write(
-        prepare.etc(context.paths.bundle(record.id)),
-        record,
-        prepare.hostname(record),
-        gateway=context.gateway_of(record),
-        shared_host_network=False,
-    )
+def adjust(context: EngineContext, record: Record, container: Container, digest: str) -> None:
+    """Give a running container the addresses and limits of *container*, whose *digest* it then has; the next `sync` of the
+    networks applies the addresses. Raises AgentError."""
+    limits.change(context, record, container)
+    if record.container.attachments != container.attachments:
+        context.networks.readdress(record, container)
+        etcfiles.write(
+            prepare.etc(context.paths.bundle(record.id)),
+            record,
+            prepare.hostname(record),
+            gateway=context.gateway_of(record),
+            shared_host_network=False,
+        )
     context.containers.transition(record, container=container, digest=digest)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import msgspec
 
 from agent import files
-from agent.contract.container import digest, moved
+from agent.contract.container import adjusted, digest
 from agent.contract.failpoints import failpoint
 from agent.contract.manifest import Manifest
 from agent.contract.status import NodeStatus, TaskStatus
@@ -144,7 +144,7 @@ class Converger:
         self._take(manifest)
         self._fence.confirm(manifest.tasks)
         self.confirm()
-        moving = self._readdress()
+        moving = self._adjust()
         self._export()
         for name in set(before) | set(self.tasks):
             if before.get(name) != self.tasks.get(name):
@@ -159,15 +159,17 @@ class Converger:
                 if record.task and record.ports:  # a port may have become its whole service's, or its own
                     self._report(record.task)
 
-    def _readdress(self) -> bool:
-        """Give tasks that run their new addresses, where nothing else of them changed: another network, the same container."""
+    def _adjust(self) -> bool:
+        """Give tasks that run their new addresses and limits, where nothing else of them changed: the same container."""
         found = False
         for record in list(self.engine.containers.records.values()):
             task = self.tasks.get(record.task)
             attached = record.running and record.id in self.engine.networks.endpoints.attached
-            if task and task.desired == "running" and attached and moved(record.container, task.container):
+            if not task or task.desired != "running" or not record.running or not adjusted(record.container, task.container):
+                continue
+            if attached or record.container.attachments == task.container.attachments:
                 with contextlib.suppress(AgentError, OSError):  # else it is recreated
-                    changing.readdress(self.engine.context, record, task.container, digest(task.container))
+                    changing.adjust(self.engine.context, record, task.container, digest(task.container))
                     found = True
         return found
 

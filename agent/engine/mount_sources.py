@@ -58,6 +58,17 @@ async def sources(
     return out
 
 
+def below(context: EngineContext, record: Record, path: str) -> Mount | None:
+    """The mount of *record* that has *path* in it, or that has the volume called *path*; None if none has."""
+    image = context.image_config(record)
+    inside = [
+        mount
+        for target, mount in _wanted(context, record, image).items()
+        if (mount.kind == "volume" and mount.source == path) or path == target or path.startswith(f"{target}/")
+    ]
+    return max(inside, key=lambda mount: len(mount.target), default=None)
+
+
 def _wanted(context: EngineContext, record: Record, image: RunConfig) -> dict[str, Mount]:
     """By target: the mounts of other containers, then its own, then the volumes of its image that are missing."""
     wanted: dict[str, Mount] = {}

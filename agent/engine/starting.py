@@ -12,7 +12,7 @@ from agent.containers import userns
 from agent.containers.runtime import ContainerStreams
 from agent.contract.container import Healthcheck
 from agent.contract.times import timestamp
-from agent.engine import health, hooks, log_options, mount_sources, prepare
+from agent.engine import health, hooks, limits, log_options, mount_sources, prepare
 from agent.engine.context import EngineContext
 from agent.engine.records import Record
 from agent.errors import BadRequestError
@@ -115,6 +115,7 @@ async def _create(context: EngineContext, record: Record) -> None:
             log_driver=c.log_driver,
         ),
     )
+    limits.begin(context, record)
     if point := paths.covered(record.process.pid):
         raise BadRequestError(
             f"a mount of {record.name} lies on {point}, and /proc is the kernel's own: mount it elsewhere; "

@@ -270,8 +270,22 @@ def start(names: tuple[str, ...]) -> None:
 @click.option("--memory-swap", default="")
 @click.option("--memory-reservation", default="")
 @click.option("--cpus", type=float, default=0.0)
+@click.option("--cpu-burst", type=int, default=0, help="Microseconds of its quota that it may save up.")
+@click.option("--cpu-period", type=int, default=0, help="The CFS period, in microseconds.")
+@click.option("--cpu-quota", type=int, default=0, help="The CFS quota, in microseconds.")
+@click.option("--cpu-rt-period", type=int, default=0, help="The real-time period, in microseconds.")
+@click.option("--cpu-rt-runtime", type=int, default=0, help="The real-time budget, in microseconds.")
+@click.option("--cpu-shares", type=int, default=0, help="Its weight where CPUs are short.")
 @click.option("--cpuset-cpus", default="")
+@click.option("--cpuset-mems", default="", help="The NUMA nodes that its memory is of.")
 @click.option("--pids-limit", type=int, default=0)
+@click.option("--hugepages", multiple=True, metavar="SIZE=LIMIT", help="Memory in huge pages of a size, such as 2MB=64m.")
+@click.option("--blkio-weight", type=int, default=0, help="Its weight for disks, 10 to 1000.")
+@click.option("--blkio-weight-device", multiple=True, metavar="PATH:WEIGHT", help="Its weight for one disk.")
+@click.option("--device-read-bps", multiple=True, metavar="PATH:RATE", help="Bytes read a second; 0 takes the limit away.")
+@click.option("--device-read-iops", multiple=True, metavar="PATH:RATE", help="Reads a second.")
+@click.option("--device-write-bps", multiple=True, metavar="PATH:RATE", help="Bytes written a second.")
+@click.option("--device-write-iops", multiple=True, metavar="PATH:RATE", help="Writes a second.")
 @click.option("--restart", default="")
 @click.option(
     "--bandwidth",
@@ -289,7 +303,9 @@ def update(names: tuple[str, ...], **given: Any) -> None:
         for key, option in sizes.items()
         if given[option]
     }
-    asked |= {"NanoCpus": int(given["cpus"] * 1e9), "CpusetCpus": given["cpuset_cpus"], "PidsLimit": given["pids_limit"]}
+    asked |= {"NanoCpus": int(given["cpus"] * 1e9)} | {key: given[option] for option, key in _PLAIN_LIMITS.items()}
+    asked |= {key: [_rate(option, amount, text) for text in given[option]] for option, (key, amount) in _RATES.items()}
+    asked |= {"HugepageLimits": dict(text.partition("=")[::2] for text in given["hugepages"])}
     asked |= {"RestartPolicy": {"Name": policy, "MaximumRetryCount": int(count or 0)} if policy else None}
     asked |= {"Bandwidth": [_bandwidth(text) for text in given["bandwidth"]]}
     body = {key: value for key, value in asked.items() if value}
@@ -300,6 +316,38 @@ def update(names: tuple[str, ...], **given: Any) -> None:
         for warning in found.get("Warnings") or ():
             click.echo(f"{name}: {warning}", err=True)
         click.echo(name)
+
+
+_PLAIN_LIMITS = {
+    "cpu_burst": "CpuBurst",
+    "cpu_period": "CpuPeriod",
+    "cpu_quota": "CpuQuota",
+    "cpu_rt_period": "CpuRealtimePeriod",
+    "cpu_rt_runtime": "CpuRealtimeRuntime",
+    "cpu_shares": "CpuShares",
+    "cpuset_cpus": "CpusetCpus",
+    "cpuset_mems": "CpusetMems",
+    "pids_limit": "PidsLimit",
+    "blkio_weight": "BlkioWeight",
+}
+"""Options of `update` whose value is that of the Engine API's field."""
+_RATES = {
+    "blkio_weight_device": ("BlkioWeightDevice", "Weight"),
+    "device_read_bps": ("BlkioDeviceReadBps", "Rate"),
+    "device_read_iops": ("BlkioDeviceReadIOps", "Rate"),
+    "device_write_bps": ("BlkioDeviceWriteBps", "Rate"),
+    "device_write_iops": ("BlkioDeviceWriteIOps", "Rate"),
+}
+"""Options of `update` for one disk, with the field of the Engine API and what its number is called there."""
+
+
+def _rate(option: str, amount: str, text: str) -> dict[str, Any]:
+    """An entry of the update request for PATH:NUMBER. Raises click.UsageError."""
+    path, colon, number = text.rpartition(":")
+    if not colon or not path:
+        raise click.UsageError(f"--{option.replace('_', '-')} {text}: write PATH:NUMBER")
+    flag = f"--{option.replace('_', '-')}"
+    return {"Path": path, amount: 0 if number == "0" else plain_options.size(flag, number)}
 
 
 def _bandwidth(text: str) -> dict[str, Any]:

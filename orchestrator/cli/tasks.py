@@ -176,6 +176,7 @@ def usage_row(name: str, document: dict[str, Any]) -> dict[str, Any]:
     used = now["cpu_usage"]["total_usage"] - before["cpu_usage"]["total_usage"]
     passed = now["system_cpu_usage"] - before["system_cpu_usage"]
     memory, networks = document["memory_stats"], document["networks"].values()
+    pressure = document.get("pressure")  # agents of older versions have none
     blocks = document["blkio_stats"]["io_service_bytes_recursive"]
     cache = memory["stats"].get("total_inactive_file", memory["stats"].get("inactive_file", 0))
     return {
@@ -188,12 +189,18 @@ def usage_row(name: str, document: dict[str, Any]) -> dict[str, Any]:
         "read": sum(b["value"] for b in blocks if b["op"] == "read"),
         "written": sum(b["value"] for b in blocks if b["op"] == "write"),
         "pids": document["pids_stats"]["current"],
+        "pressure": pressure and {kind: some["some"]["avg10"] for kind, some in pressure.items()},
         "limits": {
             name: {"ingress": n["rx_limit"], "egress": n["tx_limit"]}
             for name, n in document["networks"].items()
             if "rx_limit" in n
         },
     }
+
+
+def _pressure_text(pressure: Mapping[str, float] | None) -> str:
+    """`cpu 12%, io 3%`: how much of the last 10 s some of its processes waited; "" where nobody did, or nobody counts."""
+    return ", ".join(f"{kind} {share:.0f}%" for kind, share in (pressure or {}).items() if share >= 1)
 
 
 def _limits_text(limits: Mapping[str, Mapping[str, int]]) -> str:
@@ -219,15 +226,18 @@ def show_usage(targets: list[tuple[str, Client, str]], shape: str, *, once: bool
     """A table of (name, who to ask, container ID), drawn once or again and again."""
     from orchestrator.cli.output import bytes_text, show
 
-    columns: tuple[str, ...] = ("task", "cpu_percent", "memory", "memory_limit", "received", "sent", "read", "written", "pids")
+    always = ("task", "cpu_percent", "memory", "memory_limit", "received", "sent", "read", "written", "pids")
     sizes = ("memory", "memory_limit", "received", "sent", "read", "written")
+    columns: tuple[str, ...] = always
     while True:
         rows = used_by(targets)
         if shape == "table":
-            if any(row["limits"] for row in rows):
-                columns = (*columns, "limits") if "limits" not in columns else columns
+            columns = (*always, *(name for name in ("pressure", "limits") if any(row[name] for row in rows)))
             rows = [
-                row | {key: bytes_text(row[key]) for key in sizes} | {"limits": _limits_text(row["limits"])} for row in rows
+                row
+                | {key: bytes_text(row[key]) for key in sizes}
+                | {"limits": _limits_text(row["limits"]), "pressure": _pressure_text(row["pressure"])}
+                for row in rows
             ]
             if not once:
                 click.clear()

@@ -22,13 +22,15 @@ PROVEN = "proven: no placement of the whole stack exists"
 
 
 def is_eligible(stack: Stack, service: Service, context: PlacementContext) -> list[str]:
-    """The nodes that a service of mode global has a task on; none while all suitable nodes are down or drained.
+    """The nodes that a service of mode global has a task on; none while all suitable ones are down or drained. One whose disk has
+    no room keeps the task that it has, and starts another one when it has room again.
 
     Raises UnschedulableError if no node is suitable even then."""
     request = request_of(stack, service, context)
-    fit = static_mask(request, NodeTable(context.nodes, context.ready))
+    roomy = [msgspec.structs.replace(n, info=msgspec.structs.replace(n.info, problem="")) for n in context.nodes]
+    fit = static_mask(request, NodeTable(roomy, context.ready))
     if not any(fit):
-        nodes = [msgspec.structs.replace(n, availability="active") for n in context.nodes]
+        nodes = [msgspec.structs.replace(n, availability="active") for n in roomy]
         at_best = NodeTable(nodes, {n.name for n in nodes})
         if not count_static_candidates(request, at_best):
             raise UnschedulableError(refusal(at_best, request, f"service {service.name}", service.where))

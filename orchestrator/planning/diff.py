@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from agent.contract.container import Container, File, digest, moved
+from agent.contract.container import LIMITS, Container, File, adjusted, digest
 from agent.contract.network import Network
 from agent.contract.status import TaskStatus
 from agent.contract.task import Task
@@ -253,8 +253,8 @@ def _task_step(task: Task, old: Task | None, status: TaskStatus | None, options:
         return step("replace", "moved", f"moves from {old.node} to {task.node}"), fresh
     if digest(old.container) != digest(task.container) or old.container_name != task.container_name:
         changes = differences(old.container, task.container)
-        if runs and old.desired == "running" and moved(old.container, task.container):
-            return step("update", "changed", _moves(old.container, task.container), changes), task
+        if runs and old.desired == "running" and adjusted(old.container, task.container):
+            return step("update", "changed", _adjusts(old.container, task.container), changes), task
         return step("replace", "changed", summarize(changes) or "its name changed", changes), fresh
     if task.service in options.force:
         # another label is another digest, so that the node recreates the container
@@ -290,14 +290,18 @@ def _as_made(task: Task, old: Task | None) -> Task:
     return msgspec.structs.replace(task, container=container)
 
 
-def _moves(old: Container, new: Container) -> str:
+def _adjusts(old: Container, new: Container) -> str:
     """What a task that goes on running is given: why, in words."""
-    kept = zip(old.attachments, new.attachments, strict=True)
-    limits = [(a.network, b.bandwidth) for a, b in kept if a.bandwidth != b.bandwidth]
-    words = [f"its bandwidth on {network} becomes {limit or 'unlimited'}" for network, limit in limits]
-    if any((a.ipv4, a.ipv6) != (b.ipv4, b.ipv6) for a, b in zip(old.attachments, new.attachments, strict=True)):
-        words.insert(0, "is given its new addresses while it runs: its network changed")
-    return ", ".join(words) + ("" if len(words) > len(limits) else ", while it runs")
+    kept = list(zip(old.attachments, new.attachments, strict=True))
+    words = []
+    if any((a.ipv4, a.ipv6) != (b.ipv4, b.ipv6) for a, b in kept):
+        words.append("is given its new addresses: its network changed")
+    words += [
+        f"its bandwidth on {a.network} becomes {b.bandwidth or 'unlimited'}" for a, b in kept if a.bandwidth != b.bandwidth
+    ]
+    if names := [name for name in LIMITS if getattr(old, name) != getattr(new, name)]:
+        words.append(f"its limits change ({', '.join(names)})")
+    return f"{', '.join(words)}, while it runs"
 
 
 def _waits_its_turn(task: Task, old: Task) -> tuple[Step, Task] | None:

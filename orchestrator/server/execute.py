@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import msgspec
 
-from agent.contract.container import moved
+from agent.contract.container import adjusted
 from agent.contract.status import TaskStatus
 from agent.contract.task import Task
 from orchestrator.planning.jobs import held_back
@@ -254,7 +254,7 @@ class PlanExecutor:
             known = self._state.tasks.get(task.name, task)  # what is not its container's may change while it runs
             return msgspec.structs.replace(known, boot_wait_s=task.boot_wait_s, balanced=task.balanced)
         old = self._state.tasks.get(task.name)
-        if old and old.desired == "running" and moved(old.container, task.container):
+        if old and old.desired == "running" and adjusted(old.container, task.container):
             return task  # it is given its addresses as it runs
         if old and (old.container, old.generation, old.node) == (task.container, task.generation, task.node):
             return msgspec.structs.replace(task, desired=old.desired)  # nothing of it but what its images may be

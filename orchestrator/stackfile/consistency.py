@@ -120,7 +120,16 @@ def metrics(service: Service, body: Mapping[str, Any]) -> Iterator[Conflict]:
         yield Conflict(("x-metrics",), f"network_mode {mode} has no address of its own", "say it of a service that has one")
 
 
-CHECKS: tuple[Check, ...] = (given_twice, build, ingress, seen_requests, metrics)
+def cpu_burst(service: Service, body: Mapping[str, Any]) -> Iterator[Conflict]:
+    """A burst without a quota to save it from, or above it. Source: Linux, sched-bwc.rst."""
+    c = service.container
+    quota = c.cpu_quota or int(c.cpus * (c.cpu_period or 100_000))
+    if c.cpu_burst > quota:
+        why = f"is {c.cpu_burst} microseconds, and its quota {quota} a period" if quota else "needs a quota to be saved from"
+        yield Conflict(("x-cpu-burst",), why, "at most the quota" if quota else "say cpus: or cpu_quota: too")
+
+
+CHECKS: tuple[Check, ...] = (given_twice, build, ingress, seen_requests, metrics, cpu_burst)
 
 
 def _build_contexts(reading: LoadContext, service: Service, bodies: Mapping[str, Any]) -> None:

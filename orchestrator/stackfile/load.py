@@ -14,7 +14,7 @@ import msgspec
 
 from agent.contract.container import Attachment, Mount
 from agent.contract.volume import VOLUME_DRIVERS
-from orchestrator.stackfile import bandwidth, consistency, ingress, lock, naming, policy, service, sources, validate
+from orchestrator.stackfile import bandwidth, block_io, consistency, ingress, lock, naming, policy, service, sources, validate
 from orchestrator.stackfile.backup_key import check_backups
 from orchestrator.stackfile.graph import check_dependencies
 from orchestrator.stackfile.load_context import LoadContext
@@ -238,8 +238,24 @@ def _attach(
                 aliases=tuple(dict.fromkeys((one.name, *attachment.aliases))),
             )
         )
-    mounts, refusals = [], [one.problem] if one.problem else []
-    for number, mount in enumerate(c.mounts):
+    mounts, refusals = _mounts(reading, one, volumes)
+    _no_double_targets(reading, path, mounts)
+    container = msgspec.structs.replace(
+        c,
+        attachments=tuple(out),
+        mounts=tuple(mounts),
+        blkio=block_io.by_mount(reading, one.name, c),
+        network_mode="" if c.network_mode == "bridge" else c.network_mode,
+    )
+    return msgspec.structs.replace(one, container=container, problem="\n".join(refusals))
+
+
+def _mounts(reading: LoadContext, one: Service, volumes: Mapping[str, StackVolume]) -> tuple[list[Mount], list[str]]:
+    """The mounts of *one* with the real names of volumes, and why it cannot be started."""
+    mounts: list[Mount] = []
+    refusals = [one.problem] if one.problem else []
+    path: Path_ = ("services", one.name)
+    for number, mount in enumerate(one.container.mounts):
         if mount.kind == "volume" and mount.source:
             volume = volumes.get(mount.source)
             if volume is None:
@@ -253,11 +269,7 @@ def _attach(
                 )
             mount = msgspec.structs.replace(mount, source=volume.name)
         mounts.append(mount)
-    _no_double_targets(reading, path, mounts)
-    container = msgspec.structs.replace(
-        c, attachments=tuple(out), mounts=tuple(mounts), network_mode="" if c.network_mode == "bridge" else c.network_mode
-    )
-    return msgspec.structs.replace(one, container=container, problem="\n".join(refusals))
+    return mounts, refusals
 
 
 def _no_double_targets(reading: LoadContext, path: Path_, mounts: Sequence[Mount]) -> None:

@@ -436,7 +436,8 @@ DEPENDENCY = record(
     },
     "condition",
 )
-BLKIO_RATES = listed(record({"path": key(TEXT, "The device."), "rate": key(WHOLE, "Bytes or operations a second.")}))
+BLKIO_PATH = "A device of the node, a volume of the service, a path below one of its mounts, or / for its own layer."
+BLKIO_RATES = listed(record({"path": key(TEXT, BLKIO_PATH), "rate": key(WHOLE, "Bytes or operations a second.")}))
 
 _SHAPES = {
     Kind.FLAG: FLAG,
@@ -570,6 +571,7 @@ SERVICE = record(
         "cpu_shares": key(NUMBER, "Its weight where CPUs are short."),
         "cpu_period": key(NUMBER, "The CFS period, in microseconds."),
         "cpu_quota": key(NUMBER, "The CFS quota, in microseconds."),
+        "x-cpu-burst": key(NUMBER, "How much of its CPU quota it may save up while it needs less: 20ms, or microseconds."),
         "cpu_rt_period": key(NUMBER, "The real-time period.", differs="only with cgroup v1 and CONFIG_RT_GROUP_SCHED"),
         "cpu_rt_runtime": key(NUMBER, "The real-time budget.", differs="as cpu_rt_period"),
         "cpu_count": key({**WHOLE, "minimum": 0}, "How many CPUs it sees.", refused=WINDOWS),
@@ -584,7 +586,7 @@ SERVICE = record(
                 {
                     "weight": key(WHOLE, "Its weight, 10 to 1000."),
                     "weight_device": key(
-                        listed(record({"path": key(TEXT, "The device."), "weight": key(WHOLE, "Its weight.")})),
+                        listed(record({"path": key(TEXT, BLKIO_PATH), "weight": key(WHOLE, "Its weight.")})),
                         "Weights by device.",
                     ),
                     "device_read_bps": key(BLKIO_RATES, "Bytes read a second."),
@@ -594,7 +596,7 @@ SERVICE = record(
                 }
             ),
             "Limits of disk I/O.",
-            differs="weights need the kernel's BFQ scheduler",
+            differs="weights need a disk with the kernel's BFQ scheduler; cgroup v1 limits reads and direct writes alone",
         ),
         "storage_opt": key(
             {"type": "object", "additionalProperties": WHOLE_SIZE},

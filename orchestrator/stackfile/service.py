@@ -12,10 +12,11 @@ from typing import Any
 
 import msgspec
 
-from agent.contract.container import Container, Device, DeviceRate, DeviceRequest, File, Healthcheck
+from agent.contract.container import Container, Device, DeviceRequest, File, Healthcheck
 from agent.contract.options import OPTIONS
 from orchestrator.stackfile import envfile, templates
 from orchestrator.stackfile.bandwidth import x_bandwidth
+from orchestrator.stackfile.block_io import blkio_config
 from orchestrator.stackfile.build import build, x_build
 from orchestrator.stackfile.deploy import deploy, device_requests, x_placement
 from orchestrator.stackfile.fence_key import x_fence
@@ -42,6 +43,7 @@ from orchestrator.stackfile.field_readers import (
     words,
 )
 from orchestrator.stackfile.hardening import harden, security_opt, strict_fields
+from orchestrator.stackfile.hugepages import x_hugepages
 from orchestrator.stackfile.ingress import ingress
 from orchestrator.stackfile.interpolate import InvalidError
 from orchestrator.stackfile.load_context import LoadContext
@@ -261,36 +263,6 @@ def implied(fields: Fields, where: str) -> list[Dependency]:
     return [Dependency(service=n, restart=again, implied=True, where=where) for n, again in wanted.items() if n not in written]
 
 
-_RATES = {
-    "device_read_bps": "read_bps",
-    "device_write_bps": "write_bps",
-    "device_read_iops": "read_iops",
-    "device_write_iops": "write_iops",
-}
-
-
-def blkio_config(draft: ServiceContext, value: Any, path: Path_) -> Fields:
-    """Read services.*.blkio_config; rates are in bytes or operations per second."""
-    body = draft.reading.mapping(value, path)
-    fields: Fields = integer("blkio_weight", 0)(draft, body["weight"], (*path, "weight")) if "weight" in body else {}
-    if not 10 <= fields.get("blkio_weight", 10) <= 1000:
-        draft.keep_from_starting((*path, "weight"), "must be from 10 to 1000")
-    rates = []
-    for key, what in {"weight_device": "weight", **_RATES}.items():
-        for number, item in enumerate(draft.reading.sequence(body.get(key), (*path, key))):
-            at = (*path, key, number)
-            entry = draft.reading.mapping(item, at)
-            amount = "weight" if what == "weight" else "rate"
-            if not entry.get("path") or amount not in entry:
-                draft.keep_from_starting(at, f"needs path and {amount}")
-                continue
-            read = size("rate") if what.endswith("bps") else integer("rate", 1)
-            found = read(draft, entry[amount], (*at, amount))
-            if "rate" in found:
-                rates.append(DeviceRate(what=what, path=scalar(entry["path"]), rate=found["rate"]))
-    return {**fields, "blkio": tuple(rates)}
-
-
 def provider(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     """Read services.*.provider."""
     body = draft.reading.mapping(value, path)
@@ -484,6 +456,8 @@ KEYS: dict[str, FieldReader] = {
     "mem_reservation": size("memory_reservation"),
     "mem_swappiness": integer("swappiness", 0, 100),
     "pids_limit": integer("pids"),
+    "x-cpu-burst": microseconds("cpu_burst", 0),
+    "x-hugepages": x_hugepages,
     "cpu_rt_period": microseconds("cpu_rt_period", 0),
     "cpu_rt_runtime": microseconds("cpu_rt_runtime", 0),
     "blkio_config": blkio_config,

@@ -10,7 +10,7 @@ import pytest
 
 from agent.containers import bundle
 from agent.containers.users import Identity
-from agent.contract.container import Container, Device, DeviceRate, Mount, Ulimit
+from agent.contract.container import Container, Device, Mount, Ulimit
 from agent.errors import BadRequestError
 
 SANDBOX = dict.fromkeys(("pid", "network", "ipc", "uts", "mount", "cgroup"), "")
@@ -193,14 +193,6 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a device that is none": ({"devices": (Device(source="/etc/passwd", target="/x"),)}, "/etc/passwd is not a device node"),
     "a rule that cannot be read": ({"device_rules": ("c 1 rwm",)}, "invalid device cgroup rule format: 'c 1 rwm'"),
-    "a block device that is not there": (
-        {"blkio": (DeviceRate(what="read_bps", path="/dev/nope", rate=1),)},
-        "stat /dev/nope: no such file",
-    ),
-    "a block device that is none": (
-        {"blkio": (DeviceRate(what="read_bps", path="/dev/null", rate=1),)},
-        "/dev/null is not a block device",
-    ),
 }
 
 

@@ -67,6 +67,16 @@ CASES: dict[str, tuple[str, PlacementRequest, Node, list[PlacementRequest], bool
     "a node that is silent": ("ready", request(), node(labels=(("down", ""),)), [], False, "does not answer"),
     "a node that takes tasks": ("availability", request(), node(), [], True, "is active"),
     "a node that is drained": ("availability", request(), node(availability="drain"), [], False, "is drain"),
+    "a disk with room": ("disk", request(), node(), [], True, ""),
+    "a disk without room": (
+        "disk",
+        request(),
+        node(info={"problem": "the disk of /s has less left than its reserve of 9 MiB: make room"}),
+        [],
+        False,
+        "the disk of /s has less left than its reserve of 9 MiB: make room",
+    ),
+    "a task that is on a disk without room": ("disk", request(staying=True), node(info={"problem": "full"}), [], True, ""),
     "a label that is equal": (
         "constraint",
         placing(constraints=("node.labels.zone == a",)),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.contract.bandwidth import Bandwidth, merged, parse_rate, rate_text
-from agent.contract.container import Attachment, Container, moved
+from agent.contract.container import Attachment, Container, adjusted
 from orchestrator.stackfile.load import Loaded, Options, load
 from orchestrator.stackfile.problem import StackFileError
 
@@ -58,8 +58,8 @@ def test_a_node_takes_no_limit_that_nobody_can_keep() -> None:
 def test_another_limit_is_given_while_the_container_runs() -> None:
     before = Container(image="i", attachments=(Attachment(network="n", bandwidth=Bandwidth(ingress=8000)),))
     after = Container(image="i", attachments=(Attachment(network="n"),))
-    assert moved(before, after)
-    assert moved(after, before)
+    assert adjusted(before, after)
+    assert adjusted(after, before)
 
 
 def loaded(folder: Path, text: str) -> Loaded:

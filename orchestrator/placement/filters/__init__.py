@@ -12,6 +12,7 @@ from orchestrator.placement.filters.bound import Bound
 from orchestrator.placement.filters.constraint import Constraint
 from orchestrator.placement.filters.cpus import Cpus
 from orchestrator.placement.filters.devices import Devices
+from orchestrator.placement.filters.disk import Disk
 from orchestrator.placement.filters.driver import Driver
 from orchestrator.placement.filters.encryption import Encryption
 from orchestrator.placement.filters.extended_constraint import ExtendedConstraint
@@ -28,6 +29,7 @@ from orchestrator.placement.filters.taint import Taint
 FILTERS: tuple[Filter[Any], ...] = (
     Ready(),
     Availability(),
+    Disk(),
     Constraint(),
     ExtendedConstraint(),
     Taint(),
