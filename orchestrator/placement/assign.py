@@ -22,8 +22,8 @@ PROVEN = "proven: no placement of the whole stack exists"
 
 
 def is_eligible(stack: Stack, service: Service, context: PlacementContext) -> list[str]:
-    """The nodes that a service of mode global has a task on; none while all suitable ones are down or drained. One whose disk has
-    no room keeps the task that it has, and starts another one when it has room again.
+    """The nodes that a service of mode global has a task on; none while all suitable ones are down or drained. One whose disk
+    has no room keeps the task that it has, and starts another one when it has room again.
 
     Raises UnschedulableError if no node is suitable even then."""
     request = request_of(stack, service, context)

@@ -67,7 +67,7 @@ CASES: dict[str, tuple[str, PlacementRequest, Node, list[PlacementRequest], bool
     "a node that is silent": ("ready", request(), node(labels=(("down", ""),)), [], False, "does not answer"),
     "a node that takes tasks": ("availability", request(), node(), [], True, "is active"),
     "a node that is drained": ("availability", request(), node(availability="drain"), [], False, "is drain"),
-    "a disk with room": ("disk", request(), node(), [], True, ""),
+    "a disk with room": ("disk", request(), node(), [], True, "its disk has room"),
     "a disk without room": (
         "disk",
         request(),
@@ -76,7 +76,6 @@ CASES: dict[str, tuple[str, PlacementRequest, Node, list[PlacementRequest], bool
         False,
         "the disk of /s has less left than its reserve of 9 MiB: make room",
     ),
-    "a task that is on a disk without room": ("disk", request(staying=True), node(info={"problem": "full"}), [], True, ""),
     "a label that is equal": (
         "constraint",
         placing(constraints=("node.labels.zone == a",)),
@@ -296,6 +295,11 @@ CASES: dict[str, tuple[str, PlacementRequest, Node, list[PlacementRequest], bool
     "away from one that is not there": ("away", request(away=("s/db",)), node(), [], True, "db is not there"),
     "away from one that is": ("away", request(away=("s/db",)), node(), [request("s/db")], False, "db is there"),
 }
+
+
+def test_a_task_stays_where_it_is_whatever_the_disk_has_left() -> None:
+    table = table_of([node(info={"problem": "full"})], PlainColumns())
+    assert [list(BY_NAME["disk"].passes(request(staying=staying), table)) for staying in (True, False)] == [[True], [False]]
 
 
 @pytest.mark.parametrize("columns", [PlainColumns(), VectorColumns()], ids=["plain", "vector"])

@@ -191,6 +191,10 @@ VALUES: dict[str, Any] = {
     f"{S}cap_drop": ["CHOWN"],
     f"{S}expose": ["8000-8001/udp"],
     f"{S}x-harden": "strict",
+    f"{S}x-cpu-burst": "5ms",
+    f"{S}x-hugepages": {"2MB": "4m"},
+    f"{S}blkio_config.weight_device[].path": "/dev/b",
+    **{f"{S}blkio_config.device_{k}[].path": "/dev/b" for k in ("read_bps", "read_iops", "write_bps", "write_iops")},
     "x-policy.signed": [{"keys": "key.pub"}],
     "x-policy.signed[].images": "docker.io/*",
     "x-policy.signed[].keys": "other.pub",
@@ -305,6 +309,7 @@ def encoded(loaded: Loaded) -> Any:
 NEEDED: dict[str, dict[str, Any]] = {
     "pull_refresh_after": {"pull_policy": "refresh"},
     "x-job": {"deploy": {"mode": "replicated-job"}},
+    "x-cpu-burst": {"cpus": 0.5},
     "x-scale": {"mem_limit": "64m", "x-ingress": [{"host": "a.org", "port": 80}]},
     "x-update": {"x-ingress": [{"host": "a.org", "port": 80}]},
 }

@@ -22,4 +22,4 @@ class Disk(StaticFilter[tuple[()]]):
         return [not n.info.problem for n in table.nodes]
 
     def describe(self, condition: tuple[()], table: NodeTable, row: int, *, ok: bool) -> str:
-        return "" if ok else table.nodes[row].info.problem
+        return "its disk has room" if ok else table.nodes[row].info.problem
