@@ -236,7 +236,7 @@ def _pressure(samples: Sequence[Sample]) -> Iterator[Metric]:
     """How long containers waited; no family where the kernel does not count it."""
     from prometheus_client.core import CounterMetricFamily
 
-    known = [(one.of.labels, one.used["pressure"]) for one in samples if one.used["pressure"]]
+    known = [(one.of.labels, pressure) for one in samples if (pressure := one.used.get("pressure"))]
     for kind in ("cpu", "memory", "io") if known else ():
         for word, who, text in (("waiting", "some", "some of its processes"), ("stalled", "full", "all of its processes")):
             name = f"container_pressure_{kind}_{word}"
