@@ -6,10 +6,11 @@ import gzip
 import hashlib
 import io
 import json
+import re
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 
@@ -43,6 +44,25 @@ def busybox_rootfs() -> bytes:
     files["srv/hello"] = b"hello from the image\n"
     files["var/www/index.html"] = b"it works\n"
     return tar_of(files)
+
+
+def with_libraries(programs: Iterable[Path]) -> set[str]:
+    """*programs* of this host, and the libraries that they load."""
+    found = {str(p) for p in programs}
+    for program in sorted(found):
+        said = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+        found |= set(re.findall(r"(/\S+)", said))
+    return found
+
+
+def files_of(paths: Iterable[str]) -> dict[str, bytes | str | None]:
+    """For `tar_of`: the files of this host at *paths*, and their folders."""
+    files: dict[str, bytes | str | None] = {}
+    for name in sorted(paths):
+        for folder in reversed(Path(name).parents[:-1]):
+            files.setdefault(str(folder).lstrip("/"), None)
+        files[name.lstrip("/")] = Path(name).read_bytes()
+    return files
 
 
 def layout(

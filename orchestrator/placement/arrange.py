@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from agent.contract.task import Task
-from orchestrator.placement.assign import assign, settle, waits_for
+from orchestrator.placement.assign import assign, oneoff_request, place_oneoff, settle, waits_for
 from orchestrator.placement.colocation import Colocated, colocate, group_equal
 from orchestrator.placement.context import PlacementContext, service_requests, table_with
 from orchestrator.placement.eviction import Eviction
@@ -62,6 +62,21 @@ def reassign(
     fits nowhere is left out."""
     stay = [t for t in tasks if t.name not in lost]
     return _fill(stack, stay, [t for t in tasks if t.name in lost], context)
+
+
+def arrange_oneoff(
+    stack: Stack, oneoff: Task, tasks: Sequence[Task], context: PlacementContext
+) -> tuple[Task, tuple[Eviction, ...]]:
+    """*oneoff* on a node, as `place_oneoff` has it, and the tasks of lower priorities that have to go for it. Raises
+    UnschedulableError."""
+    try:
+        return place_oneoff(stack, oneoff, tasks, context), ()
+    except UnschedulableError:
+        requests = service_requests(stack, context)
+        maker = RoomMaker(stack, tasks, context, table_with(context, tasks, requests))
+        if not (node := maker.place(oneoff_request(requests[f"{stack.name}/{oneoff.service}"]), [oneoff])):
+            raise
+        return msgspec.structs.replace(oneoff, node=node), tuple(maker.evicted)
 
 
 def _with_evictions(

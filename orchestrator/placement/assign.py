@@ -99,13 +99,17 @@ def place_oneoff(stack: Stack, oneoff: Task, tasks: Sequence[Task], context: Pla
     a node keeps it off. Raises UnschedulableError."""
     requests = service_requests(stack, context)
     table = table_with(context, tasks, requests)
-    request = requests[f"{stack.name}/{oneoff.service}"]
-    unlimited = msgspec.structs.replace(request.placement, max_per_node=0)
-    request = msgspec.structs.replace(request, ports=frozenset(), placement=unlimited)
+    request = oneoff_request(requests[f"{stack.name}/{oneoff.service}"])
     [rows] = place(table, [TaskGroup(request, 1)])
     if not rows:
         raise UnschedulableError(refusal(table, request, oneoff.name, oneoff.where))
     return msgspec.structs.replace(oneoff, node=table.nodes[rows[0]].name)
+
+
+def oneoff_request(request: PlacementRequest) -> PlacementRequest:
+    """What a further task of a service asks for that is not a replica, where its replicas ask for *request*."""
+    unlimited = msgspec.structs.replace(request.placement, max_per_node=0)
+    return msgspec.structs.replace(request, ports=frozenset(), placement=unlimited)
 
 
 def waits_for(home: str, request: PlacementRequest, context: PlacementContext) -> bool:

@@ -97,7 +97,7 @@ async def change_desired_state(dispatcher: Dispatcher, name: str, verb: str, ask
         chosen = _services(stack, verb, asked.services) if asked.deps else _named(stack, asked.services)
         if verb == "stop":
             with _failing_hooks(dispatcher, name) as failing:
-                await _stop(dispatcher, stack, chosen, emit, asked.timeout_s)
+                await _stop(dispatcher, stack, chosen, emit, asked)
             return failing
         tasks = [t for t in state.of_stack(name).tasks if t.planned]
         named = {s.name for s in stack.services if s.name in asked.services and s.replicas}
@@ -106,7 +106,7 @@ async def change_desired_state(dispatcher: Dispatcher, name: str, verb: str, ask
         orders = _Orders(dispatcher, verb, emit, asked.timeout_s if verb == "restart" else None)
         rollout = Rollout(
             stack.services,
-            [_changed(dispatcher, t, verb) if t.service in chosen else t for t in tasks],
+            [_changed(dispatcher, t, verb) if t.service in chosen and _meant(t, asked) else t for t in tasks],
             orders,
             want="begun" if asked.begun else "up",
             timeout_s=asked.timeout_s if verb == "start" else None,
@@ -119,14 +119,19 @@ async def change_desired_state(dispatcher: Dispatcher, name: str, verb: str, ask
             orders.close()
 
 
-async def _stop(dispatcher: Dispatcher, stack: Stack, chosen: Set[str], emit: Emit, timeout_s: float | None) -> None:
+def _meant(task: Task, asked: ActRequest) -> bool:
+    """Whether *task*, of one of the services, is to be changed."""
+    return not asked.tasks or task.name in asked.tasks
+
+
+async def _stop(dispatcher: Dispatcher, stack: Stack, chosen: Set[str], emit: Emit, asked: ActRequest) -> None:
     """Stop the tasks of the *chosen* services, those first that need others, and wait until they have ended."""
     by_task = dispatcher.statuses.by_task
     for wave in reversed(list(graph.waves(stack))):
         tasks = [
             t
             for t in dispatcher.state.of_stack(stack.name).tasks
-            if t.service in wave and t.service in chosen and t.desired != "oneoff"
+            if t.service in wave and t.service in chosen and t.desired != "oneoff" and _meant(t, asked)
         ]
         if not tasks:
             continue
@@ -134,7 +139,7 @@ async def _stop(dispatcher: Dispatcher, stack: Stack, chosen: Set[str], emit: Em
         def ended(tasks: Sequence[Task] = tasks) -> bool | None:
             return None if any((s := by_task.get(t.name)) and s.state in ACTIVE for t in tasks) else True
 
-        orders = _Orders(dispatcher, "stop", emit, timeout_s)
+        orders = _Orders(dispatcher, "stop", emit, asked.timeout_s)
         try:
             await orders.write_tasks([msgspec.structs.replace(t, desired="stopped") for t in tasks])
             await dispatcher.statuses.until(ended)

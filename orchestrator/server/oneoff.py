@@ -14,7 +14,7 @@ import msgspec
 from agent.contract.container import Container
 from agent.contract.task import Task
 from orchestrator.errors import RefusedError, UnreachableError
-from orchestrator.placement.assign import place_oneoff
+from orchestrator.placement.arrange import arrange_oneoff
 from orchestrator.planning.expand import address_oneoff
 from orchestrator.planning.swarm_templates import oneoff_with_templates
 from orchestrator.server.contents import files_with_digests
@@ -22,6 +22,7 @@ from orchestrator.server.dispatcher import Dispatcher
 from orchestrator.server.events import Emit, StepEvent, ignore
 from orchestrator.server.images import Images
 from orchestrator.server.inputs import Inputs
+from orchestrator.server.preemption import evict
 from orchestrator.server.prepare import prepare_nodes
 from orchestrator.server.trust import TrustCheck
 
@@ -46,12 +47,16 @@ async def create_oneoff(
         if problems := await TrustCheck(dispatcher.cluster, images).problems(record, asked):
             raise RefusedError("\n".join(problems), 403)
         draft = Task(name=name, stack=stack, service=service, container=container, desired="oneoff", where=one.where)
-        inputs.quotas.require_one_more(record, service)
+        inputs.quotas.require_more(record, service)
         placement, current = inputs.placement(stack), state.of_stack(stack)
-        task = oneoff_with_templates(record, one, place_oneoff(record, draft, current.tasks, placement), placement)
+        placed, evicted = arrange_oneoff(record, draft, current.tasks, placement)
+        task = oneoff_with_templates(record, one, placed, placement)
         task, networks = address_oneoff(task, current, list(state.networks.values()), placement)
         if failures := await prepare_nodes(dispatcher.cluster, images, [task], networks, ignore):
             raise RefusedError(failures[0].reason, 409)
+        if evicted:
+            with state.expected(record, [task]):  # the room is its own from here on
+                await evict(dispatcher, stack, evicted)
         await state.put(tasks=[task], networks=networks)
         await dispatcher.cluster.deliver()
         return task

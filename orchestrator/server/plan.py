@@ -117,7 +117,7 @@ class Planner:
         found = explain(known, service, task, self._state.of_stack(stack).tasks, self._inputs.placement(stack))
         one = next(s for s in known.services if s.name == service)
         if task not in self._state.tasks:
-            found = with_reasons(found, "quota", self._inputs.quotas.against_one_more(known, service))
+            found = with_reasons(found, "quota", self._inputs.quotas.against_more(known, service))
         if waiting := self._state.waiting_for_room(stack).get(task):
             found = msgspec.structs.replace(found, preempted=waiting.reason)
         return with_reasons(found, "image", await self.trust.problems(known, one))

@@ -32,12 +32,13 @@ class QuotaCheck:
         there = state.volumes | {v.name: v for v in volumes}
         return problems(self.quotas, stack, mine, others, services, [*there.values()])
 
-    def against_one_more(self, stack: Stack, service: str) -> list[str]:
-        """Why one more task of *service* is too much."""
+    def against_more(self, stack: Stack, service: str, count: int = 1) -> list[str]:
+        """Why *count* more tasks of *service* are too much."""
         tasks = [t for t in self._state.tasks.values() if t.stack == stack.name and t.planned]
-        return self.problems(stack, [*tasks, Task(name="", stack=stack.name, service=service, container=Container(image=""))])
+        more = Task(name="", stack=stack.name, service=service, container=Container(image=""))
+        return self.problems(stack, [*tasks, *[more] * count])
 
-    def require_one_more(self, stack: Stack, service: str) -> None:
-        """Raises RefusedError (409) where one more task of *service* is too much: a run, or a one-off container."""
-        if against := self.against_one_more(stack, service):
+    def require_more(self, stack: Stack, service: str, count: int = 1) -> None:
+        """Raises RefusedError (409) where *count* more tasks of *service* are too much: of a run, or a one-off container."""
+        if against := self.against_more(stack, service, count):
             raise RefusedError("\n".join(against), 409)

@@ -61,10 +61,12 @@ class UpOptions(WireStruct, frozen=True, kw_only=True):
 
 
 class ActRequest(WireStruct, frozen=True, kw_only=True):
-    """*services* is empty for all. *timeout_s* is how long a container may take to end, instead of its stop_grace_period.
-    Without *deps*, nothing but these services is started or restarted. *begun*: until all were started, and no longer."""
+    """*services* is empty for all; so is *tasks*, or it names those of them that alone are meant. *timeout_s* is how long a
+    container may take to end, instead of its stop_grace_period. Without *deps*, nothing but these services is started or
+    restarted. *begun*: until all were started, and no longer."""
 
     services: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
     timeout_s: float | None = None
     deps: bool = True
     begun: bool = False

@@ -203,34 +203,63 @@ class Rollout:
                     if dependency.required:
                         self._kept |= rolling.keys()
                         return self._give_up(one, dependency)
-        if held and not await self._release(one, held):
+        if not await self._bring_up(one, held, dict(rolling)):
             return
-        if rolling:
-            await self._update(one, rolling)
         # the end of a job is waited for when the stack is not held any more
         if self.want and not (one.is_job and self.want == "up"):
             for task in self.tasks[name]:
                 if task.name not in rolling:
                     await self._up(task)
 
-    async def _release(self, one: Service, held: Sequence[Task]) -> bool:
-        """Let tasks go that were on hold. Returns whether the service goes on."""
-        if one.stable == "ordered":
-            return await self._in_order(one, held)
+    async def _bring_up(self, one: Service, held: Sequence[Task], rolling: dict[str, Task]) -> bool:
+        """Let the tasks go that are on hold, and exchange those *rolling*. Returns whether the service goes on."""
+        if held and one.stable == "ordered":
+            if not await self._in_order(one, held, rolling):
+                self._kept |= rolling.keys()
+                return False
+        elif held:
+            await self._release(one, held)
+        if rolling:
+            if not await self._others_up(one, rolling):
+                self._kept |= rolling.keys()
+                return False
+            await self._update(one, rolling)
+        return True
+
+    async def _release(self, one: Service, held: Sequence[Task]) -> None:
+        """Let tasks go that were on hold."""
         later = held_back(one, self.tasks[one.name], self.statuses.by_task)
         released = [msgspec.structs.replace(t, desired="running") for t in held if t.name not in later]
         await self.control.write_tasks(released)
         self.tasks[one.name] = [next((r for r in released if r.name == t.name), t) for t in self.tasks[one.name]]
-        return True
 
-    async def _in_order(self, one: Service, held: Sequence[Task]) -> bool:
-        """Let the replicas of a stable service go, each when the one before it is up. Returns whether all are."""
+    async def _in_order(self, one: Service, held: Sequence[Task], rolling: dict[str, Task]) -> bool:
+        """Let the replicas of a stable service go, each when the one before it is up. One of *rolling*, which are to be
+        exchanged, that does not serve as it is, is exchanged and taken out there: the others would wait for it for ever.
+        Returns whether all are up."""
         for task in sorted(self.tasks[one.name], key=lambda t: t.index):
+            if task.name in rolling:
+                if not self._serves(task.name):
+                    known = len(self.failures)
+                    await self._update(one, {task.name: rolling.pop(task.name)})
+                    if len(self.failures) > known:
+                        return False
+                continue
             if task in held:
                 task = msgspec.structs.replace(task, desired="running")
                 await self.control.write_tasks([task])
                 self.tasks[one.name] = [task if t.name == task.name else t for t in self.tasks[one.name]]
             if self.want and (reason := await self._wait_stable(task, 0)):
+                self._fail(task, reason)
+                return False
+        return True
+
+    async def _others_up(self, one: Service, rolling: Mapping[str, Task]) -> bool:
+        """Whether all replicas of a stable service are up that are not to be exchanged: two may not be away at once."""
+        for task in self.tasks[one.name] if one.stable else ():
+            if task.name in rolling or task.desired != "running":
+                continue
+            if reason := await self._wait_stable(task, 0):
                 self._fail(task, reason)
                 return False
         return True

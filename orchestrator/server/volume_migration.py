@@ -44,13 +44,14 @@ log = logging.getLogger(__name__)
 
 
 class VolumeMove(WireStruct, frozen=True, kw_only=True):
-    """A move as the store has it. *stopped* lists the services, as `stack/service`, that were stopped for it; *switched* is
-    true once *target* is the volume's node."""
+    """A move as the store has it. *stopped* lists the services, as `stack/service`, of which tasks were stopped for it, *tasks*
+    the names of those (an older server stopped all of the services); *switched* is true once *target* is the volume's node."""
 
     volume: str
     source: str
     target: str
     stopped: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
     switched: bool = False
 
 
@@ -172,12 +173,14 @@ class VolumeMigrator:
         await self._write(move)
         failpoint("move.begun")
         await self._copy_while_in_use(move, source, target, emit)
-        services = {f"{t.stack}/{t.service}" for t in users if t.desired == "running" and t.stack in self._state.stacks}
-        move = msgspec.structs.replace(move, stopped=tuple(sorted(services)))
+        running = [t for t in users if t.desired == "running" and t.stack in self._state.stacks]
+        services = {f"{t.stack}/{t.service}" for t in running}
+        # of a set whose replicas have a volume each, the others run on
+        move = msgspec.structs.replace(move, stopped=tuple(sorted(services)), tasks=tuple(sorted(t.name for t in running)))
         await self._write(move)
         began = time.monotonic()
-        for stack, names in _by_stack(move.stopped).items():
-            await change_desired_state(self._dispatcher, stack, "stop", ActRequest(services=tuple(names)), emit)
+        for stack, asked in _requests(move).items():
+            await change_desired_state(self._dispatcher, stack, "stop", asked, emit)
         failpoint("move.stopped")
         await _copy(source, target, move.volume, first=False)
         differs, checksum = await _compare(source, target, move.volume)
@@ -228,7 +231,7 @@ class VolumeMigrator:
     async def _finish(self, move: VolumeMove, emit: Emit) -> list[Failure]:
         """Start the users on the new node, and delete the old copy once they run. Returns the users that failed."""
         failures: list[Failure] = []
-        for stack in _by_stack(move.stopped):
+        for stack in _requests(move):
             failures += await self._rollouts.redeploy(stack, emit)
         if failures:
             return failures  # the old copy stays: somebody will want to look at it
@@ -259,9 +262,9 @@ class VolumeMigrator:
         if target and target.ready:
             with contextlib.suppress(PystackError):  # a copy: the target adopted it, but is not the volume's node yet
                 await target.client.call("DELETE", f"/volumes/{name}")
-        for stack, services in _by_stack(move.stopped).items():
+        for stack, asked in _requests(move).items():
             with contextlib.suppress(PystackError):
-                await change_desired_state(self._dispatcher, stack, "start", ActRequest(services=tuple(services)), ignore)
+                await change_desired_state(self._dispatcher, stack, "start", asked, ignore)
         await self._state.transact([Delete(store_keys.of_volume_move(name))])
 
     async def _write(self, move: VolumeMove) -> None:
@@ -286,13 +289,13 @@ def _uses(task: Task, volume: Volume) -> bool:
     return any(m.kind == "volume" and m.source == volume.name for m in task.container.mounts)
 
 
-def _by_stack(services: Sequence[str]) -> dict[str, list[str]]:
-    """*services*, each `stack/service`, by stack."""
-    out: dict[str, list[str]] = {}
-    for word in services:
+def _requests(move: VolumeMove) -> dict[str, ActRequest]:
+    """What is to be stopped for *move*, or started after it, by stack."""
+    services: dict[str, list[str]] = {}
+    for word in move.stopped:
         stack, _, service = word.partition("/")
-        out.setdefault(stack, []).append(service)
-    return out
+        services.setdefault(stack, []).append(service)
+    return {stack: ActRequest(services=tuple(names), tasks=move.tasks) for stack, names in services.items()}
 
 
 async def _copy(source: AgentClient, target: AgentClient, name: str, *, first: bool) -> None:

@@ -234,9 +234,7 @@ def x_priority(draft: ServiceContext, value: Any, path: Path_) -> Fields:
         return {}
     deploy = draft.body.get("deploy")
     mode = scalar(deploy.get("mode", "replicated")) if isinstance(deploy, dict) else "replicated"
-    if "x-schedule" in draft.body:
-        draft.reading.check(path, "runs of a schedule take no place of others, and lose theirs to none", "leave it out")
-    elif mode.startswith("global"):
+    if mode.startswith("global"):
         draft.reading.check(path, f"tasks of mode {mode} are on each node, however little that has free", "leave it out")
     return {"priority": number}
 

@@ -157,6 +157,29 @@ def test_a_schedule_runs_at_its_times_and_by_hand(stack: Stack) -> None:
     assert stack.pystack.json("cron", "ls", "--all", "--format", "json") == []
 
 
+HOMELESS = """
+services:
+  nowhere:
+    image: busybox
+    command: "true"
+    x-schedule: "* * * * * *"
+    deploy: {placement: {constraints: [node.labels.none == there]}}
+  tick: {image: busybox, command: "true", x-schedule: "* * * * * *"}
+"""
+
+
+def test_a_run_that_no_node_can_take_keeps_no_other_from_its_time(stack: Stack) -> None:
+    stack.up(HOMELESS)
+
+    def ticked() -> None:
+        found = {(r["service"], r["state"]) for r in history_of(stack)}
+        assert {("nowhere", "pending"), ("tick", "succeeded")} <= found
+
+    eventually(ticked, 20)
+    (waiting,) = (r for r in history_of(stack) if r["state"] == "pending" and r["service"] == "nowhere")
+    assert "constraint: node.labels.none == there" in waiting["reason"]
+
+
 WRONG = """
 services:
   a: {image: i, x-schedule: "0 0 31 2 *"}

@@ -116,6 +116,31 @@ def test_room_is_made_and_given_back(stack: Stack, high: Stack, lab: Pystack) ->
     eventually(lambda: they_are(stack, ["running"] * 6), 60)
 
 
+RUNS = """
+services:
+  report:
+    image: busybox
+    command: "true"
+    x-priority: 10
+    x-schedule: "0 0 1 1 *"
+    deploy: {resources: {reservations: {memory: SIZE}}}
+"""
+
+
+def test_room_is_made_for_runs_and_one_off_containers(stack: Stack, high: Stack, lab: Pystack) -> None:
+    size, nodes = half_a_node(lab), len(lab.json("node", "ls", "--format", "json"))
+    stack.up(LOW.replace("SIZE", size).replace("replicas: 4", f"replicas: {2 * nodes}"))
+    high.up(RUNS.replace("SIZE", size))
+    for words in (("cron", "run", "-p", high.name, "report"), ("-f", str(high.file), "run", "-p", high.name, "--rm", "report")):
+        with events(lab) as lines:
+            lab(*words)
+            eventually(lambda: any("preempted: it makes room for" in line for line in lines), 10)
+        eventually(lambda: they_are(stack, ["running"] * 2 * nodes), 60)
+    equal = RUNS.replace("SIZE", size).replace("x-priority: 10", "x-priority: 0")
+    high.up(equal)
+    assert high.run("run", "--rm", "report", check=False).returncode == 1
+
+
 def test_equals_are_left_alone(stack: Stack, high: Stack, lab: Pystack) -> None:
     size = half_a_node(lab)
     stack.up(LOW.replace("SIZE", size).replace("replicas: 4", "replicas: 6"))

@@ -340,6 +340,34 @@ def test_stable_replicas_keep_their_names_and_volumes(stack: Stack, lab: Pystack
     assert len(stack.run("exec", "-T", "--index", "3", "db", "cat", "/data/starts").stdout.split()) == 3
 
 
+def test_a_set_whose_first_replica_failed_is_mended_by_the_next_up(stack: Stack) -> None:
+    broken = STABLE.replace("SECONDS", "1000").replace("exec sleep 1000", "exit 3")
+    assert "exited with 3" in stack.up(broken, check=False).stderr
+    stack.up(STABLE.replace("SECONDS", "1000"))  # replica 1 is exchanged before 2 and 3, which wait for it
+    started = {name: str(row["started"]) for name, row in stack.ps().items()}
+    assert started["db-1"] < started["db-2"] < started["db-3"]
+    assert {row["state"] for row in stack.ps().values()} == {"running"}
+
+
+def test_no_replica_of_a_set_is_exchanged_while_another_is_not_up(stack: Stack) -> None:
+    slow = """
+services:
+  db:
+    image: busybox
+    command: sh -c "sleep 3; date -u +%Y-%m-%dT%H:%M:%S > /tmp/up; exec sleep NUMBER"
+    stop_signal: SIGKILL
+    x-stable: {start: parallel}
+    healthcheck: {test: test -e /tmp/up, interval: 200ms, retries: 60}
+    deploy: {replicas: REPLICAS}
+"""
+    stack.up(slow.replace("REPLICAS", "2").replace("NUMBER", "1000"))
+    stack.up(slow.replace("REPLICAS", "3").replace("NUMBER", "2000"))
+    up = {n: stack.run("exec", "-T", "--index", n, "db", "cat", "/tmp/up").stdout.strip() for n in "123"}
+    started = {name: str(row["started"]) for name, row in stack.ps().items()}
+    assert up["3"] <= started["db-2"]
+    assert up["2"] <= started["db-1"]
+
+
 def colour(stack: Stack) -> str:
     return stack.run("exec", "-T", "web", "sh", "-c", "echo ${COLOUR:-none}").stdout.strip()
 

@@ -421,6 +421,22 @@ def test_a_writer_loses_nothing_when_its_volume_moves(stack: Stack, cluster: Pys
     assert "cannot go to n2: constraint: node.name != n2" in refused.stderr
 
 
+def test_the_other_replicas_of_a_set_run_on_while_the_volume_of_one_moves(stack: Stack, cluster: Pystack) -> None:
+    stack.up(
+        "services:\n  db:\n    image: busybox\n    command: sleep 10000\n    stop_signal: SIGKILL\n    x-stable: true\n"
+        "    volumes: [data:/data]\n    deploy: {replicas: 2, placement: {max_replicas_per_node: 1}}\nvolumes: {data: {}}\n"
+    )
+    before = stack.ps()
+    (target,) = {"n1", "n2", "n3"} - {str(row["node"]) for row in before.values()}
+    cluster("volume", "move", f"{stack.name}_data-2", target)
+    after = stack.ps()
+    assert after["db-2"]["node"] == target
+    assert after["db-2"]["addresses"] == before["db-2"]["addresses"]
+    assert {name: (row["id"], row["started"]) for name, row in after.items() if name == "db-1"} == {
+        "db-1": (before["db-1"]["id"], before["db-1"]["started"])
+    }
+
+
 def test_a_volume_that_follows_leaves_a_drained_node_with_its_users(stack: Stack, cluster: Pystack) -> None:
     stack.up(LOGGER.replace("data: {}", "data: {x-volume: {follow: true}}"))
     source = home_of(stack)

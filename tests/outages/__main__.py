@@ -1,4 +1,6 @@
-"""`python -m tests.outages sidecar|drain|failover|ingress|cron|switch`: what is lost; needs root. `--help` has the sizes."""
+"""`python -m tests.outages sidecar|drain|failover|ingress|cron|switch|sets`: what is lost; needs root.
+
+`--help` has the sizes."""
 
 from __future__ import annotations
 
@@ -11,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import Stack, cluster_of
-from tests.outages import cron, drain, failover, ingress, sidecar, switch
+from tests.outages import cron, drain, failover, ingress, sets, sidecar, switch
 
 
 def main() -> int:
     """0 where nothing was lost that should not be."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("sidecar", "drain", "failover", "ingress", "cron", "switch"))
+    parser.add_argument("what", choices=("sidecar", "drain", "failover", "ingress", "cron", "switch", "sets"))
     parser.add_argument("--restarts", type=int, default=50)
     parser.add_argument("--replacements", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=5)
@@ -26,17 +28,24 @@ def main() -> int:
     parser.add_argument("--losses", type=int, default=5, help="nodes that lose their power under them")
     parser.add_argument("--rate", type=float, default=200.0, help="requests a second, on new and on kept connections each")
     parser.add_argument("--schedules", type=int, default=100, help="that run at one moment, each second minute")
+    parser.add_argument(
+        "--set", choices=tuple(sets.SETS), default="etcd", help="which set goes through updates, drains and losses"
+    )
+    parser.add_argument("--drains", type=int, default=10, help="nodes that are drained under a set")
     given = parser.parse_args()
     if given.what == "failover":
         with tempfile.TemporaryDirectory() as folder, cluster_of(3, servers=3) as lab:
             return _failover(failover.measured(Stack(lab, Path(folder)), given.rounds))
-    with tempfile.TemporaryDirectory() as folder, cluster_of(1 if given.what in ("sidecar", "cron") else 3) as lab:
+    nodes = {"sidecar": 1, "cron": 1, "sets": 4}.get(given.what, 3)
+    with tempfile.TemporaryDirectory() as folder, cluster_of(nodes) as lab:
         stack = Stack(lab, Path(folder))
         try:
             if given.what == "sidecar":
                 return _sidecar(sidecar.measured(stack, given.restarts, given.replacements))
             if given.what == "ingress":
                 return _ingress(ingress.measured(stack, given.rate, given.updates, given.moves, given.losses))
+            if given.what == "sets":
+                return _sets(sets.measured(stack, given.set, given.updates, given.drains, given.losses))
             if given.what == "switch":
                 return _switch(switch.measured(stack, given.rate))
             if given.what == "cron":
@@ -58,6 +67,19 @@ def _cron(seen: cron.Lateness) -> int:
         p99 = late[math.ceil(len(late) * 0.99) - 1]
         print(f"late: median {statistics.median(late):.2f} s, p99 {p99:.2f} s, most {late[-1]:.2f} s")
     return bool(seen.missing)
+
+
+def _sets(seen: sets.Seen) -> int:
+    print(f"{seen.writes} writes, {seen.acknowledged} acknowledged")
+    print("change  times  acknowledged meanwhile  longest pause: median, most")
+    for what, pauses in seen.pauses_s.items():
+        most = f"{statistics.median(pauses):.2f} s, {max(pauses):.2f} s"
+        print(f"{what:6}  {len(pauses):5}  {seen.during[what]:22}  {most}")
+    for member, lost in seen.lost.items():
+        print(f"member {member}: {len(lost)} acknowledged writes lost", *lost[:10])
+    for problem in seen.problems:
+        print(problem)
+    return 1 if any(seen.lost.values()) or seen.problems else 0
 
 
 def _sidecar(seen: sidecar.Outage) -> int:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from agent.contract.container import Container, Mount, Port
 from agent.contract.status import NodeInfo
 from agent.contract.task import Task
-from orchestrator.placement.arrange import arrange, reassign
+from orchestrator.placement.arrange import arrange, arrange_oneoff, reassign
 from orchestrator.placement.context import PlacementContext, service_requests, table_with
 from orchestrator.placement.eviction import Eviction
 from orchestrator.placement.explain import UnschedulableError, explain
@@ -124,6 +124,17 @@ def test_a_task_keeps_its_place(one: Service) -> None:
 def test_a_stack_that_is_being_changed_makes_no_room() -> None:
     with pytest.raises(UnschedulableError):
         arrange(HIGH, tasks_of(HIGH), [], msgspec.structs.replace(cluster((FULL, ["n0"])), stacks={}))
+
+
+def test_a_one_off_task_takes_the_place_of_one_of_a_lower_priority() -> None:
+    oneoff = Task(name="h-web-run", stack="h", service="web", container=Container(image="x"), where="f:1:1")
+    task, evicted = arrange_oneoff(HIGH, oneoff, [], cluster((FULL, ["n0"])))
+    assert (task.node, [e.by for e in evicted]) == ("n0", ["h-web-run"])
+    free, nobody = arrange_oneoff(HIGH, oneoff, [], cluster())
+    assert (free.node, nobody) == ("n0", ())
+    equal = Stack(name="h", services=(service("web"),))
+    with pytest.raises(UnschedulableError):
+        arrange_oneoff(equal, oneoff, [], cluster((FULL, ["n0"])))
 
 
 def test_services_that_must_share_a_node_stay_together() -> None:

@@ -37,7 +37,6 @@ WRONG = {
         "1\n    deploy: {mode: global}",
         r":5:\d+: services.a.x-priority: tasks of mode global are on each node",
     ),
-    "of a schedule": ('1\n    x-schedule: "@daily"', r":5:\d+: services.a.x-priority: runs of a schedule take no place"),
 }
 
 

@@ -98,12 +98,11 @@ class VolumeRestorer:
 
     async def _stop(self, users: list[Task], emit: Emit) -> None:
         """Stop *users*; those on nodes that do not answer are given another node later."""
-        stacks: dict[str, set[str]] = {}
-        for task in users:
-            if self._is_active(task):
-                stacks.setdefault(task.stack, set()).add(task.service)
-        for stack, services in stacks.items():
-            await change_desired_state(self._dispatcher, stack, "stop", ActRequest(services=tuple(sorted(services))), emit)
+        active = [t for t in users if self._is_active(t)]
+        for stack in sorted({t.stack for t in active}):
+            mine = [t for t in active if t.stack == stack]
+            asked = ActRequest(services=tuple(sorted({t.service for t in mine})), tasks=tuple(t.name for t in mine))
+            await change_desired_state(self._dispatcher, stack, "stop", asked, emit)
 
     async def _take_place(self, volume: Volume, node: str, emit: Emit, report: BackupReport) -> None:
         moved = msgspec.structs.replace(volume, node=node)

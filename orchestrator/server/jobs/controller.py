@@ -22,7 +22,7 @@ from orchestrator.server.images import Images
 from orchestrator.server.inputs import Inputs
 from orchestrator.server.jobs.book import Owner, RunBook
 from orchestrator.server.jobs.records import HOOKS, JobRun, RunTask, Trigger
-from orchestrator.server.jobs.starter import RunStarter, kept
+from orchestrator.server.jobs.starter import RunStarter, kept, key_of
 from orchestrator.server.silence import patience
 from orchestrator.stackfile.model import Service, Stack
 from orchestrator.stackfile.units import show_duration
@@ -190,8 +190,10 @@ class JobController:
             return
         known = {s.name: s for s in record.stack.services}
         there = [r for r in runs if r.service in known]
-        for ident, reason in (await self.starter.begin(record.stack, there, now)).items():
-            run = next(r for r in there if r.id == ident)
+        failed = await self.starter.begin(record.stack, there, now)
+        for run in there:
+            if not (reason := failed.get(key_of(run))):
+                continue
             schedule = known[run.service].schedule
             patience = (schedule.deadline_s if schedule else 0) or GIVE_UP_S
             over = now - (run.scheduled or run.created) > patience

@@ -15,7 +15,7 @@ from orchestrator.server.dispatcher import Dispatcher
 from orchestrator.server.events import Emit, Failure, StepEvent, TaskEvent
 from orchestrator.server.jobs.book import RunBook
 from orchestrator.server.jobs.records import JobRun, Trigger
-from orchestrator.server.jobs.starter import RunStarter, kept
+from orchestrator.server.jobs.starter import RunStarter, kept, key_of
 from orchestrator.stackfile.graph import needed
 from orchestrator.stackfile.model import Service, Stack
 from orchestrator.stackfile.pre_start import hook_container
@@ -71,7 +71,7 @@ class DeployHooks:
         if run.state == "pending":
             emit(StepEvent(action="create", kind="task", name=name, reason=f"{when} of {service.name}"))
             failed = await self._starter.begin(_with_hook(stack, service, hook), [run], time.time())
-            if reason := failed.get(run.id):
+            if reason := failed.get(key_of(run)):
                 await self._book.put(msgspec.structs.replace(run, state="failed", reason=reason, ended=time.time()), keep=1)
                 return Failure(task=name, where=service.where, reason=f"{when}: {reason}")
         return await self._end(run, name, service, emit)
