@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import random
+import resource
 import statistics
+import subprocess
 import sys
 import time
 
@@ -21,6 +23,7 @@ from orchestrator.placement.request import PlacementRequest
 from orchestrator.stackfile.model import Placement, Reserves
 
 SWARMKIT = 100_000 / 90.9
+LARGEST, GOAL_MB = size(500_000, 2_000), 2_000.0
 NODES, TASKS, REPLICAS, ROUNDS, LOST = size(5_000, 100), size(100_000, 1_000), 10, size(3, 1), size(100, 10)
 
 
@@ -94,7 +97,24 @@ def measure() -> dict[str, Row]:
         "placement_mixed": row(statistics.median(mixed), SWARMKIT, "tasks/s", "higher"),
         "placement_replicas": row(statistics.median(equal), SWARMKIT, "tasks/s", "higher"),
         "replan_p99": _replan(table, services, chosen),
+        "placement_largest_memory": row(_memory_of_largest(), GOAL_MB, "MB"),
     }
+
+
+def _memory_of_largest() -> float:
+    """MB at most of a process that places LARGEST tasks on four times the nodes, of its own: it has nothing of this one."""
+    code = "from bench.placement import place_largest; print(place_largest())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def place_largest() -> float:
+    """Place them, and return the most memory that the process has taken, in MB. Source: getrusage(2), ru_maxrss."""
+    hosts = nodes(4 * NODES)
+    placed = place(NodeTable(hosts, {n.name for n in hosts}), groups(LARGEST // REPLICAS))
+    if sum(map(len, placed)) < LARGEST * 0.9:
+        raise RuntimeError(f"of {LARGEST} tasks {sum(map(len, placed))} were placed")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
 
 
 def _replan(table: NodeTable, groups: list[TaskGroup], chosen: list[list[int]]) -> Row:

@@ -37,6 +37,9 @@ class Columns(Protocol):
     def sum_by(self, groups: Column, size: int, values: Column) -> Column:
         """For each row, the sum of *values* over all rows of its group; *groups* are numbers below *size*."""
 
+    def rows_by(self, groups: Column, size: int) -> Sequence[Column]:
+        """The rows of each group, in their order; *groups* are numbers below *size*."""
+
     def count(self, mask: Mask) -> int:
         """How many rows are true."""
 
@@ -133,6 +136,12 @@ class PlainColumns:
         for group, value in zip(groups, values, strict=True):
             sums[group] += value
         return PlainColumn([sums[group] for group in groups])
+
+    def rows_by(self, groups: Sequence[int], size: int) -> Sequence[PlainColumn]:
+        rows: list[list[int]] = [[] for _ in range(size)]
+        for row, group in enumerate(groups):
+            rows[group].append(row)
+        return [PlainColumn(members) for members in rows]
 
     def count(self, mask: Iterable[bool]) -> int:
         return sum(mask)

@@ -8,8 +8,8 @@ from orchestrator.placement.request import PlacementRequest
 
 OWN_TASK = 1 << 20
 """The cost of one more task of the same service: more than any number of other tasks."""
-_MOST_TASKS, _MOST_OWN, _MOST_IN_GROUP = 0xFFFFF, 0xFFFF, 0xFF
-_SPREAD_SHIFT = 36
+_MOST_TASKS, _MOST_OWN, MOST_IN_GROUP = 0xFFFFF, 0xFFFF, 0xFF
+SPREAD_SHIFT = 36
 
 
 def cost(request: PlacementRequest, table: NodeTable) -> Column:
@@ -18,12 +18,17 @@ def cost(request: PlacementRequest, table: NodeTable) -> Column:
     The criteria are digits of one number, each capped at what fits its place: 8 bits a spread label, 16 bits, 20 bits."""
     columns, own = table.columns, table.tasks_of(request.service)
     total = columns.minimum(own, _MOST_OWN) * OWN_TASK + columns.minimum(table.tasks, _MOST_TASKS)
-    shift = _SPREAD_SHIFT
+    shift = SPREAD_SHIFT
     for label in reversed(request.placement.spread):
         groups, size = table.label_groups(label)
-        total = total + (columns.minimum(columns.sum_by(groups, size, own), _MOST_IN_GROUP) << shift)
+        total = total + (columns.minimum(columns.sum_by(groups, size, own), MOST_IN_GROUP) << shift)
         shift += 8
     return total
+
+
+def own_cost(own: int, tasks: int) -> int:
+    """The part of a node's cost that follows what it has itself: *own* tasks of the service, *tasks* in all."""
+    return min(own, _MOST_OWN) * OWN_TASK + min(tasks, _MOST_TASKS)
 
 
 def score(total: int, tasks: int) -> int:

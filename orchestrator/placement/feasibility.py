@@ -7,7 +7,7 @@ from typing import Any
 from orchestrator.placement.columns import Column, Mask
 from orchestrator.placement.filters import FILTERS
 from orchestrator.placement.filters.base import Reason, ResourceFilter, StaticFilter
-from orchestrator.placement.node_table import NodeTable
+from orchestrator.placement.node_table import NodeTable, OneRow
 from orchestrator.placement.request import PlacementRequest
 
 STATIC_FILTERS = tuple(f for f in FILTERS if f.static)
@@ -32,6 +32,13 @@ class Feasibility:
         for one, condition in self._changing:
             mask &= one.mask(condition, self.table)
         return mask
+
+    def fits(self, row: int) -> bool:
+        """Whether the node at *row*, one of `mask` before, can take one more copy now."""
+        if not self._changing:
+            return True
+        only = OneRow(self.table, row)
+        return all(one.mask(condition, only)[0] for one, condition in self._changing)
 
 
 def static_mask(request: PlacementRequest, table: NodeTable) -> Mask:

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 
 import msgspec
 
+from orchestrator.placement.columns import PlainColumns
 from orchestrator.placement.cost import OWN_TASK, cost
 from orchestrator.placement.feasibility import Feasibility, capacity_for, count_static_candidates
 from orchestrator.placement.node_table import NodeTable
 from orchestrator.placement.request import PlacementRequest
 
+MOST_LABELS = 3
+"""Labels to spread over whose digits of a cost leave one bit of 63."""
 HEAP_FROM = 12
 """From this many equal copies on, one heap is cheaper than a look over all nodes for each."""
 
@@ -56,9 +59,23 @@ def difficulty(table: NodeTable, request: PlacementRequest) -> tuple[bool, int, 
 
 def _place_each(table: NodeTable, group: TaskGroup) -> list[int]:
     feasibility = Feasibility(group.request, table)
+    if not isinstance(table.columns, PlainColumns) and len(group.request.placement.spread) <= MOST_LABELS:
+        return _place_by_ranking(feasibility, group.count)
     chosen: list[int] = []
     while len(chosen) < group.count and (row := best_node(feasibility)) is not None:
         table.commit(group.request, row)
+        chosen.append(row)
+    return chosen
+
+
+def _place_by_ranking(feasibility: Feasibility, count: int) -> list[int]:
+    from orchestrator.placement.ranking import Ranking  # not at the top: a single host does without numpy
+
+    ranking = Ranking(feasibility)
+    chosen: list[int] = []
+    while len(chosen) < count and (row := ranking.lowest()) is not None:
+        feasibility.table.commit(feasibility.request, row)
+        ranking.count(row)
         chosen.append(row)
     return chosen
 

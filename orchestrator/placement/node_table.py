@@ -11,6 +11,9 @@ from orchestrator.placement.node import Node
 from orchestrator.placement.processor import runs_numpy
 from orchestrator.placement.request import PlacementRequest, PortKey
 
+COLUMNS_KEPT = 256
+"""Services whose counts are kept as columns: those of 50,000 services on 20,000 nodes would be 8 GB."""
+
 
 class NodeTable:
     """Rows are numbered as *nodes* are ordered; *ready* has the names of those that answer.
@@ -27,20 +30,34 @@ class NodeTable:
         self.cpus_free: Column = self.columns.floats(n.info.cpus for n in nodes)
         self.memory_free: Column = self.columns.floats(n.info.memory for n in nodes)
         self.tasks: Column = self._zeros()
-        self._tasks_of: dict[str, Column] = {}
+        self._counts: dict[str, dict[int, int]] = {}
+        """Of each service, by row: most services are on few of the nodes."""
+        self._columns_of: dict[str, Column] = {}
+        """The same as columns, of the services that were last asked for."""
         self._resources: dict[str, Column] = {}
         self._ports: dict[PortKey, Column] = {}
         self._label_groups: dict[str, tuple[Column, int]] = {}
+        self._label_rows: dict[str, Sequence[Column]] = {}
         self._static_masks: dict[Hashable, Mask] = {}
 
     def __len__(self) -> int:
         return len(self.nodes)
 
     def tasks_of(self, service: str) -> Column:
-        """How many requests of `<stack>/<service>` each node holds. The live counter, not a copy."""
-        if service not in self._tasks_of:
-            self._tasks_of[service] = self._zeros()
-        return self._tasks_of[service]
+        """How many requests of `<stack>/<service>` each node holds, as of now: ask again after a commit."""
+        column = self._columns_of.get(service)
+        if column is None:
+            column = self._zeros()
+            for row, count in self._counts.get(service, {}).items():
+                column[row] = count
+            if len(self._columns_of) >= COLUMNS_KEPT:
+                self._columns_of.clear()
+            self._columns_of[service] = column
+        return column
+
+    def count_of(self, service: str, row: int) -> int:
+        """How many requests of `<stack>/<service>` the node at *row* holds."""
+        return self._counts.get(service, {}).get(row, 0)
 
     def resource_free(self, kind: str) -> Column:
         """How much of the resource *kind* is free on each node; nodes declare it as the label `resource.<kind>`. Live."""
@@ -63,6 +80,12 @@ class NodeTable:
             self._label_groups[label] = self.columns.ints(numbers[w] for w in words), len(numbers)
         return self._label_groups[label]
 
+    def label_rows(self, label: str) -> Sequence[Column]:
+        """The rows of each value of *label*, in the order of its numbers in `label_groups`."""
+        if label not in self._label_rows:
+            self._label_rows[label] = self.columns.rows_by(*self.label_groups(label))
+        return self._label_rows[label]
+
     def static_mask(self, key: Hashable, make: Callable[[], Mask]) -> Mask:
         """The mask of *key*, made once: for conditions that no placement of tasks changes. Not to be changed."""
         if key not in self._static_masks:
@@ -74,7 +97,10 @@ class NodeTable:
         self.cpus_free[row] -= request.reserves.cpus * count
         self.memory_free[row] -= request.reserves.memory * count
         self.tasks[row] += request.tasks * count
-        self.tasks_of(request.service)[row] += count
+        counts = self._counts.setdefault(request.service, {})
+        counts[row] = counts.get(row, 0) + count
+        if (column := self._columns_of.get(request.service)) is not None:
+            column[row] = counts[row]
         for kind, number in request.reserves.generic:
             self.resource_free(kind)[row] -= number * count
         for port in request.ports:
@@ -89,6 +115,27 @@ class NodeTable:
 
     def _zeros(self) -> Column:
         return self.columns.full(len(self.nodes), 0)
+
+
+class OneRow(NodeTable):
+    """One row of a table of numpy arrays as a table to read: the answers of filters for a node follow from its row alone."""
+
+    def __init__(self, table: NodeTable, row: int) -> None:
+        self._table, self._at = table, slice(row, row + 1)
+        self.columns = table.columns
+        self.cpus_free, self.memory_free = table.cpus_free[self._at], table.memory_free[self._at]
+
+    def tasks_of(self, service: str) -> Column:
+        """As of the table."""
+        return self._table.tasks_of(service)[self._at]
+
+    def resource_free(self, kind: str) -> Column:
+        """As of the table."""
+        return self._table.resource_free(kind)[self._at]
+
+    def port_taken(self, port: PortKey) -> Column:
+        """As of the table."""
+        return self._table.port_taken(port)[self._at]
 
 
 def columns_for(rows: int) -> Columns:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,10 @@ class VectorColumns:
     def sum_by(self, groups: Ints, size: int, values: Ints) -> Ints:
         sums = np.bincount(groups, weights=values, minlength=size).astype(np.int64)
         return sums[groups]
+
+    def rows_by(self, groups: Ints, size: int) -> Sequence[Ints]:
+        ends = np.cumsum(np.bincount(groups, minlength=size))[:-1]
+        return np.split(np.argsort(groups, kind="stable"), ends)
 
     def count(self, mask: Mask) -> int:
         return int(np.count_nonzero(mask))

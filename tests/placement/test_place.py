@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.contract.status import NodeInfo
+from orchestrator.placement import node_table
 from orchestrator.placement.columns import PlainColumns
 from orchestrator.placement.constraints import matches
 from orchestrator.placement.greedy import TaskGroup, place
@@ -124,6 +125,25 @@ def test_what_does_not_fit_is_left_over() -> None:
     assert counts(chosen, 2) == [2, 1]
 
 
+def test_counts_of_many_services_take_no_column_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service whose column went is counted as before when it is asked for: here others are near it, and away from it."""
+    nodes = [node(i, zone="ab"[i % 2]) for i in range(8)]
+    groups = [
+        TaskGroup(
+            PlacementRequest(
+                service=f"s/{i}", away=(f"s/{i - 6}",) if i % 3 == 1 else (), near=(f"s/{i - 5}",) if i % 7 == 6 else ()
+            ),
+            2,
+        )
+        for i in range(20)
+    ]
+    placed = place(table_of(*nodes), groups)
+    monkeypatch.setattr(node_table, "COLUMNS_KEPT", 2)
+    table = table_of(*nodes)
+    assert place(table, groups) == placed
+    assert [int(n) for n in table.tasks_of("s/0")] == counts(placed[0], len(nodes))
+
+
 REQUESTS = st.builds(
     PlacementRequest,
     service=st.sampled_from(["s/a", "s/b", "s/c", "s/d"]),
@@ -131,11 +151,12 @@ REQUESTS = st.builds(
         Placement,
         constraints=st.sampled_from([(), ("node.labels.zone == a",), ("node.labels.zone != a",), ("node.hostname != n0",)]),
         max_per_node=st.sampled_from([0, 0, 1, 2]),
-        spread=st.sampled_from([(), ("node.labels.zone",)]),
+        spread=st.sampled_from([(), ("node.labels.zone",), ("node.labels.zone", "node.hostname"), ("node.hostname",)]),
     ),
     reserves=st.builds(Reserves, cpus=st.sampled_from([0.0, 0.5, 1.0, 3.0]), memory=st.sampled_from([0, 1 << 30, 5 << 30])),
     ports=st.sampled_from([frozenset(), frozenset({(80, "tcp")})]),
     away=st.sampled_from([(), ("s/a",)]),
+    near=st.sampled_from([(), (), ("s/b",)]),
 )
 
 
