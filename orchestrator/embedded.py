@@ -143,18 +143,21 @@ async def _run_ha(agent: Agent, config: ServerConfig, stop: asyncio.Event) -> No
 
 async def _campaign(address: Address, paths: Paths, state: StandbyState, stop: asyncio.Event) -> EtcdStore | None:
     """The store, once this server leads; None if the store does not answer. Keeps *state* up to date."""
+    from orchestrator.server.leader_watch import LeaderWatch
     from orchestrator.store.etcd.store import EtcdStore
 
-    store = None
+    store = watch = None
     try:
         store = await EtcdStore.open(address)
+        watch = LeaderWatch(store, paths.run)
         known, own = await store.get(f"servers/{_name()}"), make_key(paths.keys, "seal").encode()
         if known and known.value == own:  # this very host's: its last server has ended, or this one could not run
             await store.resign_as(_name())
         await store.put_unfenced(f"servers/{_name()}", own)
         state.living_leader = store.living_leader
         state.reason, state.store_unreachable = "another server leads: ask that one (PYSTACK_HOST may name several)", False
-        await _wait_or_stop(stop, store.lead(_name()))
+        await _wait_or_stop(stop, store.lead(_name(), silence=watch.silence_s))
+        state.last_word = watch.last_word
         return store
     except StoreError as error:
         state.reason = f"the store does not answer, so nothing can be read or changed; containers keep running: {error}"
@@ -166,6 +169,9 @@ async def _campaign(address: Address, paths: Paths, state: StandbyState, stop: a
             await store.close()
         await _wait_or_stop(stop, asyncio.sleep(RETRY_S))
         return None
+    finally:
+        if watch:
+            await watch.close()
 
 
 async def _lead(
@@ -189,6 +195,7 @@ async def _lead(
         advertise=config.advertise,
         reschedule_after_s=agent.engine.settings.reschedule_after_s,
     )
+    plane.cluster.last_word = state.last_word if state else {}
     plane.autoscaler.figures.prometheus = agent.engine.settings.prometheus
     beside = _Companions(plane, agent)
     plane.inputs.quotas.quotas = _quotas(agent)

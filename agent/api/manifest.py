@@ -30,6 +30,8 @@ from agent.images.pull import architecture
 
 SHORTEST_S = 0.1
 """Seconds between two heartbeats at least."""
+LONGEST_S = 3600.0
+"""How long a machine may take to be emptied before it goes down."""
 routes = web.RouteTableDef()
 
 
@@ -72,10 +74,28 @@ async def info(request: web.Request) -> web.Response:
         seal_key=known_key(engine.paths.keys, "seal"),
         tunnel_key=known_key(engine.paths.keys, "tunnel"),
         devices=tuple(sorted(await asyncio.to_thread(hardware.found))),
+        leaving=request.app[CONVERGER].departure.begun,
         problem=engine.disk.problem or engine.reserve.problem,
         missing=tuple(p for p in ("runc", "conmon", "nft") if not shutil.which(p)),
     )
     return web.Response(body=msgspec.json.encode(found), content_type="application/json")
+
+
+@routes.post("/pystack/departure")
+async def depart(request: web.Request) -> web.Response:
+    """The machine of this node is to go down: have the control plane take its tasks away, and wait for that. Query: *within*,
+    how many seconds at most. The answer says whether the node was *emptied*, as far as other nodes can have its tasks."""
+    within_s = float(request.query.get("within", "60"))
+    if not 0 <= within_s <= LONGEST_S:
+        raise BadRequestError(f"within={within_s}: a number of seconds, up to {LONGEST_S:g}")
+    return answer({"emptied": await request.app[CONVERGER].departure.begin(within_s)})
+
+
+@routes.post("/pystack/departure/done")
+async def departed(request: web.Request) -> web.Response:
+    """The control plane has taken away what can run elsewhere."""
+    request.app[CONVERGER].departure.end()
+    return web.Response(status=204)
 
 
 @routes.post("/pystack/keys/{purpose:seal|tunnel}")

@@ -92,6 +92,8 @@ class NodeInfo(WireStruct, frozen=True, kw_only=True):
     addresses: tuple[str, ...] = ()
     problem: str = ""
     """What keeps the node from its work although it answers, "" if nothing does."""
+    leaving: bool = False
+    """Whether its machine is to go down."""
 
     def has_parent_link(self, parent: str) -> bool:
         """Whether networks can be made on the link *parent* here."""

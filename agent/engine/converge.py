@@ -17,6 +17,7 @@ from agent.contract.manifest import Manifest
 from agent.contract.status import NodeStatus, TaskStatus
 from agent.contract.task import LAST_GRACE_S, LEASE_S, Task
 from agent.engine import changing, creating, sharing, stopping
+from agent.engine.departure import Departure
 from agent.engine.engine import Engine
 from agent.engine.lease_fence import LeaseFence
 from agent.engine.membership import Membership
@@ -82,6 +83,7 @@ class Converger:
         self.tasks: dict[str, Task] = {}
         self.listeners: set[Callable[[TaskStatus | None], None]] = set()
         """Each gets the new status of a task, or None when the node's own info has changed."""
+        self.departure = Departure(self.listeners)
         self._file = engine.paths.root / "manifest.json"
         self._fence = engine.boot_fence
         self.lease = LeaseFence(time.monotonic)

@@ -113,7 +113,7 @@ def inspect(name: str) -> None:
 @click.argument("name")
 @click.argument("wanted", nargs=-1, required=True, metavar="K=V|K-…")
 def label(name: str, wanted: tuple[str, ...]) -> None:
-    """Set labels; K- removes one. Tasks that are placed stay until the next `up`."""
+    """Set labels; K- removes one. Tasks that are placed stay until the next `up`; those of mode global come at once."""
     from orchestrator.cli.client import Client
 
     unset = [w[:-1] for w in wanted if w.endswith("-") and "=" not in w]

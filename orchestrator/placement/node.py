@@ -17,8 +17,9 @@ class Node(WireStruct, frozen=True, kw_only=True):
     other nodes reach it, for overlay networks. *host_key* is the SSH host key that was accepted when the node was added, in
     OpenSSH's one-line form. With the *transport* etcd, the node reads its manifest from the store itself; streams still use
     SSH. A *server* can lead the cluster: its role is manager. *taints* keep tasks off (`taints.py`). *availability*: an active
-    node takes tasks, a paused one only keeps those it has, a drained one has none. *path_mtu* is the measured MTU of the paths
-    to it, in bytes, 0 if that is its link's. *info* is the newest that the node has reported."""
+    node takes tasks, a paused one only keeps those it has, a drained one has none; one that *departed* is drained until its
+    machine is back. *path_mtu* is the measured MTU of the paths to it, in bytes, 0 if that is its link's. *info* is the newest
+    that the node has reported."""
 
     name: str
     id: str
@@ -31,6 +32,7 @@ class Node(WireStruct, frozen=True, kw_only=True):
     labels: tuple[tuple[str, str], ...] = ()
     taints: tuple[str, ...] = ()
     availability: Availability = "active"
+    departed: bool = False
     path_mtu: int = 0
     info: NodeInfo = NodeInfo()
 

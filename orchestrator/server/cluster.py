@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -52,6 +52,10 @@ class Cluster:
         """The names of nodes whose records in the store could not be read: nobody knows how they are reached."""
         self.on_liveness: Callable[[str], None] = lambda _: None
         """Called with a node's name when it began to answer, or fell silent."""
+        self.last_word: Mapping[str, float] = {}
+        """When the node whose server led before said something last, by the loop's clock in seconds."""
+        self.on_info: Callable[[NodeConnection], None] = lambda _: None
+        """Called with a node whose info was read."""
         self.followers: list[Callable[[], Awaitable[None]]] = []
         """Awaited with each delivery: what else must know who answers for a service. They raise nothing."""
         self.socket = socket
@@ -110,6 +114,7 @@ class Cluster:
             publisher,
         )
         self.members[node.name] = member
+        member.client.last_line_at = self.last_word.get(node.name, 0.0)
         member.on_connected = self._on_reconnected
         member.on_liveness = lambda: self.on_liveness(node.name)
         member.start()
@@ -117,6 +122,7 @@ class Cluster:
 
     async def _on_reconnected(self, member: NodeConnection) -> None:
         """Deliver to all nodes if something changed at *member* that their manifests contain."""
+        self.on_info(member)
         for other in self.members.values():
             if other.tunnel and not other.ready and other is not member:
                 other.tunnel.hurry()

@@ -27,14 +27,15 @@ ANSWER_TIMEOUT_S = 60.0
 
 class NodeUpdateRequest(WireStruct, frozen=True, kw_only=True):
     """`node update`, `drain` and `taint`. *labels* are set, those with a key of *unset* removed. *taints* are set, one for each
-    key and effect; those with a key of *untaint* are removed. *availability* None keeps it. *address* is how SSH reaches the
-    node from now on, "" keeps it."""
+    key and effect; those with a key of *untaint* are removed. *availability* None keeps it; a drain that *departs* ends when
+    the machine is back. *address* is how SSH reaches the node from now on, "" keeps it."""
 
     labels: tuple[tuple[str, str], ...] = ()
     unset: tuple[str, ...] = ()
     taints: tuple[str, ...] = ()
     untaint: tuple[str, ...] = ()
     availability: Availability | None = None
+    departs: bool = False
     address: str = ""
 
 
@@ -189,6 +190,7 @@ def updated(node: Node, request: NodeUpdateRequest) -> Node:
         labels=tuple(sorted(labels.items())),
         taints=tuple(sorted(kept.values())),
         availability=request.availability or node.availability,
+        departed=request.departs if request.availability else node.departed,
     )
 
 

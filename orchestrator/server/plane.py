@@ -23,9 +23,11 @@ from orchestrator.server.checked_store import CheckedStore
 from orchestrator.server.cluster import Cluster
 from orchestrator.server.compaction import Compactor
 from orchestrator.server.contents import Contents
+from orchestrator.server.departures import Departures
 from orchestrator.server.dispatcher import Dispatcher
 from orchestrator.server.drain import NodeDrainer
 from orchestrator.server.execute import PlanExecutor
+from orchestrator.server.global_tasks import GlobalTasks
 from orchestrator.server.images import Images
 from orchestrator.server.inputs import Inputs
 from orchestrator.server.jobs.book import RunBook
@@ -93,6 +95,7 @@ class ControlPlane:
         self.rollouts = RolloutManager(self.state, self.contents, self.executor)
         self.migrator = VolumeMigrator(self.dispatcher, self.rollouts, self.inputs)
         self.drainer = NodeDrainer(self.state, self.cluster, self.membership, self.rollouts, self.migrator, self.statuses)
+        self.departures = Departures(self.cluster, self.drainer)
         self.backup_sources = BackupSources(self.dispatcher, self.contents)
         self.backups = self.jobs.other = BackupRunner(self.backup_sources, self.jobs)
         self.restorer = VolumeRestorer(self.dispatcher, self.rollouts, self.backup_sources)
@@ -135,6 +138,8 @@ class ControlPlane:
         after_s = math.inf if self._reschedule_after_s is None else self._reschedule_after_s
         rescheduler = Rescheduler(self.dispatcher, self.images, self.inputs, after_s)
         self._loops.append(asyncio.create_task(rescheduler.run(), name="reschedule"))
+        everywhere = GlobalTasks(self.state, self.cluster, self.inputs, self.rollouts.redeploy, self.rollouts.is_paused)
+        self._loops.append(asyncio.create_task(everywhere.run(), name="tasks of mode global"))
         back = PreemptedReturn(self.dispatcher, self.inputs, self.rollouts.redeploy)
         self._loops.append(asyncio.create_task(back.run(), name="bring back what was preempted"))
 
@@ -166,6 +171,7 @@ class ControlPlane:
             task.cancel()
         await self.backups.close()
         await self.autoscaler.figures.close()
+        await self.departures.close()
         await self.drainer.close()
         await self.rollouts.close()
         await self.dispatcher.close()

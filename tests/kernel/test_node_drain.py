@@ -102,3 +102,80 @@ def test_what_no_other_node_could_take_goes_when_one_can(lab: Pystack, stacks: l
 
 def _check(holds: bool) -> None:
     assert holds
+
+
+GLOBAL = """
+services:
+  each: {image: busybox, command: sleep 10000, stop_signal: SIGKILL, deploy: {mode: global, placement: {constraints: [%s]}}}
+"""
+
+
+@pytest.fixture
+def stack(lab: Pystack, tmp_path: Path) -> Iterator[Stack]:
+    made = Stack(lab, tmp_path)
+    yield made
+    made.down()
+
+
+def nodes_of(stack: Stack) -> list[tuple[str, str]]:
+    return sorted((str(row["node"]), str(row["state"])) for row in stack.ps().values())
+
+
+@pytest.mark.parametrize("drained", [("n2",), ("n1", "n2")])
+def test_tasks_of_mode_global_come_back_to_a_node_that_is_activated(
+    lab: Pystack, stack: Stack, drained: tuple[str, ...]
+) -> None:
+    stack.up(GLOBAL % "node.hostname != n9")
+    for node in drained:
+        lab("node", "drain", node)
+    assert nodes_of(stack) == [(n, "running") for n in ("n1", "n2") if n not in drained]
+    for node in drained:
+        lab("node", "activate", node)
+    eventually(lambda: _check(nodes_of(stack) == [("n1", "running"), ("n2", "running")]), 30)
+
+
+def test_a_service_of_mode_global_that_was_removed_stays_away(lab: Pystack, stack: Stack, tmp_path: Path) -> None:
+    stack.up(GLOBAL % "node.hostname != n9")
+    stack.run("rm", "-s", "-f", "each")
+    assert stack.ps() == {}
+    (tmp_path / "witness").mkdir()
+    witness = Stack(lab, tmp_path / "witness")
+    lab("node", "label", "n1", "here=yes")
+    witness.up(GLOBAL % "node.labels.here == yes")
+    try:
+        for _ in range(2):  # the second time, each stack has surely been looked at
+            lab("node", "label", "n2", "here=yes")
+            eventually(lambda: _check(nodes_of(witness) == [("n1", "running"), ("n2", "running")]), 30)
+            lab("node", "label", "n2", "here-")
+            witness.up(GLOBAL % "node.labels.here == yes")
+            assert nodes_of(witness) == [("n1", "running")]
+        assert stack.ps() == {}
+    finally:
+        witness.down()
+
+
+def test_a_machine_that_goes_down_is_emptied_and_has_tasks_again_when_it_is_back(lab: Pystack, stack: Stack) -> None:
+    stack.up((GLOBAL % "node.hostname != n9") + "  web: {image: busybox, command: sleep 10000, deploy: {replicas: 2}}\n")
+    assert {node for node, _ in nodes_of(stack)} == {"n1", "n2"}
+    # the command of the unit, which asks systemd first whether the machine goes down
+    said = lab.on("n2", sys.executable, "-m", "agent.shutdown", "--within", "60", "--anyhow")
+    assert said == "the node is empty\n"
+    assert {node for node, _ in nodes_of(stack)} == {"n1"}
+    lab("lab", "fault", "--name", lab.lab, "crash", "n2")
+    lab("lab", "fault", "--name", lab.lab, "boot", "n2")
+    eventually(lambda: _check(("n2", "running") in nodes_of(stack)), 60)
+    rows = {row["name"]: row for row in json.loads(lab("node", "ls", "--format", "json").stdout)}
+    assert rows["n2"]["availability"] == "active"
+
+
+def test_a_machine_that_goes_down_though_nobody_can_take_its_tasks_is_not_kept(lab: Pystack, stack: Stack) -> None:
+    lab("node", "drain", "n1")
+    try:
+        stack.up(GLOBAL % "node.hostname == n2")
+        stack.up("services: {web: {image: busybox, command: sleep 10000, stop_signal: SIGKILL}}")
+        said = lab.on("n2", sys.executable, "-m", "agent.shutdown", "--within", "600", "--anyhow")
+        assert said == "the node is empty\n"  # of what can run elsewhere
+        assert nodes_of(stack) == [("n2", "running")]
+    finally:
+        lab("node", "activate", "n1")
+        lab("node", "activate", "n2")

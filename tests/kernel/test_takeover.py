@@ -117,6 +117,24 @@ def test_the_server_that_leads_can_be_killed_by_that_name(cluster: Pystack) -> N
     assert pid.read_text() != before  # it was that one which ended, and runs again
 
 
+def test_a_leader_that_hangs_is_succeeded_before_its_lease_ends(cluster: Pystack) -> None:
+    eventually(lambda: led(cluster), 40)
+    root = Path(f"/var/lib/pystack-lab/{cluster.lab}")
+    before = {n: (root / n / "server.log").stat().st_size for n in ("n1", "n2", "n3")}
+    first = cluster("lab", "fault", "--name", cluster.lab, "pause", "leader").stdout.strip()
+    try:
+
+        def succeeded() -> None:
+            said = [(root / n / "server.log").read_text()[before[n] :] for n in before if n != first]
+            assert any(f"server {first} is silent and does not renew its lease" in text for text in said)
+
+        eventually(succeeded, 20)
+    finally:
+        cluster("lab", "fault", "--name", cluster.lab, "resume", first, "server")
+    eventually(lambda: led(cluster), 40)
+    assert leader(cluster) != first
+
+
 def test_no_server_that_leads_is_said(cluster: Pystack) -> None:
     paused = cluster("lab", "fault", "--name", cluster.lab, "pause", "leader").stdout.strip()
     others = {"n1", "n2", "n3"} - {paused}

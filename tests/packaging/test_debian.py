@@ -65,8 +65,8 @@ def test_units_are_what_systemd_takes(release: Path, tmp_path: Path) -> None:
     assert [unit.name for unit in units] == ["pystack-agent.service", "pystack.service", "pystack.socket"]
     for unit in units:
         for line in unit.read_text().splitlines():
-            if line.startswith("ExecStart="):
-                program = line.removeprefix("ExecStart=").split()[0]
+            if line.startswith(("ExecStart=", "ExecStop=")):
+                program = line.partition("=")[2].removeprefix("-").split()[0]
                 assert (tmp_path / program.lstrip("/")).is_symlink() or (tmp_path / program.lstrip("/")).exists()
 
 

@@ -51,6 +51,20 @@ def test_a_node_whose_machine_answers_has_more_time() -> None:
     assert looks(watch, 101 + HUNG_S, 99 + 2 * HUNG_S, silent) == {"n2", "n3"}
 
 
+def test_a_server_that_begins_to_lead_is_not_cut_off_from_nodes_that_it_did_not_reach_yet() -> None:
+    """It followed n3, whose server led before, until 98: what it knows of that node counts from then on."""
+    watch, begun = SilenceWatch(8.0), 100.0
+    assert looks(watch, begun, begun + 0.5, {"n1": begun, "n2": begun, "n3": 98.0}) == set()
+    assert looks(watch, begun + 1, 105.5, {"n1": None, "n2": None, "n3": 98.0}) == set()
+    assert looks(watch, 106, 106, {"n1": None, "n2": None, "n3": 98.0}) == {"n3"}
+
+
+def test_a_server_that_begins_to_lead_and_reaches_nobody_is_cut_off() -> None:
+    watch, begun = SilenceWatch(8.0), 100.0
+    assert looks(watch, begun, begun + 60, {"n1": None, "n2": begun, "n3": 98.0}) == set()
+    assert watch.isolated(begun + 60)
+
+
 def test_half_of_the_nodes_may_be_lost() -> None:
     watch = SilenceWatch(AFTER_S)
     assert looks(watch, 100, 140, {"n1": None, "n2": 100.0}) == {"n2"}

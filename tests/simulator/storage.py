@@ -19,6 +19,8 @@ from orchestrator.store.interface import (
 )
 
 LEASE_S, RENEW_S, SAFETY_S = 4.0, 0.5, 0.5
+SUCCEED_S = 1.5
+"""A leader that has not renewed its lease for so long, and is not heard by its successor, is not waited for."""
 
 
 class Backing:
@@ -29,6 +31,7 @@ class Backing:
         self.revision = 1
         self.term = 0
         self.lease_ends = 0.0
+        self.leader = ""
         self.transactions, self.writes, self.written = 0, 0, 0
         """Transactions that wrote, the keys that they put or deleted, and the bytes of what they put."""
 
@@ -117,8 +120,10 @@ class TermStore:
         """Renew the lease until it is lost."""
         loop = asyncio.get_running_loop()
         good_until = loop.time() + LEASE_S - SAFETY_S
-        while loop.time() < good_until and self._backing.term == self._term:
+        while loop.time() < good_until:
             if self._server not in self._cut:
+                if self._backing.term != self._term:
+                    break
                 self._backing.lease_ends = loop.time() + LEASE_S
                 good_until = loop.time() + LEASE_S - SAFETY_S
             await asyncio.sleep(RENEW_S)

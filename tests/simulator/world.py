@@ -7,7 +7,7 @@ import contextlib
 import contextvars
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,13 @@ from agent.contract.manifest import Delta, Farewell, Manifest
 from agent.contract.status import TaskStatus
 from orchestrator.errors import UnreachableError
 from orchestrator.placement.node import Node
+from orchestrator.server.leader_watch import FRESH_S
 from orchestrator.server.plane import ControlPlane
 from orchestrator.store.interface import StoreError
 from orchestrator.transport.agent_client import HEARTBEAT_S, SILENT_S
 from tests.simulator.clock import VirtualLoop
 from tests.simulator.node import INFO, Container, SimNode
-from tests.simulator.storage import LEASE_S, Backing, TermStore
+from tests.simulator.storage import LEASE_S, SUCCEED_S, Backing, TermStore
 
 OWNER: contextvars.ContextVar[str] = contextvars.ContextVar("owner", default="world")
 """Whose a task of the loop is: a node's, or a leader's; it ends with its owner."""
@@ -112,16 +113,20 @@ class World:
         backing = self.backing
         while True:
             await asyncio.sleep(self.rng.uniform(0.2, 0.6))
-            if name in self.cut_store or backing.lease_ends > self.loop.time():
+            left, last = backing.lease_ends - self.loop.time(), backing.leader
+            succeeds = left <= LEASE_S - SUCCEED_S and last != name and not (last and self.reaches(last, name))
+            if name in self.cut_store or (left > 0 and not succeeds):
                 continue
-            backing.term += 1
+            words = {last: backing.lease_ends - LEASE_S} if last and left > LEASE_S - FRESH_S else {}
+            backing.term, backing.leader = backing.term + 1, name
             backing.lease_ends = self.loop.time() + LEASE_S
-            await self._lead(name, backing.term)
+            await self._lead(name, backing.term, words)
 
-    async def _lead(self, name: str, term: int) -> None:
+    async def _lead(self, name: str, term: int, last_word: Mapping[str, float]) -> None:
         store = TermStore(self.backing, term, self.rng, name, self.cut_store)
         keeper = asyncio.create_task(store.keep(), name="lease of the leader")
         plane = ControlPlane(store, name, Path(name), self.folder, self.folder / name, advertise="sim", reschedule_after_s=8.0)
+        plane.cluster.last_word = last_word
         self.note(f"{name} leads, term {term}")
         try:
             await plane.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import msgspec
 import pytest
 
 from orchestrator.store.etcd.address import Address
+from orchestrator.store.etcd.leadership import LEASE_S
 from orchestrator.store.etcd.store import EtcdStore
 from orchestrator.store.interface import CompactedError, Delete, FencedError, KeyChange, Put, StoreError
 from tests.store.members import Members
@@ -103,6 +105,31 @@ async def test_one_leads_and_the_other_takes_over(members: Members) -> None:
     entry = await second.get("a")
     assert entry
     assert entry.value == b"2"
+    await first.close()
+    await second.close()
+
+
+async def test_a_leader_that_is_silent_and_renews_nothing_is_succeeded_before_its_lease_ends(members: Members) -> None:
+    prefix, silent_s = uuid.uuid4().hex[:8], math.inf  # the way to it is broken, and it leads on
+    first = await EtcdStore.open(members.address(prefix))
+    second = await EtcdStore.open(members.address(prefix))
+    await first.lead("one")
+    asked: set[str] = set()
+
+    def silence(name: str) -> float:
+        asked.add(name)
+        return silent_s
+
+    waiting = asyncio.create_task(second.lead("two", silence=silence))
+    await asyncio.sleep(LEASE_S + 1)
+    assert asked == {"one"}
+    assert not waiting.done()
+    assert not first.lost.is_set()
+    first.leadership.stop_renewing()
+    await asyncio.wait_for(waiting, 20)
+    assert not first.lost.is_set()  # it would rely on that lease still: it was not waited for
+    with pytest.raises(FencedError):
+        await first.transact([], [Put("a", b"3")])
     await first.close()
     await second.close()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from aiohttp import web
@@ -48,6 +48,8 @@ class StandbyState:
         self.since = 0.0
         self.unreachable_since = 0.0
         """Since when the store does not answer, in monotonic seconds, if it does not."""
+        self.last_word: Mapping[str, float] = {}
+        """When the server that led before this one said something last, by the loop's clock in seconds."""
         self.begins = False
         """Whether this server is about to lead."""
         self.living_leader: Callable[[], Awaitable[str]] = _nobody

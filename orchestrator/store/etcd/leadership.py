@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import grpc.aio
 
 from orchestrator.store.etcd import rpc
 from orchestrator.store.etcd.client import Client
 from orchestrator.store.etcd.keyspace import Keyspace
+from orchestrator.store.etcd.renewal import RenewalAge
 from orchestrator.store.etcd.watch import Watcher
 from orchestrator.store.interface import StoreError
 
+T = TypeVar("T")
+Silence = Callable[[str], float]
+"""For how many seconds the process of the server of that name has given no sign of life: 0 where nothing is known of it."""
 LEADER = "\0leader"
 LEASE_S, RENEW_S, ANSWER_S = 4, 0.5, 1.0
 """The time to live of the lease, how often it is renewed, and how long a member may take to answer that."""
@@ -21,6 +28,19 @@ SAFETY_S = 0.5
 """How long before its end a lease is not relied on any more: what was begun then is done before another server leads."""
 LATE_S = 2
 """A lease that was not renewed for so long is one whose server is taken to be gone."""
+SUSPECT_S, SILENT_S = 1.0, 1.6
+"""How long the leader's process is silent before its lease is looked at, and before it is taken to be gone."""
+UNRENEWED_S = 0.5
+"""A process that is silent and has not renewed its lease for so long leads no more: nobody waits for the end of that lease."""
+LOOK_S, LOOK_ANSWER_S = 0.1, 0.4
+"""The pause between two looks, and how long a member may take to answer one."""
+log = logging.getLogger(__name__)
+
+
+def knows_nothing(name: str) -> float:
+    """The Silence of who follows no server."""
+    del name
+    return 0.0
 
 
 class Leadership:
@@ -34,20 +54,51 @@ class Leadership:
         self._lease = 0
         self._keeper: asyncio.Task[None] | None = None
 
-    async def acquire(self, name: str, *, wait: bool = True) -> None:
-        """Return when the server called *name* leads; waits as long as another server does. Raises StoreError; without *wait*
-        also if another server leads."""
+    async def acquire(self, name: str, *, wait: bool = True, silence: Silence = knows_nothing) -> None:
+        """Return when the server called *name* leads; waits as long as another server does, by its lease, or by that and
+        *silence*. Raises StoreError; without *wait* also if another server leads."""
         while True:
             lease = int((await self._client.call(rpc.LEASE_GRANT, rpc.lease_grant_request(LEASE_S))).ID)
-            found = await self._client.call(rpc.RANGE, self._keyspace.range(LEADER, keys_only=True))
+            found = await self._client.call(rpc.RANGE, self._keyspace.range(LEADER))
             if await self._campaign(lease, name):
                 break
             await self._client.call(rpc.LEASE_REVOKE, rpc.lease_revoke_request(lease))
             if not wait and (leader := await self._leader()):
                 raise StoreError(f"the store is in use: {leader} leads on it: stop all its servers first")
-            await self._watcher.deleted(LEADER, int(found.header.revision))
+            if found.kvs:  # else another server was quicker just now: see which
+                await self._until_free(found.kvs[0], int(found.header.revision), silence)
         self._lease = lease
         self._keeper = asyncio.create_task(self._keep_alive(), name="etcd lease")
+
+    async def _until_free(self, leader: rpc.KeyValue, revision: int, silence: Silence) -> None:
+        """Return when the key *leader* has been deleted since *revision*. Deletes it where its server is gone: silent, and its
+        lease not renewed. That a server was only slow does no harm: its writes are fenced. Raises StoreError."""
+        deleted = asyncio.create_task(self._watcher.deleted(LEADER, revision))
+        name, lease, age = bytes(leader.value).decode(), int(leader.lease), RenewalAge()
+        try:
+            while not (await asyncio.wait({deleted}, timeout=LOOK_S))[0]:
+                late = silence(name) >= SUSPECT_S and await self._unrenewed_s(lease, age) >= UNRENEWED_S
+                if late and silence(name) >= SILENT_S:  # asked again: it may have spoken meanwhile
+                    log.warning("server %s is silent and does not renew its lease: nobody waits for it any more", name)
+                    await self._client.call(rpc.LEASE_REVOKE, rpc.lease_revoke_request(lease))
+                    return
+            await deleted
+        finally:
+            deleted.cancel()
+            await asyncio.gather(deleted, return_exceptions=True)
+
+    async def _unrenewed_s(self, lease: int, age: RenewalAge) -> float:
+        """For how many seconds *lease* was not renewed, as far as *age* can tell; 0 if no member answers."""
+
+        async def ask(channel: grpc.aio.Channel) -> rpc.LeaseAnswer:
+            request = rpc.lease_time_to_live_request(lease)
+            call = rpc.LEASE_TIME_TO_LIVE.unary(channel)(request, timeout=LOOK_ANSWER_S, metadata=self._client.metadata)
+            answer: rpc.LeaseAnswer = await call
+            return answer
+
+        asked = time.monotonic()
+        answer = await self._first_answer(ask)
+        return age.seen(asked, time.monotonic(), answer.grantedTTL, answer.TTL) if answer else 0.0
 
     async def _leader(self) -> str:
         """The name of the server whose lease it is to lead, "" if there is none. Raises StoreError."""
@@ -95,15 +146,18 @@ class Leadership:
         self.lost.set()
 
     async def _renew(self) -> int | None:
-        """The time to live in seconds, as the first member to answer says; 0 if the lease is gone, None if no member answers.
+        """The time to live in seconds, as the first member says that answers; 0 if the lease is gone, None if none does."""
+        return await self._first_answer(self._renew_at)
 
-        All members are asked at once: a silent one must not cost the time in which another could have answered."""
-        asked = [asyncio.create_task(self._renew_at(channel)) for channel in self._client.channels]
+    async def _first_answer(self, ask: Callable[[grpc.aio.Channel], Awaitable[T | None]]) -> T | None:
+        """What the first member says that answers, None if none does. All are asked at once: a silent one must not cost the
+        time in which another could have answered."""
+        asked = [asyncio.ensure_future(ask(channel)) for channel in self._client.channels]
         try:
-            for answer in asyncio.as_completed(asked):
+            for coming in asyncio.as_completed(asked):
                 with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                    if (ttl_s := await answer) is not None:
-                        return ttl_s
+                    if (answer := await coming) is not None:
+                        return answer
             return None
         finally:
             for task in asked:

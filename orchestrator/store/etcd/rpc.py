@@ -68,10 +68,11 @@ class TxnAnswer(Answer, Protocol):
 
 
 class LeaseAnswer(Answer, Protocol):
-    """*TTL* is in seconds; 0 if the lease is gone."""
+    """*TTL* is in seconds; 0 if the lease is gone. *grantedTTL* is what it is after a renewal, 0 if nobody asked for that."""
 
     ID: int
     TTL: int
+    grantedTTL: int  # noqa: N815
 
 
 class Event(Protocol):

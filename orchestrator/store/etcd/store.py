@@ -13,7 +13,7 @@ from orchestrator.store.etcd import rpc
 from orchestrator.store.etcd.address import Address
 from orchestrator.store.etcd.client import Client, StatusError
 from orchestrator.store.etcd.keyspace import FIRST, Keyspace, end_of
-from orchestrator.store.etcd.leadership import Leadership
+from orchestrator.store.etcd.leadership import Leadership, Silence, knows_nothing
 from orchestrator.store.etcd.transactions import Transactions
 from orchestrator.store.etcd.users import Users
 from orchestrator.store.etcd.watch import Watcher
@@ -55,10 +55,10 @@ class EtcdStore:
         """Set when this server does not lead any more."""
         return self.leadership.lost
 
-    async def lead(self, name: str, *, wait: bool = True) -> None:
-        """Return when this server, called *name*, is the one that writes; waits for others that are. Raises StoreError; without
-        *wait* also if another server leads, whose name it gives."""
-        await self.leadership.acquire(name, wait=wait)
+    async def lead(self, name: str, *, wait: bool = True, silence: Silence = knows_nothing) -> None:
+        """Return when this server, called *name*, is the one that writes; waits for others that are, unless by *silence* they
+        are gone. Raises StoreError; without *wait* also if another server leads, whose name it gives."""
+        await self.leadership.acquire(name, wait=wait, silence=silence)
         await self._transactions.claim_fences()
         last = await self.get(TERM)
         # the time: a store that was restored from a backup must not begin again with terms that nodes have seen

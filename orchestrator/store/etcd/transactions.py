@@ -43,15 +43,19 @@ class Transactions:
         """Write all fences. From then on, no transaction of an earlier leader happens. Raises StoreError."""
         while not self._free.empty():
             self._free.get_nowait()
-        for number in range(MAX_INFLIGHT):
-            name, nonce = f"{FENCE_PREFIX}{number}", os.urandom(16)
-            while True:
-                found = (await self._client.call(rpc.RANGE, self._keyspace.range(name))).kvs
-                entry = self._keyspace.entry(found[0]) if found else None
-                if entry and entry.value == nonce:
-                    break
-                await self._write(Fence(name, entry.modified if entry else 0), nonce, (), ())
-            self._free.put_nowait(Fence(name, entry.modified))
+        names = [f"{FENCE_PREFIX}{number}" for number in range(MAX_INFLIGHT)]
+        for fence in await asyncio.gather(*map(self._claim, names)):
+            self._free.put_nowait(fence)
+
+    async def _claim(self, name: str) -> Fence:
+        """The fence *name*, written by this server. Raises StoreError."""
+        nonce = os.urandom(16)
+        while True:
+            found = (await self._client.call(rpc.RANGE, self._keyspace.range(name))).kvs
+            entry = self._keyspace.entry(found[0]) if found else None
+            if entry and entry.value == nonce:
+                return Fence(name, entry.modified)
+            await self._write(Fence(name, entry.modified if entry else 0), nonce, (), ())
 
     async def transact(self, compare: Sequence[Compare], then: Sequence[Op]) -> TransactionResult:
         """See `Store.transact`. Raises FencedError, StoreError."""
