@@ -128,7 +128,13 @@ async def _run_ha(agent: Agent, config: ServerConfig, stop: asyncio.Event) -> No
         store = None
         try:
             while store is None and not stop.is_set():
+                before = state.last_plane
                 store = await _campaign(address, paths, state, stop)
+                if store is None and await _recalled(agent, config, state) is not before:
+                    await waiting.cleanup()
+                    waiting = await _listen(
+                        make_standby_app(state, paths.control_socket), paths.control_socket, paths.web_socket
+                    )
             if store and not stop.is_set():
                 state.begins = True  # it answers as before until it can do more
                 await _lead(store, agent, config, stop, store.lost, state, waiting)
@@ -146,10 +152,10 @@ async def _campaign(address: Address, paths: Paths, state: StandbyState, stop: a
     from orchestrator.server.leader_watch import LeaderWatch
     from orchestrator.store.etcd.store import EtcdStore
 
-    store = watch = None
+    store = watch = copying = None
     try:
         store = await EtcdStore.open(address)
-        watch = LeaderWatch(store, paths.run)
+        watch, copying = LeaderWatch(store, paths.run), asyncio.create_task(state.copy.follow(store), name="copy the store")
         known, own = await store.get(f"servers/{_name()}"), make_key(paths.keys, "seal").encode()
         if known and known.value == own:  # this very host's: its last server has ended, or this one could not run
             await store.resign_as(_name())
@@ -172,6 +178,35 @@ async def _campaign(address: Address, paths: Paths, state: StandbyState, stop: a
     finally:
         if watch:
             await watch.close()
+        if copying:
+            copying.cancel()
+            await asyncio.gather(copying, return_exceptions=True)
+
+
+async def _recalled(agent: Agent, config: ServerConfig, state: StandbyState) -> ControlPlane | None:
+    """What this server last knew, while the store does not answer: by its copy where that is newer than what it led with."""
+    if state.store_unreachable and state.copy.as_of is not None and state.copy.as_of > state.since:
+        plane, as_of = _plane(state.copy, agent, config), state.copy.as_of
+        try:
+            await plane.recall()
+        except StoreError as error:
+            log.warning("nothing can be answered from memory: %s", error)
+        else:
+            state.last_plane, state.extensions, state.since = plane, (), as_of
+    return state.last_plane
+
+
+def _plane(store: Store, agent: Agent, config: ServerConfig) -> ControlPlane:
+    paths = agent.paths
+    return ControlPlane(
+        store,
+        _name(),
+        paths.docker_socket,
+        paths.run,
+        paths.keys,
+        advertise=config.advertise,
+        reschedule_after_s=agent.engine.settings.reschedule_after_s,
+    )
 
 
 async def _lead(
@@ -186,15 +221,7 @@ async def _lead(
     """Be the control plane until *stop* or *over*; *waiting* answers until it is. Leaves in *state* what a stand-by can answer
     from."""
     paths = agent.paths
-    plane = ControlPlane(
-        store,
-        _name(),
-        paths.docker_socket,
-        paths.run,
-        paths.keys,
-        advertise=config.advertise,
-        reschedule_after_s=agent.engine.settings.reschedule_after_s,
-    )
+    plane = _plane(store, agent, config)
     plane.cluster.last_word = state.last_word if state else {}
     plane.autoscaler.figures.prometheus = agent.engine.settings.prometheus
     beside = _Companions(plane, agent)

@@ -70,7 +70,7 @@ class Cluster:
 
     async def start(self) -> None:
         """Connect the nodes of the store, this host among them, and wait for this host's own agent."""
-        nodes = [msgspec.json.decode(e.value, type=Node) for e in await self.store.scan("nodes/")]
+        nodes = await self._stored()
         self.unreadable = {e.key.rpartition("/")[2] for e in await self.store.scan("damaged/nodes/")}
         self._saved_info = {n.name: published_info(n.info) for n in nodes}
         if self._advertise:
@@ -85,6 +85,14 @@ class Cluster:
             self.connect(node)
         async with asyncio.timeout(LOCAL_TIMEOUT_S):
             await self.members[self.local].synced.wait()
+
+    async def _stored(self) -> list[Node]:
+        return [msgspec.json.decode(e.value, type=Node) for e in await self.store.scan("nodes/")]
+
+    async def recall(self) -> None:
+        """Know the nodes of the store, without connecting any. Raises StoreError."""
+        for node in await self.with_roles(await self._stored()):
+            self.members[node.name] = self._connection(node)
 
     async def with_roles(self, nodes: Sequence[Node]) -> list[Node]:
         """*nodes*, with those marked that may lead: each server has a key under `servers/`."""
@@ -101,11 +109,19 @@ class Cluster:
 
     def connect(self, node: Node) -> NodeConnection:
         """Make *node* a member, and begin to connect it."""
+        self.members[node.name] = member = self._connection(node)
+        member.client.last_line_at = self.last_word.get(node.name, 0.0)
+        member.on_connected = self._on_reconnected
+        member.on_liveness = lambda: self.on_liveness(node.name)
+        member.start()
+        return member
+
+    def _connection(self, node: Node) -> NodeConnection:
         tunnel = make_tunnel(node, self.run) if node.target and node.name != self.local else None
         publisher = (
             EtcdManifestPublisher(self.store, node.name) if node.transport == "etcd" and node.name != self.local else None
         )
-        member = NodeConnection(
+        return NodeConnection(
             node,
             tunnel.local if tunnel else self.socket,
             self.manifest,
@@ -113,12 +129,6 @@ class Cluster:
             tunnel,
             publisher,
         )
-        self.members[node.name] = member
-        member.client.last_line_at = self.last_word.get(node.name, 0.0)
-        member.on_connected = self._on_reconnected
-        member.on_liveness = lambda: self.on_liveness(node.name)
-        member.start()
-        return member
 
     async def _on_reconnected(self, member: NodeConnection) -> None:
         """Deliver to all nodes if something changed at *member* that their manifests contain."""

@@ -41,13 +41,14 @@ class GlobalTasks:
         while True:
             await asyncio.sleep(POLL_INTERVAL_S)
             self._look()
-            if (now := self._situation()) == seen:
+            # what others are about to place takes room: the next look knows it
+            if self._busy() or (now := self._situation()) == seen:
                 continue
             seen, activated = now, self._activated & self._cluster.ready
-            if not self._busy():
-                self._activated -= activated  # each stack is looked at now
-            for stack in sorted(self._state.stacks.keys() - self._busy()):
-                if not self._is_paused(stack) and self.lacking(stack, activated):
+            self._activated -= activated
+            for stack in sorted(self._state.stacks):
+                # it may have been taken down meanwhile
+                if stack in self._state.stacks and not self._is_paused(stack) and self.lacking(stack, activated):
                     await self._bring(stack)
 
     def _look(self) -> None:
@@ -56,14 +57,12 @@ class GlobalTasks:
         self._inactive = inactive
 
     def _situation(self) -> object:
-        """What a service of mode global may get another node by. A stack that is being changed is looked at afterwards."""
-        nodes = [
-            (m.node.name, m.node.availability, m.node.labels, m.node.taints) for m in self._cluster.members.values() if m.ready
-        ]
-        return nodes, self._busy()
+        """What a service of mode global may get another node by."""
+        nodes = [m.node for m in self._cluster.members.values() if m.ready]
+        return [(n.name, n.availability, n.labels, n.taints) for n in nodes]
 
-    def _busy(self) -> set[str]:
-        return {s for s in self._state.stacks if self._state.lock(f"stack {s}").busy}
+    def _busy(self) -> bool:
+        return any(self._state.lock(f"stack {s}").busy for s in self._state.stacks)
 
     def lacking(self, stack: str, activated: Set[str]) -> set[str]:
         """The nodes that lack a task of a service of mode global of *stack*. A service of which there is none at all was taken

@@ -34,28 +34,28 @@ class LeaderWatch:
         self._store = store
         self._run = run / "leader"
         self._name = ""
-        self._said: float | None = None
+        self._last_word_at: float | None = None
         self._ended = False
         self._following: asyncio.Task[None] | None = None
 
     def silence_s(self, name: str) -> float:
-        """For how many seconds the server *name*, which leads, has said nothing; inf where its stream ended, 0 where it has not
-        said anything yet. The first question begins to follow it."""
+        """For how many seconds the server *name*, which leads, has sent nothing; inf where its stream ended, 0 where it has not
+        sent anything yet. The first question begins to follow it."""
         if name != self._name:
-            self._name, self._said, self._ended = name, None, False
+            self._name, self._last_word_at, self._ended = name, None, False
             if self._following:
                 self._following.cancel()
             self._following = asyncio.create_task(self._follow(name), name=f"follow the leader {name}")
-        if self._said is None:
+        if self._last_word_at is None:
             return 0.0
-        return math.inf if self._ended else asyncio.get_running_loop().time() - self._said
+        return math.inf if self._ended else asyncio.get_running_loop().time() - self._last_word_at
 
     @property
     def last_word(self) -> Mapping[str, float]:
-        """When the server that led last said something, by the loop's clock in seconds; empty if that is too long ago to say
+        """When the server that led last sent something, by the loop's clock in seconds; empty if that is too long ago to say
         anything of its machine now."""
-        fresh = self._said is not None and asyncio.get_running_loop().time() - self._said <= FRESH_S
-        return {self._name: self._said} if fresh and self._said is not None else {}
+        fresh = self._last_word_at is not None and asyncio.get_running_loop().time() - self._last_word_at <= FRESH_S
+        return {self._name: self._last_word_at} if fresh and self._last_word_at is not None else {}
 
     async def _follow(self, name: str) -> None:
         """Never returns, unless that host cannot be reached by others."""
@@ -82,7 +82,7 @@ class LeaderWatch:
         spoke = False
         try:
             async for _ in client.chunks(f"/pystack/status/stream?heartbeat={HEARTBEAT_S}"):
-                self._said = asyncio.get_running_loop().time()
+                self._last_word_at = asyncio.get_running_loop().time()
                 self._ended, spoke = False, True
         except (UnreachableError, RefusedError):
             pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
@@ -26,6 +27,7 @@ from orchestrator.server.contents import Contents
 from orchestrator.server.departures import Departures
 from orchestrator.server.dispatcher import Dispatcher
 from orchestrator.server.drain import NodeDrainer
+from orchestrator.server.events import Emit, Failure
 from orchestrator.server.execute import PlanExecutor
 from orchestrator.server.global_tasks import GlobalTasks
 from orchestrator.server.images import Images
@@ -108,6 +110,7 @@ class ControlPlane:
         """Whether all of the store was read: only then can a stand-by answer from memory."""
         self._reschedule_after_s = reschedule_after_s
         self._loops: list[asyncio.Task[None]] = []
+        self._placing = asyncio.Lock()
 
     @property
     def node(self) -> str:
@@ -117,12 +120,8 @@ class ControlPlane:
     async def start(self) -> None:
         """Read the store, connect the nodes, and start the loops. Raises StoreError; PystackError for a newer one."""
         await store_version.claim(self.store)
-        await self.state.load()
-        await self.access.load()
+        await self._load()
         await self.audit.load()
-        await self.jobs.book.load()
-        await self.rollouts.load()
-        await self.autoscaler.load()
         await self.contents.start()
         await self._sweep_contents()
         # gates that a killed server left closed are not opened here: those tasks wait for the next `up`
@@ -138,15 +137,35 @@ class ControlPlane:
         after_s = math.inf if self._reschedule_after_s is None else self._reschedule_after_s
         rescheduler = Rescheduler(self.dispatcher, self.images, self.inputs, after_s)
         self._loops.append(asyncio.create_task(rescheduler.run(), name="reschedule"))
-        everywhere = GlobalTasks(self.state, self.cluster, self.inputs, self.rollouts.redeploy, self.rollouts.is_paused)
+        everywhere = GlobalTasks(self.state, self.cluster, self.inputs, self._redeploy_alone, self.rollouts.is_paused)
         self._loops.append(asyncio.create_task(everywhere.run(), name="tasks of mode global"))
-        back = PreemptedReturn(self.dispatcher, self.inputs, self.rollouts.redeploy)
+        back = PreemptedReturn(self.dispatcher, self.inputs, self._redeploy_alone)
         self._loops.append(asyncio.create_task(back.run(), name="bring back what was preempted"))
+
+    async def _load(self) -> None:
+        await self.state.load()
+        await self.access.load()
+        await self.jobs.book.load()
+        await self.rollouts.load()
+        await self.autoscaler.load()
+
+    async def recall(self) -> None:
+        """Read the store, which is a copy, to answer from memory alone: nothing is connected or begun. Raises StoreError."""
+        await self._load()
+        with contextlib.suppress(StoreError):  # it is still to be sealed to this server: what is sealed is not shown anyway
+            await self.contents.start()
+        await self.cluster.recall()
+        self.loaded = True
 
     async def _resume(self) -> None:
         """Go on with what another leader left. Moves of volumes are ended first: a drain may want them the other way."""
         await asyncio.gather(self.migrator.recover(), self.rollouts.resume_all())
         await self.drainer.resume_all()
+
+    async def _redeploy_alone(self, stack: str, emit: Emit) -> list[Failure]:
+        """`RolloutManager.redeploy`, one after the other: a node that is there again is room that all of them see."""
+        async with self._placing:
+            return await self.rollouts.redeploy(stack, emit)
 
     async def _scaled_by_hand(self, stack: str, services: Collection[str]) -> None:
         """A user who gives the number of replicas does not want it changed."""

@@ -14,7 +14,7 @@ STALL_S = 5.0
 
 HUNG_S = 30.0
 """How long a node at least is waited for whose machine answers over SSH: its agent hangs or starts, its containers run."""
-HEARD_S = 2.0
+REACHED_S = 2.0
 """How long a node is silent before it counts among those of which more than half mean that this server is cut off: one that
 begins to lead has not reached any yet."""
 FLAPS, FLAP_S = 3, 600.0
@@ -40,7 +40,7 @@ class SilenceWatch:
     def lost(self, now: float, silent_since: Mapping[str, float | None], running: Set[str] = frozenset()) -> frozenset[str]:
         """The lost nodes as of *now*. *silent_since* has for each node since when it is silent, None while it answers;
         *running* are those whose machines answer all the same."""
-        away = [since for since in silent_since.values() if since is not None and now - since >= HEARD_S]
+        away = [since for since in silent_since.values() if since is not None and now - since >= REACHED_S]
         if len(away) * 2 <= len(silent_since):
             self._isolated_since = None
         elif self._isolated_since is None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 
-from orchestrator.errors import UnreachableError
+import msgspec
+
+from agent.contract.status import NodeStatus
+from orchestrator.errors import PystackError, UnreachableError
 from orchestrator.server.cluster import Cluster
 from orchestrator.server.node_tunnel import make_tunnel
+from orchestrator.server.statuses import Statuses
 from orchestrator.transport.agent_client import AgentClient
 
 CONNECT_S = 8.0
@@ -59,7 +63,7 @@ class _Way:
 
 
 class StandbyNodes:
-    """The nodes of *cluster*, which this server knew when it last led."""
+    """The nodes of *cluster*, as this server last knew them."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -71,6 +75,24 @@ class StandbyNodes:
         if node not in self._ways:
             self._ways[node] = _Way(self._cluster, node)
         return await self._ways[node].opened()
+
+    async def look(self, statuses: Statuses) -> None:
+        """Ask each node what it runs, and have *statuses* know it. One that does not answer is silent."""
+        await asyncio.gather(*(self._look_at(statuses, name) for name in list(self._cluster.members)))
+
+    async def _look_at(self, statuses: Statuses, name: str) -> None:
+        member = self._cluster.members[name]
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                client = await self.client(name)
+                found = msgspec.convert(await client.call("GET", "/pystack/status"), NodeStatus)
+        except (PystackError, TimeoutError) as error:
+            member.synced.clear()
+            member.problem = str(error) or f"no answer within {CONNECT_S:g} s"
+            return
+        for status in found.tasks:
+            statuses.update(name, status)
+        member.synced.set()
 
     async def close(self) -> None:
         """Disconnect."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,25 @@ def test_every_server_is_a_manager(stack: Stack, cluster: Pystack) -> None:
     assert {row["node"] for row in stack.ps().values()} == {"n1", "n2", "n3"}
 
 
+def answers_alone(cluster: Pystack, stack: Stack, node: str, ids: dict[str, object]) -> None:
+    """The server of *node* says what runs, how old that is, and lets in to each node."""
+    alone = Pystack(cluster.lab)
+    alone.environment = {
+        **cluster.environment,
+        "PYSTACK_HOST": f"unix:///var/lib/pystack-lab/{cluster.lab}/{node}/run/pystack.sock",
+    }
+    seen = alone("ps", "-p", stack.name, "-f", str(stack.file), "--format", "json", check=False)
+    assert "s ago: the store does not answer" in seen.stderr
+    assert {row["task"]: (row["id"], row["state"]) for row in json.loads(seen.stdout)} == {
+        f"{stack.name}-{n}": (i, "running") for n, i in ids.items()
+    }
+    for index in "123":
+        words = ("exec", "-T", "--index", index, "a", "echo", "here")
+        assert alone(words[0], "-p", stack.name, "-f", str(stack.file), *words[1:]).stdout == "here\n"
+    rows = json.loads(alone("node", "ls", "--format", "json").stdout)
+    assert [row["state"] for row in rows] == ["ready"] * 3
+
+
 @pytest.mark.long
 def test_without_a_quorum_nothing_is_said_and_nothing_stops(stack: Stack, cluster: Pystack) -> None:
     command = 'sh -c "echo I am $$HOSTNAME; exec sleep 10000"'
@@ -187,6 +207,9 @@ def test_without_a_quorum_nothing_is_said_and_nothing_stops(stack: Stack, cluste
         assert said_by == {str(i)[:12] for i in ids.values()}
         for index in "123":
             assert stack.run("exec", "-T", "--index", index, "a", "echo", "here").stdout == "here\n"
+        # each server knows it, though only one of them led since this stack is there
+        for node in ("n1", "n2", "n3"):
+            eventually(partial(answers_alone, cluster, stack, node, ids), 30)
         refused = stack.run("stop", check=False)
         assert refused.returncode == 1
         assert "nothing can be read or changed" in refused.stderr

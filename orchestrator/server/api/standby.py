@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from aiohttp import web
@@ -16,6 +17,8 @@ from orchestrator.server.api.responses import PLANE, Handler, errors
 from orchestrator.server.api.routes import ROUTES
 from orchestrator.server.plane import ControlPlane
 from orchestrator.server.standby_nodes import StandbyNodes, needs_no_leader
+from orchestrator.server.statuses import Statuses
+from orchestrator.server.store_copy import StoreCopy
 from orchestrator.store.interface import StoreError
 
 READABLE_WHEN_STALE = frozenset(
@@ -32,13 +35,15 @@ READABLE_WHEN_STALE = frozenset(
     }
 )
 """The paths of which a GET needs nothing but memory."""
+LOOK_S = 2.0
 ELECTION_S = 10.0
 """For how long a store that does not answer may be busy with the election of a leader of its own."""
 
 
 class StandbyState:
     """Why this server does not lead (*reason*). If *store_unreachable*, no server can lead. *last_plane* and *extensions*
-    are what this server knew when it last led, None if it never did; *since* is when that ended, in monotonic seconds."""
+    are what this server last knew, when it led or by its *copy* of the store, None if it knows nothing; *since* is how old that
+    is, in monotonic seconds."""
 
     def __init__(self) -> None:
         self.reason = "this server is not ready yet"
@@ -46,6 +51,7 @@ class StandbyState:
         self.last_plane: ControlPlane | None = None
         self.extensions: Sequence[ApiExtension] = ()
         self.since = 0.0
+        self.copy = StoreCopy()
         self.unreachable_since = 0.0
         """Since when the store does not answer, in monotonic seconds, if it does not."""
         self.last_word: Mapping[str, float] = {}
@@ -95,7 +101,9 @@ def make_standby_app(state: StandbyState, trusted: Path | None = None) -> web.Ap
     trust(app, trusted)
     if state.last_plane:
         app[PLANE] = state.last_plane
-        _reach_nodes(app, StandbyNodes(state.last_plane.cluster), lambda: state.store_unreachable, refuse)
+        nodes = StandbyNodes(state.last_plane.cluster)
+        _reach_nodes(app, nodes, lambda: state.store_unreachable, refuse)
+        app.cleanup_ctx.append(_looking(nodes, state.last_plane.statuses, state))
         for extension in state.extensions:
             extension.attach(app)
         tables = ((ROUTES, READABLE_WHEN_STALE), *((e.routes, e.readable_when_stale) for e in state.extensions))
@@ -105,6 +113,25 @@ def make_standby_app(state: StandbyState, trusted: Path | None = None) -> web.Ap
                     app.router.add_route(method, path, from_memory(handler))
     app.router.add_route("*", "/{path:.*}", refuse)
     return app
+
+
+def _looking(nodes: StandbyNodes, statuses: Statuses, state: StandbyState) -> Callable[[web.Application], AsyncIterator[None]]:
+    """While no server can lead, what the nodes run is asked of themselves, again and again."""
+
+    async def look() -> None:
+        while True:
+            if state.store_unreachable:
+                await nodes.look(statuses)
+            await asyncio.sleep(LOOK_S)
+
+    async def context(app: web.Application) -> AsyncIterator[None]:
+        del app
+        task = asyncio.create_task(look(), name="look at the nodes")
+        yield
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    return context
 
 
 def _reach_nodes(app: web.Application, nodes: StandbyNodes, alone: Callable[[], bool], refuse: Handler) -> None:
