@@ -41,8 +41,8 @@ def check(job: Job) -> None:
         if stage.platform:
             _check_platform(job, stage.platform, stage.origin)
         for step in stage.steps:
-            if isinstance(step, steps.Run):
-                job.runsteps.check(step)
+            if isinstance(step, steps.Run) and (why := job.runsteps.refusal(step)):
+                raise job.plan.file.error(step.at, why)
     for number in job.plan.needed:
         _check_sources(job, number)
 

@@ -166,11 +166,14 @@ class Inputs:
         await self.client.keep(self)
 
     async def lent(self, plan: Plan) -> None:
-        """Fetch what *plan* needs from a client that lends: the context, and secrets with a known ID."""
-        wanted = needed(plan)
+        """Fetch what *plan* needs of the client: the context from one that lends, and secrets with a known ID."""
+        wanted = needed(plan) if self.client.lends else None
         if wanted is not None:
             await self.client.context(self, wanted)
-        runs = [step for number in plan.needed for step in plan.stages[number].steps if isinstance(step, Run)]
+        await self.lent_to([step for number in plan.needed for step in plan.stages[number].steps if isinstance(step, Run)])
+
+    async def lent_to(self, runs: Sequence[Run]) -> None:
+        """Fetch the secrets with a known ID that *runs* mount, and the names of the SSH agents, where the client has them."""
         for mount in (m for step in runs for m in step.mounts if "$" not in m.name):
             if mount.kind == "secret":
                 await self.secret(mount.name)

@@ -74,8 +74,7 @@ class Job(BuildContext):
             contexts=self.options.contexts,
             platforms=plan.platform_arguments(self.options.platform or self._platform(), self._platform()),
         )
-        if self.inputs.client.lends:
-            await self.inputs.lent(self.plan)
+        await self.inputs.lent(self.plan)
         self.report.begin(self.plan.needed)
         checking.check(self)
         say = self.report.channel(self.plan.needed[0])
@@ -143,7 +142,8 @@ class Job(BuildContext):
                 say.reached(state.short)
             if stage.steps:
                 state = state.changed(document=config.with_path(state.document, stage.image), has_command=False)
-            state = await self._triggered(number, state, say)
+            with self.located(stage.origin):
+                state = await self._triggered(number, state, say)
             for step in stage.steps:
                 step_number += 1
                 say.step(step_number, self.plan.total, stage, step)
@@ -202,11 +202,18 @@ class Job(BuildContext):
             for step in steps.read(file):
                 if isinstance(step, steps.From | steps.OnBuild | steps.Maintainer):
                     raise BadRequestError(f"ONBUILD {quoted(str(text))}: {step.at.word} isn't allowed as an ONBUILD trigger")
+                if isinstance(step, steps.Run) and (why := await self._refusal(step)):
+                    raise BadRequestError(f"ONBUILD {quoted(str(text))}: {why}")
                 try:
                     state = await self.step(number, state, step, say)
                 except (DockerfileError, WordError) as error:
                     raise BadRequestError(f"ONBUILD {quoted(str(text))}: {error}") from None
         return state
+
+    async def _refusal(self, step: steps.Run) -> str:
+        """Why *step*, which no Dockerfile of this build has, is not run; what it needs of the client is fetched first."""
+        await self.inputs.lent_to([step])
+        return self.runsteps.refusal(step)
 
     # --- steps -------------------------------------------------------------------------------------------------
 

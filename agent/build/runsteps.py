@@ -44,21 +44,20 @@ class RunSteps:
     def __init__(self, job: BuildContext, copying: Copying) -> None:
         self.job, self._copying = job, copying
 
-    def check(self, step: Run) -> None:
-        """Check what can be checked before the step runs. Raises DockerfileError."""
-        options, file = self.job.options, self.job.plan.file
+    def refusal(self, step: Run) -> str:
+        """Why *step* is not run, as far as that is known before; "" if it is."""
+        options, inputs = self.job.options, self.job.inputs
         if step.network == "host" and options.network != "host" and "network.host" not in options.entitlements:
-            raise file.error(step.at, "network.host is not allowed: build with --network host, or allow network.host")
+            return "network.host is not allowed: build with --network host, or allow network.host"
         if step.security == "insecure" and not options.privileged and "security.insecure" not in options.entitlements:
-            raise file.error(
-                step.at, "security.insecure is not allowed: the build has to be privileged, or allow security.insecure"
-            )
+            return "security.insecure is not allowed: the build has to be privileged, or allow security.insecure"
         for mount in step.mounts:
             is_known = "$" not in mount.id + mount.target
-            if mount.kind == "secret" and mount.required and is_known and mount.name not in self.job.inputs.secrets:
-                raise file.error(step.at, f"secret {quoted(mount.name)}: not found")
-            if mount.kind == "ssh" and mount.required and "$" not in mount.id and mount.name not in self.job.inputs.agents:
-                raise file.error(step.at, f"ssh: no agent {quoted(mount.name)} came with the build, and this mount is required")
+            if mount.kind == "secret" and mount.required and is_known and mount.name not in inputs.secrets:
+                return f"secret {quoted(mount.name)}: not found"
+            if mount.kind == "ssh" and mount.required and "$" not in mount.id and mount.name not in inputs.agents:
+                return f"ssh: no agent {quoted(mount.name)} came with the build, and this mount is required"
+        return ""
 
     async def run(self, number: int, state: State, step: Run, say: Channel) -> State:
         """The state of stage *number* after *step*. Raises AgentError, WordError."""

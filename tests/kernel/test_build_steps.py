@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import io
 import json
+import re
 import tarfile
 import urllib.parse
 import uuid
@@ -485,6 +486,23 @@ def test_onbuild_runs_in_the_next_build(node: Node) -> None:
     assert "X=y" in built.config["Env"]
     assert not built.config["OnBuild"]
     assert "Executing" not in node.build(f"FROM {name}:1 AS x\nFROM x\n", {"a": b"A"}).said.partition("Step 2")[2]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("RUN --security=insecure mkdir /m && mount -t tmpfs x /m", "security.insecure is not allowed"),
+        ("RUN --network=host true", "network.host is not allowed"),
+        ("RUN --mount=type=secret,id=none,required=true true", "secret none: not found"),
+        ("RUN --mount=type=ssh,required=true true", "no agent default came with the build"),
+    ],
+)
+def test_an_image_puts_off_no_more_than_its_users_allow(node: Node, line: str, words: str) -> None:
+    """What a base image has for ONBUILD is a stranger's: it gets no rights that the build was not given."""
+    name = f"ob{word()}"
+    node.build(f"FROM busybox\nONBUILD {line}\n", t=f"{name}:1")
+    with pytest.raises(Failed, match=f"Dockerfile:1:1: ONBUILD {re.escape(line)}: {words}"):
+        node.build(f"FROM {name}:1\n")
 
 
 @pytest.mark.parametrize(
