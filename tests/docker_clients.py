@@ -101,3 +101,11 @@ def _kept(kind: str, wanted: tuple[str, ...], fill: Callable[[Path], list[list[s
                     return None
             done.touch()
     return folder
+
+
+@cache
+def debian_emulator(machine: str) -> Path | None:
+    """Debian's static qemu for programs of *machine* (aarch64); None where the package is not to be had."""
+    folder = _debian("qemu-user-static")
+    program = folder and folder / f"usr/bin/qemu-{machine}-static"
+    return program if program and program.exists() else None

@@ -27,8 +27,8 @@ from agent.build.spool_receiver import SpoolReceiver
 from agent.contract.container import Ulimit
 from agent.contract.printable import quoted
 from agent.errors import BadRequestError
+from agent.images import platforms
 from agent.images.auth import HUB_KEY, Credentials
-from agent.images.platforms import platform_of
 from agent.images.reference import parse
 
 
@@ -78,7 +78,6 @@ def _build_options(request: web.Request) -> BuildOptions:
         raise BadRequestError("squash is an experimental feature, and there is none here")
     if query.get("isolation", "") not in ("", "default"):
         raise BadRequestError(f'Unsupported isolation: "{quoted(query["isolation"])}"')
-    platform_of(query.get("platform", ""))
     return BuildOptions(
         dockerfile=query.get("dockerfile") or "Dockerfile",
         remote=query.get("remote", ""),
@@ -91,7 +90,7 @@ def _build_options(request: web.Request) -> BuildOptions:
         no_cache_filter=_words(request, "nocachefilter"),
         pull=flag(request, "pull"),
         network=query.get("networkmode", ""),
-        platform=query.get("platform", ""),
+        platforms=tuple(platforms.buildable(text) for text in query.get("platform", "").split(",") if text),
         shm_size=number(request, "shmsize"),
         ulimits=_ulimits(request),
         contexts=_texts(request, "contexts"),

@@ -26,7 +26,7 @@ from agent.engine import creating
 from agent.engine.networks.host import DEFAULT_MTU, addresses_of_host, mtu_of
 from agent.engine.records import Record
 from agent.errors import BadRequestError, ConflictError
-from agent.images.pull import architecture
+from agent.images.platforms import architecture
 
 SHORTEST_S = 0.1
 """Seconds between two heartbeats at least."""

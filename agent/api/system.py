@@ -25,7 +25,7 @@ from agent.contract.volume import VOLUME_DRIVERS
 from agent.engine.engine import Engine
 from agent.errors import BadRequestError, NotFoundError
 from agent.files import used
-from agent.images.pull import architecture
+from agent.images.platforms import architecture
 from agent.isolation import apparmor
 
 

@@ -9,16 +9,18 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from agent.build.job import Job
 from agent.contract.printable import quoted
 from agent.contract.times import timestamp
 from agent.contract.version import VERSION
 from agent.errors import BadRequestError
-from agent.images import sbom, types
+from agent.images import platforms, sbom, types
 from agent.images.reference import parse
 from agent.images.store import Image
 
@@ -45,23 +47,39 @@ def wanted(name: str, text: str) -> dict[str, str] | None:
     return pairs
 
 
-async def attach(job: Job, image: Image, started: float) -> None:
-    """Make the attestations that *job* is to make of *image*, which pushes and archives take along then. Raises AgentError,
-    OSError."""
-    store, found = job.engine.images, []
-    for name, options in job.options.attestations.items():
-        if name == SBOM:
-            found.append((SPDX, await sbom.document(store, image)))
-        else:
-            found.append((SLSA, _provenance(job, options, started)))
-    if not found:
-        return
+async def attach(built: Sequence[tuple[Job, Image]], started: float, annotations: dict[str, str]) -> str:
+    """Make an index of the images that were *built*, with the attestations that were asked for, and attach it to the first of
+    them, in whose place pushes and archives take it. Returns its digest, "" where one image has nothing beside it. Raises
+    AgentError, OSError."""
+    store = built[0][0].engine.images
+    images, asides = [], []
+    for job, image in built:
+        images.append(
+            types.Descriptor(
+                types.OCI_MANIFEST, image.digest, store.blob(image.digest).stat().st_size, platforms.of_image(image.config)
+            )
+        )
+        if job.options.attestations:
+            asides.append(await _statements(job, image, started))
+    if not asides and len(images) == 1 and not annotations:
+        store.attached.drop(built[0][1].digest)
+        return ""
+    raw = msgspec.json.encode(types.ImageIndex((*images, *asides), annotations=dict(sorted(annotations.items())) or UNSET))
+    digest = store.put_blob(raw)
+    store.attached.put(built[0][1].digest, digest)
+    return digest
+
+
+async def _statements(job: Job, image: Image, started: float) -> types.Descriptor:
+    """The manifest of the attestations of *image*. Raises AgentError, OSError."""
+    store, layers = job.engine.images, []
     with job.report.work("exporting attestation manifest"):
-        layers = []
-        for kind, predicate in found:
-            raw = json.dumps(
-                {"_type": STATEMENT, "predicateType": kind, "subject": _subjects(image), "predicate": predicate}
-            ).encode()
+        for name, options in job.options.attestations.items():
+            kind, predicate = (
+                (SPDX, await sbom.document(store, image)) if name == SBOM else (SLSA, _provenance(job, options, started))
+            )
+            statement = {"_type": STATEMENT, "predicateType": kind, "subject": _subjects(image), "predicate": predicate}
+            raw = json.dumps(statement).encode()
             layers.append(
                 types.Descriptor(IN_TOTO, store.put_blob(raw), len(raw), annotations={"in-toto.io/predicate-type": kind})
             )
@@ -77,10 +95,7 @@ async def attach(job: Job, image: Image, started: float) -> None:
             {"vnd.docker.reference.digest": image.digest, "vnd.docker.reference.type": "attestation-manifest"},
         )
         job.builder.transient |= {part.digest[7:27] for part in (*layers, config, aside)}
-        size = store.blob(image.digest).stat().st_size
-        platform = types.Platform(image.config.architecture, "linux")
-        main = types.Descriptor(types.OCI_MANIFEST, image.digest, size, platform)
-        store.attached.put(image.digest, store.put_blob(msgspec.json.encode(types.ImageIndex((main, aside)))))
+    return aside
 
 
 def _subjects(image: Image) -> list[dict[str, Any]]:
@@ -99,8 +114,12 @@ def _provenance(job: Job, options: dict[str, str], started: float) -> dict[str, 
     """A predicate of SLSA. Arguments and the Dockerfile's text are in it only in mode max: both may hold what others should not
     read."""
     asked, plan = job.options, job.plan
-    request: dict[str, Any] = {"frontend": "dockerfile.v0", "target": asked.target, "platform": asked.platform}
-    internal: dict[str, Any] = {"builderPlatform": f"linux/{job.architecture}", "version": VERSION}
+    request: dict[str, Any] = {
+        "frontend": "dockerfile.v0",
+        "target": asked.target,
+        "platform": platforms.text_of(job.platform) if asked.platforms else "",
+    }
+    internal: dict[str, Any] = {"builderPlatform": platforms.text_of(platforms.own()), "version": VERSION}
     if options.get("mode") == "max":
         request |= {"args": dict(asked.args), "labels": dict(asked.labels), "noCache": asked.no_cache}
         internal["dockerfile"] = plan.file.text

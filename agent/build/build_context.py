@@ -12,36 +12,42 @@ from agent.build.build_options import BuildOptions
 from agent.build.builder import Builder
 from agent.build.cache import Entry
 from agent.build.contexts import Origin
-from agent.build.inputs import Client, Inputs
-from agent.build.report import Channel, Report
+from agent.build.inputs import Inputs
+from agent.build.report import Channel
 from agent.build.running import Running
 from agent.build.states import State
 from agent.build.words import Expansion
 from agent.contract.container import Attachment, Container
-from agent.images.pull import architecture
+from agent.images import platforms
+from agent.images.types import Platform
+
+
+def running(builder: Builder, options: BuildOptions, folder: Path) -> Running:
+    """What runs the commands of a build in *folder*."""
+    made = Running(builder.engine, builder.layers, folder / "slots", _limits(options), max(2, os.cpu_count() or 1))
+    made.epoch = options.epoch
+    return made
 
 
 class BuildContext(ABC):
-    """One build with *options*, in the temporary *folder*; *report* gets its progress, *client* provides its files."""
+    """The build of *options* for one *platform*; *inputs* and *running* are those of all its platforms."""
 
-    def __init__(
-        self,
-        builder: Builder,
-        options: BuildOptions,
-        folder: Path,
-        report: Report,
-        client: Client,
-    ) -> None:
-        self.builder, self.options, self.folder, self.report = builder, options, folder, report
-        self.engine = builder.engine
-        self.limits = self.engine.settings.limits
-        self.inputs = Inputs(builder, options, folder, client, report)
-        self.running = Running(self.engine, builder.layers, folder / "slots", _limits(options), max(2, os.cpu_count() or 1))
+    def __init__(self, options: BuildOptions, inputs: Inputs, running: Running, platform: Platform) -> None:
+        self.builder, self.options, self.folder, self.report = inputs.builder, options, inputs.folder, inputs.report
+        self.engine = inputs.engine
+        self.limits = inputs.limits
+        self.inputs, self.running, self.platform = inputs, running, platform
         self.used: dict[str, Entry] = {}
         """The results of its steps, by their keys."""
-        self.epoch = self.running.epoch = options.epoch
-        self.architecture = architecture()
+        self.epoch = options.epoch
         self.plan: plan.Plan
+
+    def stage_platform(self, number: int) -> Platform:
+        """What stage *number* is for: what its FROM says, or that of the stage below. Raises BadRequestError."""
+        stage = self.plan.stages[number]
+        while not stage.platform and stage.base >= 0:
+            stage = self.plan.stages[stage.base]
+        return platforms.buildable(stage.platform) if stage.platform else self.platform
 
     def expansion(self, state: State) -> Expansion:
         """Expands variables by the arguments and the environment of *state*."""

@@ -10,14 +10,16 @@ from agent.build.cache_option import CacheOption
 from agent.contract.container import Ulimit
 from agent.contract.printable import quoted
 from agent.errors import BadRequestError
+from agent.images.types import Platform
 
 
 class BuildOptions(msgspec.Struct, kw_only=True):
     """*dockerfile* is a path inside the context; *tags* are names for the result. *contexts* are further ones by name:
     `docker-image://NAME`, `sent:ID`, a URL, or a folder below BUILD_EXTRAS. *remote* is a context to be fetched, *sent* the ID
     of one that came by difference, in place of one that comes with the request. Sizes are in bytes; *network* is that of
-    containers. *attestations* are options by kind, *annotations* the manifest's; *agents* lends SSH agents:
-    by their names, the IDs of their doors. *push*: names under which the image goes to registries."""
+    containers. *attestations* are options by kind, *annotations* the manifest's; *agents* lends SSH agents: by their names, the
+    IDs of their doors. *platforms*: each gets an image; without any, this node's does. *push*: names under which the image goes
+    to registries."""
 
     dockerfile: str = "Dockerfile"
     remote: str = ""
@@ -30,7 +32,7 @@ class BuildOptions(msgspec.Struct, kw_only=True):
     no_cache_filter: tuple[str, ...] = ()
     pull: bool = False
     network: str = ""
-    platform: str = ""
+    platforms: tuple[Platform, ...] = ()
     shm_size: int = 0
     extra_hosts: tuple[str, ...] = ()
     ulimits: tuple[Ulimit, ...] = ()

@@ -12,8 +12,8 @@ from agent.build.inputs import Inputs
 from agent.build.report import Report
 from agent.build.runsteps import RunSteps
 from agent.build.selection import MissingError, choose
-from agent.errors import AgentError, BadRequestError
-from agent.images.platforms import platform_of
+from agent.errors import BadRequestError
+from agent.images.types import Platform
 
 
 class Job(Protocol):
@@ -28,20 +28,21 @@ class Job(Protocol):
     def steps_before(self, number: int) -> int:
         """The number of steps before those of stage *number*."""
 
+    def stage_platform(self, number: int) -> Platform:
+        """What stage *number* is for."""
+
     def located(self, step: steps.Step) -> AbstractContextManager[None]:
         """Errors in the context get the position of *step*."""
 
 
 def check(job: Job) -> None:
     """Raises DockerfileError."""
-    if job.options.platform:
-        _check_platform(job, job.options.platform, None)
     for number in job.plan.needed:
         stage = job.plan.stages[number]
-        if stage.platform:
-            _check_platform(job, stage.platform, stage.origin)
+        with job.located(stage.origin):
+            platform = job.stage_platform(number)
         for step in stage.steps:
-            if isinstance(step, steps.Run) and (why := job.runsteps.refusal(step)):
+            if isinstance(step, steps.Run) and (why := job.runsteps.refusal(step, platform)):
                 raise job.plan.file.error(step.at, why)
     for number in job.plan.needed:
         _check_sources(job, number)
@@ -61,11 +62,3 @@ def _check_sources(job: Job, number: int) -> None:
                 job.report.channel(number).step(at, job.plan.total, stage, step)
                 job.report.failed(number, f"{step.at.word} failed: {error}")
                 raise BadRequestError(f"{step.at.word} failed: {error}") from None
-
-
-def _check_platform(job: Job, text: str, at: steps.Step | None) -> None:
-    try:
-        platform_of(text)
-    except AgentError as error:
-        why = f"{error}: images for other machines are not built here"
-        raise (job.plan.file.error(at.at, why) if at else BadRequestError(why)) from None

@@ -29,10 +29,12 @@ from agent.build.selection import Entry, Listing
 from agent.build.states import State
 from agent.contract.container import BUILD_EXTRAS
 from agent.contract.printable import quoted
-from agent.errors import BadRequestError, ImageNotFoundError
+from agent.errors import BadRequestError, ImageError, ImageNotFoundError
+from agent.images import platforms
 from agent.images.auth import Credentials
 from agent.images.reference import parse
 from agent.images.store import Image
+from agent.images.types import Platform
 
 
 class Client:
@@ -96,8 +98,8 @@ class Inputs:
         self._all = asyncio.Lock()
         self.context = Origin(root=folder / "context", listing=Listing({}))
         self.client, self.report = client, report
-        self._named: dict[str, asyncio.Task[Origin | Image]] = {}
-        self._images: dict[str, asyncio.Task[Image]] = {}
+        self._named: dict[tuple[str, Platform], asyncio.Task[Origin | Image]] = {}
+        self._images: dict[tuple[str, Platform], asyncio.Task[Image]] = {}
         self._views: dict[str, Path] = {}
         self.along = folder / "along"
         self.beside = options.dockerfile == f"{BUILD_EXTRAS}/Dockerfile"
@@ -165,12 +167,13 @@ class Inputs:
             await self.builder.sent.release(context)
         await self.client.keep(self)
 
-    async def lent(self, plan: Plan) -> None:
-        """Fetch what *plan* needs of the client: the context from one that lends, and secrets with a known ID."""
-        wanted = needed(plan) if self.client.lends else None
-        if wanted is not None:
-            await self.client.context(self, wanted)
-        await self.lent_to([step for number in plan.needed for step in plan.stages[number].steps if isinstance(step, Run)])
+    async def lent(self, plans: Sequence[Plan]) -> None:
+        """Fetch what *plans* need of the client: the context from one that lends, and secrets with a known ID."""
+        wanted = [found for plan in plans if (found := needed(plan)) is not None]
+        if wanted and self.client.lends:
+            await self.client.context(self, sorted({path for found in wanted for path in found}) if all(wanted) else [])
+        for plan in plans:
+            await self.lent_to([step for number in plan.needed for step in plan.stages[number].steps if isinstance(step, Run)])
 
     async def lent_to(self, runs: Sequence[Run]) -> None:
         """Fetch the secrets with a known ID that *runs* mount, and the names of the SSH agents, where the client has them."""
@@ -261,15 +264,16 @@ class Inputs:
             self._views[key] = point
         return self._views[key]
 
-    async def named(self, name: str) -> Origin | Image:
-        """The further context *name*."""
-        if name not in self._named:
-            self._named[name] = asyncio.create_task(self._name(name, self.options.contexts[name]))
-        return await asyncio.shield(self._named[name])
+    async def named(self, name: str, platform: Platform) -> Origin | Image:
+        """The further context *name*; one that is an image, for *platform*."""
+        key = name, platform
+        if key not in self._named:
+            self._named[key] = asyncio.create_task(self._name(name, self.options.contexts[name], platform))
+        return await asyncio.shield(self._named[key])
 
-    async def _name(self, name: str, value: str) -> Origin | Image:
+    async def _name(self, name: str, value: str, platform: Platform) -> Origin | Image:
         if value.startswith("docker-image://"):
-            return await self.image(value.removeprefix("docker-image://"))
+            return await self.image(value.removeprefix("docker-image://"), platform)
         if value.startswith("sent:"):
             return self.sent(value.removeprefix("sent:"))
         if value.startswith("local:") and self.client.lends:
@@ -292,20 +296,23 @@ class Inputs:
 
     def images(self) -> dict[str, Image]:
         """Those that were asked for so far and found, by their names."""
-        done = {name: task for name, task in self._images.items() if task.done() and not task.cancelled()}
+        done = {name: task for (name, _), task in self._images.items() if task.done() and not task.cancelled()}
         return {name: task.result() for name, task in done.items() if not task.exception()}
 
-    async def image(self, name: str) -> Image:
-        """The image *name*, from this node or from its registry; asked for once in a build."""
-        if name not in self._images:
-            self._images[name] = asyncio.create_task(self._image(name))
-        return await asyncio.shield(self._images[name])
+    async def image(self, name: str, platform: Platform) -> Image:
+        """The image *name* for *platform*, from this node or from its registry; asked for once in a build."""
+        key = name, platform
+        if key not in self._images:
+            self._images[key] = asyncio.create_task(self._image(name, platform))
+        return await asyncio.shield(self._images[key])
 
-    async def _image(self, name: str) -> Image:
+    async def _image(self, name: str, platform: Platform) -> Image:
+        cache = self.builder.cache
+        is_own = platform.architecture == platforms.architecture()
+        question = key_of("platform", name, platforms.text_of(platform))
         if not self.options.pull:
-            with contextlib.suppress(ImageNotFoundError):
-                image = self.engine.images.find(name)
-                if self.engine.images.is_complete(image):
+            with contextlib.suppress(ImageError):
+                if image := self._here(name, platform, cache.known(question)):
                     return image
         host = parse(name).host
         with self.report.work(f"load {name}") as progress:
@@ -314,7 +321,27 @@ class Inputs:
                 self.report.pulled(event)
                 _show_pull(event, progress)
 
-            return await self.engine.pulls.pull(name, report, await self.client.credentials(host))
+            credentials = await self.client.credentials(host)
+            image = await self.engine.pulls.pull(name, report, credentials, wanted=None if is_own else platform)
+        if not is_own:
+            cache.remember(question, image.digest)
+        return image
+
+    def _here(self, name: str, platform: Platform, pulled: str) -> Image | None:
+        """The image *name* for *platform* if this node has it: by its name, beside it in an index, or *pulled* before. Raises
+        ImageError."""
+        store = self.engine.images
+        found: Image | None = None
+        with contextlib.suppress(ImageNotFoundError):
+            found = store.find(name)
+        if found and platform == platforms.own() and not self.options.platforms and store.is_complete(found):
+            return found  # who asks for no platform means what has the name
+        for digest in (*((found.digest, *store.attached.images(found.digest)) if found else ()), pulled):
+            with contextlib.suppress(ImageError):
+                image = store.image(digest) if digest else None
+                if image and platforms.suits(image.config, platform) and store.is_complete(image):
+                    return image
+        return None
 
 
 def _show_pull(event: Mapping[str, Any], progress: Progress) -> None:

@@ -8,75 +8,76 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from typing import TypeAlias, TypeVar
 
 import msgspec
 
 from agent import mounts
 from agent.build import checking, config, dockerfile, plan, writing
 from agent.build import instructions as steps
-from agent.build.build_context import BuildContext
+from agent.build.build_context import BuildContext, running
 from agent.build.build_options import BuildOptions
 from agent.build.builder import Builder
 from agent.build.cache import Entry, key_of
 from agent.build.contexts import Origin
 from agent.build.copying import Copying
 from agent.build.errors import DockerfileError, RunError
-from agent.build.inputs import Client
+from agent.build.inputs import Client, Inputs
 from agent.build.layers import Layer, image_layers
 from agent.build.remote_cache import Imports, Sources
 from agent.build.report import Channel, Report, shown
+from agent.build.running import Running
 from agent.build.runsteps import RunSteps
 from agent.build.states import State
 from agent.build.words import Expansion, WordError
 from agent.contract.printable import quoted
 from agent.errors import AgentError, BadRequestError, user_message
-from agent.images import pull
+from agent.images import platforms, pull
 from agent.images.reference import parse
 from agent.images.store import Image
+from agent.images.types import Platform
 
 R = TypeVar("R")
 TRIGGERS = 200
 """The most ONBUILD instructions of one image."""
+Built: TypeAlias = "tuple[Job, State]"
+"""A build for one platform, and the last state of its target."""
 
 
 class Job(BuildContext):
-    """Runs the stages of one build."""
+    """Runs the stages of a build for one platform."""
 
-    def __init__(
-        self,
-        builder: Builder,
-        options: BuildOptions,
-        folder: Path,
-        report: Report,
-        client: Client,
-    ) -> None:
-        super().__init__(builder, options, folder, report, client)
+    def __init__(self, options: BuildOptions, inputs: Inputs, running: Running, platform: Platform) -> None:
+        super().__init__(options, inputs, running, platform)
         self.copying = Copying(self)
         self.runsteps = RunSteps(self, self.copying)
         self.imports = Imports(self)
-        self.sources = Sources(builder.engine.images, options.cache_from)
+        self.sources = Sources(self.engine.images, options.cache_from)
         self._stages: dict[int, asyncio.Task[State]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._first: BaseException | None = None
 
     # --- the whole ---------------------------------------------------------------------------------------------
 
-    async def run(self, body: AsyncIterator[bytes]) -> State:
-        """Build, with *body* as the context, and return the last state of the target. Raises AgentError, OSError."""
-        await self.inputs.bring(body)
+    def prepare(self) -> None:
+        """Plan the build, whose Dockerfile is there. Raises AgentError."""
         self.plan = plan.make(
             self.inputs.file(),
             target=self.options.target,
             arguments=self.options.args,
             contexts=self.options.contexts,
-            platforms=plan.platform_arguments(self.options.platform or self._platform(), self._platform()),
+            platforms=self._platform_arguments(),
         )
-        await self.inputs.lent(self.plan)
+
+    def check(self) -> None:
+        """Look at what can be known before the first step of any platform. Raises AgentError."""
         self.report.begin(self.plan.needed)
         checking.check(self)
+
+    async def run(self) -> State:
+        """Build, and return the last state of the target. Raises AgentError, OSError."""
+        self.report.begin(self.plan.needed, platforms.text_of(self.platform) if len(self.options.platforms) > 1 else "")
         say = self.report.channel(self.plan.needed[0])
         for number, arg in enumerate(self.plan.head, 1):
             say.argument(number, self.plan.total, arg)
@@ -89,19 +90,13 @@ class Job(BuildContext):
             self.report.warn(f"One or more build-args [{quoted(' '.join(self.plan.unused))}] were not consumed")
         return state
 
-    async def image(self, state: State) -> Image:
-        """*state* as an image of the store. Raises AgentError, OSError."""
+    async def image(self, state: State, *, named: bool) -> Image:
+        """*state* as an image of the store, *named* as the client wants it, or part of an index. Raises AgentError, OSError."""
         with self.report.work("exporting to image"):
-            return await writing.image(self.builder, state, self.options)
+            return await writing.image(self.builder, state, self.options, named=named)
 
-    async def close(self) -> None:
-        """Release its resources outside its folder."""
-        await self.imports.close()
-        await self.inputs.close()
-        await self.running.close()
-
-    def _platform(self) -> str:
-        return f"linux/{self.architecture}"
+    def _platform_arguments(self) -> dict[str, str]:
+        return plan.platform_arguments(platforms.text_of(self.platform), platforms.text_of(platforms.own()))
 
     def steps_before(self, number: int) -> int:
         """The number of steps before those of stage *number*."""
@@ -163,16 +158,13 @@ class Job(BuildContext):
         """The state that FROM begins with."""
         if stage.base >= 0:
             return await self.stage(stage.base)
+        platform = self.stage_platform(stage.number)
         if stage.image in self.options.contexts:
-            found = await self.inputs.named(stage.image)
+            found = await self.inputs.named(stage.image, platform)
             if isinstance(found, Origin):
-                return await self.copying.whole(self.nothing(), found, stage)
+                return await self.copying.whole(_nothing(platform), found, stage)
             return self.of_image(found)
-        return self.of_image(await self.inputs.image(stage.image)) if stage.image else self.nothing()
-
-    def nothing(self) -> State:
-        """The state of `FROM scratch`."""
-        return State(key="scratch", layers=(), document=config.empty(self.architecture), shown="")
+        return self.of_image(await self.inputs.image(stage.image, platform)) if stage.image else _nothing(platform)
 
     def of_image(self, image: Image) -> State:
         """The state that *image* is; its layers are kept as long as builds run."""
@@ -202,7 +194,7 @@ class Job(BuildContext):
             for step in steps.read(file):
                 if isinstance(step, steps.From | steps.OnBuild | steps.Maintainer):
                     raise BadRequestError(f"ONBUILD {quoted(str(text))}: {step.at.word} isn't allowed as an ONBUILD trigger")
-                if isinstance(step, steps.Run) and (why := await self._refusal(step)):
+                if isinstance(step, steps.Run) and (why := await self._refusal(number, step)):
                     raise BadRequestError(f"ONBUILD {quoted(str(text))}: {why}")
                 try:
                     state = await self.step(number, state, step, say)
@@ -210,10 +202,10 @@ class Job(BuildContext):
                     raise BadRequestError(f"ONBUILD {quoted(str(text))}: {error}") from None
         return state
 
-    async def _refusal(self, step: steps.Run) -> str:
+    async def _refusal(self, number: int, step: steps.Run) -> str:
         """Why *step*, which no Dockerfile of this build has, is not run; what it needs of the client is fetched first."""
         await self.inputs.lent_to([step])
-        return self.runsteps.refusal(step)
+        return self.runsteps.refusal(step, self.stage_platform(number))
 
     # --- steps -------------------------------------------------------------------------------------------------
 
@@ -242,7 +234,7 @@ class Job(BuildContext):
 
     def _arguments(self, state: State, step: steps.Arg) -> dict[str, str]:
         values = dict(state.arguments)
-        platforms = plan.platform_arguments(self.options.platform or self._platform(), self._platform())
+        own = self._platform_arguments()
         for name, default in step.pairs:
             expand = Expansion({**values, **config.environment(state.document)}, self.plan.file.escape)
             if name in self.options.args:
@@ -251,8 +243,8 @@ class Job(BuildContext):
                 values[name] = expand.word(default)
             elif name in self.plan.globals:
                 values[name] = self.plan.globals[name]
-            elif name in platforms:
-                values[name] = platforms[name]
+            elif name in own:
+                values[name] = own[name]
         return values
 
     async def layer(
@@ -306,12 +298,12 @@ class Job(BuildContext):
         if not name:
             return self.inputs.context
         if name in self.options.contexts:
-            found = await self.inputs.named(name)
+            found = await self.inputs.named(name, self.platform)
             return self.of_image(found) if isinstance(found, Image) else found
         other = self.plan.stage(name, number)
         if other is not None:
             return await self.stage(other)
-        return self.of_image(await self.inputs.image(name))
+        return self.of_image(await self.inputs.image(name, self.platform))
 
 
 async def run_build(
@@ -320,24 +312,42 @@ async def run_build(
     context: AsyncIterator[bytes],
     report: Report,
     client: Client,
-    finish: Callable[[Job, State], Awaitable[R]],
+    finish: Callable[[Sequence[Built]], Awaitable[R]],
 ) -> R:
-    """Build with *options*, and return the result of *finish*. *report* gets each step. Raises AgentError."""
-    job = Job(builder, options, builder.begin(), report, client)
+    """Build with *options* for each platform, this node's first, and return the result of *finish*. *report* gets each step.
+    Raises AgentError."""
+    inputs = Inputs(builder, options, builder.begin(), client, report)
+    commands = running(builder, options, inputs.folder)
+    wanted = sorted(dict.fromkeys(options.platforms), key=lambda one: one != platforms.own()) or [platforms.own()]
+    jobs = [Job(options, inputs, commands, platform) for platform in wanted]
     try:
-        return await finish(job, await job.run(context))
+        await inputs.bring(context)
+        for job in jobs:
+            job.prepare()
+        await inputs.lent([job.plan for job in jobs])
+        for job in jobs:
+            job.check()
+        return await finish([(job, await job.run()) for job in jobs])
     finally:
-        await asyncio.shield(_end(job))
+        await asyncio.shield(_end(jobs, inputs, commands))
 
 
-async def _end(job: Job) -> None:
+async def _end(jobs: Sequence[Job], inputs: Inputs, commands: Running) -> None:
     try:
-        await job.close()
+        for job in jobs:
+            await job.imports.close()
+        await inputs.close()
+        await commands.close()
     finally:
-        for point in mounts.below(job.folder):
+        for point in mounts.below(inputs.folder):
             mounts.unmount(point)
-        await job.inputs.keep()
-        await job.builder.end(job.folder)
+        await inputs.keep()
+        await inputs.builder.end(inputs.folder)
+
+
+def _nothing(platform: Platform) -> State:
+    """The state of `FROM scratch`."""
+    return State(key="scratch", layers=(), document=config.empty(platform.architecture, platform.variant), shown="")
 
 
 def _on(state: State, entry: Entry, by: str) -> State:

@@ -7,26 +7,29 @@ session/filesync (FileSend).
 from __future__ import annotations
 
 import json
+import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from agent import mounts
 from agent.build import attestations, remote_cache
 from agent.build.cache_option import CacheOption
-from agent.build.job import Job
+from agent.build.job import Built, Job
 from agent.build.options_text import TRUE, words
-from agent.build.states import State
 from agent.contract.printable import quoted
 from agent.errors import AgentError, BadRequestError, of_worker
-from agent.images import archive, pull
+from agent.images import archive, platforms, pull
 from agent.images.auth import Credentials
 from agent.images.reference import parse
 from agent.images.store import Image
-from agent.trees import process
+from agent.trees import packing, process
+from netplugins.linux.uapi import MS_BIND
 
 IMAGES, ARCHIVES, FILES = ("moby", "image", "registry"), ("docker", "oci"), ("local", "tar")
-ANNOTATION = "annotation"
+MANIFEST, INDEX = ("annotation", "annotation-manifest"), ("annotation-index",)
+"""What annotations are called that go to an image's manifest, and to the index of the images of several platforms."""
 
 
 class Output(NamedTuple):
@@ -92,13 +95,14 @@ def pushed(outputs: list[Output]) -> tuple[str, ...]:
     return tuple(name for output in outputs if output.pushes for name in output.names)
 
 
-def _annotations(outputs: list[Output]) -> dict[str, str]:
-    """Those of the image's manifest: `annotation.KEY`, `annotation-manifest.KEY`, `annotation[PLATFORM].KEY`."""
+def _annotations(outputs: list[Output], kinds: Sequence[str] = MANIFEST) -> dict[str, str]:
+    """Those of the image's manifest: `annotation.KEY`, `annotation-manifest.KEY`, `annotation[PLATFORM].KEY`; or of other
+    *kinds*."""
     found = {}
     for output in outputs:
         for name, value in output.attributes.items():
             kind, _, key = name.partition(".")
-            if kind.partition("[")[0] in (ANNOTATION, f"{ANNOTATION}-manifest") and key:
+            if kind.partition("[")[0] in kinds and key:
                 found[key] = value
     return found
 
@@ -112,25 +116,30 @@ class Outputs:
         self.started = time.time()
         self.response: dict[str, str] = {}
         self.image: Image | None = None
+        self._index = ""
 
-    async def __call__(self, job: Job, state: State) -> Outputs:
+    async def __call__(self, built: Sequence[Built]) -> Outputs:
         """Raises AgentError, OSError."""
+        job, _ = built[0]
         job.options.annotations |= _annotations(self._outputs)
         for output in self._outputs:
             if output.kind in FILES:
-                await self._files(job, state, output)
+                await self._files(built, output)
             elif output.kind:
-                await self._image(job, state, output)
+                await self._image(built, output)
         for cache in job.options.cache_to:
-            await self._cache(job, state, cache)
+            await self._cache(built, cache)
         return self
 
-    async def _image(self, job: Job, state: State, output: Output) -> None:
+    async def _image(self, built: Sequence[Built], output: Output) -> None:
+        job, _ = built[0]
         if self.image is None:
-            self.image = await job.image(state)
-            await attestations.attach(job, self.image, self.started)
+            images = [(one, await one.image(state, named=one is job)) for one, state in built]
+            self.image = images[0][1]
+            self._index = await attestations.attach(images, self.started, _annotations(self._outputs, INDEX))
         image = self.image
-        self.response |= {"containerimage.digest": image.digest, "containerimage.config.digest": image.id}
+        digest = self._index if len(built) > 1 else image.digest
+        self.response |= {"containerimage.digest": digest, "containerimage.config.digest": image.id}
         if output.kind in ARCHIVES:
             names = output.names or job.options.tags or (image.id,)
             with job.report.work("sending tarball"):
@@ -155,9 +164,16 @@ class Outputs:
 
             await pull.push(job.engine.images, image, reference, job.engine.settings, report, credentials)
 
-    async def _files(self, job: Job, state: State, output: Output) -> None:
-        root = str(job.inputs.view(state.layers))
-        chunks = process.output("packing", ("export", root, "0"), lambda reply: of_worker(reply, AgentError))
+    async def _files(self, built: Sequence[Built], output: Output) -> None:
+        job, state = built[0]
+        root = job.inputs.view(state.layers)
+        if len(built) > 1:
+            root = job.folder / f"platforms-{secrets.token_hex(4)}"
+            for one, state in built:
+                part = root / platforms.text_of(one.platform).replace("/", "_")
+                part.mkdir(parents=True)
+                mounts.mount(str(job.inputs.view(state.layers)), part, "none", MS_BIND)
+        chunks = process.output("packing", (packing.NESTED if len(built) > 1 else "export", str(root), "0"), lambda reply: of_worker(reply, AgentError))
         if output.kind == "tar":
             with job.report.work("sending tarball"):
                 await self._to.archive(output, chunks)
@@ -165,13 +181,14 @@ class Outputs:
         with job.report.work("copying files"):
             await self._to.tree(output, chunks, job.folder)
 
-    async def _cache(self, job: Job, state: State, cache: CacheOption) -> None:
+    async def _cache(self, built: Sequence[Built], cache: CacheOption) -> None:
         """Keep the build's steps where *cache* says; an inline one is in the image already."""
         if cache.kind == "inline":
             return
+        job, _ = built[0]
         try:
             with job.report.work("exporting cache"):
-                document = await remote_cache.packed(job, state.layers, whole=cache.whole)
+                document = await remote_cache.packed(built, whole=cache.whole)
                 if cache.kind == "local":
                     chunks = remote_cache.archive(document, job.engine.images)
                     await self._to.archive(Output("cache", cache.attributes), chunks)

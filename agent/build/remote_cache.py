@@ -28,9 +28,9 @@ from agent.build.layers import Layer
 from agent.build.states import State
 from agent.contract.printable import quoted
 from agent.errors import AgentError, BadRequestError, ImageError
-from agent.images import documents, types
+from agent.images import documents, platforms, types
 from agent.images.auth import Credentials
-from agent.images.pull import architecture, choose
+from agent.images.pull import choose
 from agent.images.reference import parse
 from agent.images.registry import Registry
 from agent.images.store import Image, ImageStore
@@ -162,7 +162,7 @@ class Imports:
             data, _, kind = await registry.manifest(reference.target)
             if kind in types.INDEXES:
                 data, _, kind = await registry.manifest(
-                    choose(documents.index(data, what, settings.limits), architecture()).digest
+                    choose(documents.index(data, what, settings.limits), platforms.own()).digest
                 )
             manifest = documents.read(data, types.ImageManifest, what, settings.limits.manifest_bytes)
             if manifest.config.size > LARGEST:
@@ -254,12 +254,15 @@ def _bytes(root: Path, path: str, most: int) -> bytes:
         return tree.read(path, most)
 
 
-async def packed(job: BuildContext, layers: Iterable[Layer], *, whole: bool) -> Document:
-    """What *job* leaves to the next: the steps of *layers*, or all that it took or made. Raises AgentError, OSError."""
-    entries = list(job.used.values()) if whole else [layer.entry for layer in layers if layer.entry]
-    held = [Layer(entry=entry) for entry in entries if entry.layer]
-    await asyncio.gather(*(job.builder.layers.pack(layer) for layer in held))
-    return Document(records=tuple(map(record, entries)))
+async def packed(built: Sequence[tuple[BuildContext, State]], *, whole: bool) -> Document:
+    """What was *built* leaves to the next: the steps of its images' layers, or all that it took or made. Raises AgentError,
+    OSError."""
+    entries: dict[str, Entry] = {}
+    for job, state in built:
+        entries |= job.used if whole else {layer.entry.key: layer.entry for layer in state.layers if layer.entry}
+        held = [Layer(entry=entry) for entry in entries.values() if entry.layer]
+        await asyncio.gather(*(job.builder.layers.pack(layer) for layer in held))
+    return Document(records=tuple(map(record, entries.values())))
 
 
 def manifest_of(document: Document, store: ImageStore) -> tuple[bytes, types.ImageManifest]:

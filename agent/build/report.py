@@ -69,8 +69,11 @@ class Report:
         self._kept: dict[int, list[str]] = {}
         self._ended: set[int] = set()
 
-    def begin(self, stages: Sequence[int]) -> None:
-        """The build begins, with these *stages* in the order of the file."""
+    def begin(self, stages: Sequence[int], platform: str = "") -> None:
+        """The build begins, with these *stages* in the order of the file; for *platform*, where it is one of several."""
+        if platform:
+            self._tell(f"# Building for {platform}\n")
+        self._ended = set()
         self._order = list(stages)
         self._kept = {number: [] for number in stages}
 

@@ -32,6 +32,8 @@ from agent.contract.container import Mount
 from agent.contract.printable import quoted
 from agent.contract.sizes import parse_size
 from agent.errors import BadRequestError, NotFoundError
+from agent.images import platforms
+from agent.images.types import Platform
 from netplugins.linux.uapi import MS_BIND
 
 SCRIPTS = "/run/pipes"
@@ -44,9 +46,14 @@ class RunSteps:
     def __init__(self, job: BuildContext, copying: Copying) -> None:
         self.job, self._copying = job, copying
 
-    def refusal(self, step: Run) -> str:
-        """Why *step* is not run, as far as that is known before; "" if it is."""
+    def refusal(self, step: Run, platform: Platform) -> str:
+        """Why *step* is not run in a stage for *platform*, as far as that is known before; "" if it is."""
         options, inputs = self.job.options, self.job.inputs
+        if not platforms.is_run(platform):
+            return (
+                f"RUN for {platforms.text_of(platform)}: this node runs linux/{platforms.architecture()}, and no emulator for "
+                f"{platform.architecture} is registered with its kernel (`apt-get install qemu-user-static`)"
+            )
         if step.network == "host" and options.network != "host" and "network.host" not in options.entitlements:
             return "network.host is not allowed: build with --network host, or allow network.host"
         if step.security == "insecure" and not options.privileged and "security.insecure" not in options.entitlements:

@@ -26,8 +26,8 @@ from agent.images.reference import parse
 from agent.images.store import Image
 
 
-async def image(builder: Builder, state: State, options: BuildOptions) -> Image:
-    """Raises AgentError, OSError."""
+async def image(builder: Builder, state: State, options: BuildOptions, *, named: bool) -> Image:
+    """*named*: it gets the names that *options* have. Else it is held until the build has ended. Raises AgentError, OSError."""
     store, layers = builder.engine.images, builder.layers
     await asyncio.gather(*(layers.pack(layer) for layer in state.layers))
     document = state.document
@@ -58,9 +58,10 @@ async def image(builder: Builder, state: State, options: BuildOptions) -> Image:
         blob, kinds([layer.blob for layer in state.layers]), annotations=dict(sorted(options.annotations.items())) or UNSET
     )
     digest = store.put_blob(msgspec.json.encode(manifest))
-    for tag in options.tags:
+    builder.transient |= {blob.digest[7:27], digest[7:27]}
+    for tag in options.tags if named else ():
         store.tag(parse(tag), digest)
-    if not options.tags:
+    if named and not options.tags:
         store.keep_untagged(digest)
     return store.image(digest)
 

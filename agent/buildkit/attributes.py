@@ -16,8 +16,8 @@ from agent.build.options_text import TRUE, words
 from agent.buildkit.messages import CacheEntry, CacheOptions
 from agent.contract.container import Ulimit
 from agent.contract.printable import quoted
-from agent.errors import AgentError, BadRequestError, NotImplementedHereError
-from agent.images.platforms import platform_of
+from agent.errors import BadRequestError, NotImplementedHereError
+from agent.images import platforms
 
 FRONTENDS = ("dockerfile.v0", "gateway.v0")
 OURS = re.compile(r"(docker\.io/)?docker/dockerfile(-upstream)?(:.*|@.*)?")
@@ -49,7 +49,7 @@ def options(given: Mapping[str, str], entitlements: Sequence[str], cache: CacheO
         no_cache_filter=tuple(words(no_cache or "")),
         pull=given.get("image-resolve-mode") in ("pull", "true"),
         network=NETWORKS.get(given.get("force-network-mode", ""), given.get("force-network-mode", "")),
-        platform=platform(given.get("platform", "")),
+        platforms=tuple(platforms.buildable(text) for text in words(given.get("platform", ""))),
         shm_size=_number(given, "shm-size"),
         extra_hosts=tuple(words(given.get("add-hosts", ""))),
         ulimits=tuple(_ulimit(text) for text in words(given.get("ulimit", ""))),
@@ -90,20 +90,6 @@ def _cache(one: CacheEntry) -> CacheOption:
 def _attestations(given: Mapping[str, str]) -> dict[str, dict[str, str]]:
     found = {name: attestations.wanted(name, text) for name, text in _named(given, "attest:").items()}
     return {name: asked for name, asked in found.items() if asked is not None}
-
-
-def platform(text: str) -> str:
-    """The one platform of a list of them. Raises BadRequestError where they are several: an image here is for one."""
-    asked = words(text)
-    others = []
-    for one in asked:
-        try:
-            platform_of(one)
-        except AgentError as error:
-            others.append(f"{quoted(one)} ({quoted(str(error))})")
-    if others:
-        raise BadRequestError(f"this node builds for its own machine alone, not for {', '.join(others)}")
-    return asked[0] if asked else ""
 
 
 def _named(given: Mapping[str, str], prefix: str) -> dict[str, str]:

@@ -7,16 +7,15 @@ api/services/control/control.proto, frontend/gateway/pb/gateway.proto, client/bu
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from agent.build import outputs
 from agent.build.build_options import BuildOptions
 from agent.build.builder import Builder
 from agent.build.inputs import Client
-from agent.build.job import Job, run_build
+from agent.build.job import Built, run_build
 from agent.build.outputs import Outputs
-from agent.build.states import State
 from agent.buildkit import attributes, messages
 from agent.buildkit.client import SessionClient, UploadClient
 from agent.buildkit.grpc import CallError, Handler, Stream
@@ -28,7 +27,7 @@ from agent.buildkit.wire import Message
 from agent.contract.printable import quoted
 from agent.engine.engine import Engine
 from agent.errors import BadRequestError, NotFoundError, NotImplementedHereError
-from agent.images.pull import architecture
+from agent.images.platforms import architecture
 
 CONTROL, GATEWAY = "/moby.buildkit.v1.Control/", "/moby.buildkit.v1.frontend.LLBBridge/"
 BUILD_ID = "buildkit-controlapi-buildid"
@@ -163,11 +162,11 @@ class Control:
         making = Outputs(goals, SessionReceiver(session))
         client, body = await self.context(session, options, given.get("contextkey", ""), given.get("dockerfilekey", ""))
 
-        async def finish(job: Job, state: State) -> Outputs:
+        async def finish(built: Sequence[Built]) -> Outputs:
             solve.reached.set_result(None)
             if led:
                 await solve.returned
-            return await making(job, state)
+            return await making(built)
 
         return await run_build(self.builder, options, body, VertexReport(solve.statuses.add), client, finish)
 

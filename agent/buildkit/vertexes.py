@@ -76,9 +76,9 @@ class Work:
 class VertexChannel(Channel):
     """One stage's steps, one after the other."""
 
-    def __init__(self, emit: Emit, many: bool) -> None:
+    def __init__(self, emit: Emit, many: bool, platform: str) -> None:
         super().__init__(self._say)
-        self._emit, self._many = emit, many
+        self._emit, self._many, self._platform = emit, many, f"{platform} " if platform else ""
         self._work: Work | None = None
         self._count = 0
 
@@ -96,7 +96,7 @@ class VertexChannel(Channel):
         self._count += 1
         of = (stage.base < 0) + sum(isinstance(s, COUNTED) for s in stage.steps)
         name = f"{stage.name or f'stage-{stage.number}'} " if self._many else ""
-        self._work = Work(self._emit, f"[{name}{self._count}/{of}] {shown(step)}")
+        self._work = Work(self._emit, f"[{self._platform}{name}{self._count}/{of}] {shown(step)}")
 
     def triggers(self, count: int) -> None:
         """ONBUILD instructions are part of FROM."""
@@ -134,10 +134,11 @@ class VertexReport(Report):
         self._emit = emit
         self._channels: dict[int, VertexChannel] = {}
         self._stages: Sequence[int] = ()
+        self._platform = ""
 
-    def begin(self, stages: Sequence[int]) -> None:
-        """These *stages* are needed."""
-        self._stages = stages
+    def begin(self, stages: Sequence[int], platform: str = "") -> None:
+        """These *stages* are needed, for one *platform* of several or for all that there is."""
+        self._stages, self._platform, self._channels = stages, platform, {}
 
     def warn(self, text: str) -> None:
         """As a step's warning, which clients count at the end."""
@@ -159,7 +160,7 @@ class VertexReport(Report):
     def channel(self, stage: int) -> VertexChannel:
         """That of *stage*."""
         if stage not in self._channels:
-            self._channels[stage] = VertexChannel(self._emit, len(self._stages) > 1)
+            self._channels[stage] = VertexChannel(self._emit, len(self._stages) > 1, self._platform)
         return self._channels[stage]
 
     def end(self, stage: int) -> None:

@@ -12,7 +12,7 @@ from agent.images import pull as puller
 from agent.images.auth import Credentials
 from agent.images.reference import Reference, parse
 from agent.images.store import Image, ImageStore
-from agent.images.types import RunConfig
+from agent.images.types import Platform, RunConfig
 from agent.settings import Settings
 
 
@@ -27,11 +27,17 @@ class ImagePulls:
         self._listeners: dict[str, list[puller.Progress]] = {}
 
     async def pull(
-        self, name: str, progress: puller.Progress = lambda _: None, credentials: Credentials | None = None
+        self,
+        name: str,
+        progress: puller.Progress = lambda _: None,
+        credentials: Credentials | None = None,
+        *,
+        wanted: Platform | None = None,
     ) -> Image:
-        """Pull *name*, and call *progress* for each of its events. Raises ImageError."""
+        """Pull *name*, for another platform if one is *wanted*, and call *progress* for each of its events. Raises
+        ImageError."""
         reference = parse(name)
-        key = f"{reference.name}@{reference.digest} {credentials.basic if credentials else ''}"
+        key = f"{reference.name}@{reference.digest} {credentials.basic if credentials else ''} {wanted}"
         self._listeners.setdefault(key, []).append(progress)
         if key not in self._pulls:
 
@@ -39,7 +45,8 @@ class ImagePulls:
                 for listener in self._listeners.get(key, ()):
                     listener(event)
 
-            task = asyncio.create_task(puller.pull(self._images, reference, self._settings, tell, credentials))
+            work = puller.pull(self._images, reference, self._settings, tell, credentials, wanted=wanted)
+            task = asyncio.create_task(work)
             self._pulls[key] = task
             task.add_done_callback(lambda _: (self._pulls.pop(key, None), self._listeners.pop(key, None)))
         image = await asyncio.shield(self._pulls[key])

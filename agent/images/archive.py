@@ -21,7 +21,8 @@ from agent.contract.printable import quoted
 from agent.contract.times import timestamp
 from agent.errors import AgentError, BadRequestError, ImageError, of_worker
 from agent.images import documents, types
-from agent.images.pull import architecture, choose, first
+from agent.images.platforms import architecture, own
+from agent.images.pull import choose, first
 from agent.images.reference import DIGEST, Reference, parse
 from agent.images.store import Image, ImageStore, mountable
 from agent.trees import process
@@ -154,7 +155,7 @@ async def _load_oci(store: ImageStore, layout: _Layout) -> list[str]:
         digest = entry.digest
         data = layout.read(_blob(digest), limits.manifest_bytes)
         if entry.media_type in types.INDEXES:
-            digest = choose(documents.index(data, f"the index {digest} of the archive", limits), architecture()).digest
+            digest = choose(documents.index(data, f"the index {digest} of the archive", limits), own()).digest
             data = layout.read(_blob(digest), limits.manifest_bytes)
         manifest = documents.manifest(data, f"the manifest {digest} of the archive", limits)
         raw = layout.read(_blob(manifest.config.digest), limits.config_bytes)

@@ -1,4 +1,5 @@
-"""Attestations of images: an index for each image that has some, which takes the image's place in registries and archives.
+"""What goes along with images: an index that names an image, its attestations, and the images that the same build made for
+other platforms. It takes the image's place in registries and archives.
 
 images/attached.json    manifest digest → index digest
 """
@@ -25,7 +26,7 @@ class Attached:
             self._known = msgspec.json.decode(file.read_bytes(), type=dict[str, str])
 
     def get(self, digest: str) -> str:
-        """The digest of the index that has the image *digest* and its attestations, "" if it has none."""
+        """The digest of the index that has the image *digest* and what goes along with it, "" if it has none."""
         index = self._known.get(digest, "")
         return index if index and self._blob(index).exists() else ""
 
@@ -35,8 +36,13 @@ class Attached:
         self._known = {image: one for image, one in self._known.items() if self._blob(image).exists()}
         files.write_atomically(self._file, msgspec.json.encode(self._known))
 
+    def drop(self, digest: str) -> None:
+        """Nothing goes along with the image *digest* any more. Raises OSError."""
+        if self._known.pop(digest, ""):
+            files.write_atomically(self._file, msgspec.json.encode(self._known))
+
     def parts(self, digest: str) -> list[types.Descriptor]:
-        """Beside the image *digest*: the manifests of its attestations, each after what it names."""
+        """Beside the image *digest*: the other manifests of its index, each after what it names."""
         index = self.get(digest)
         if not index:
             return []
@@ -47,8 +53,12 @@ class Attached:
                 found += [manifest.config, *manifest.layers, entry]
         return found
 
+    def images(self, digest: str) -> list[str]:
+        """The manifests of the images for other platforms that the index of the image *digest* names."""
+        return [p.digest for p in self.parts(digest) if p.platform and p.platform.os != "unknown"]
+
     def digests(self, digest: str) -> set[str]:
-        """All blobs that the attestations of the image *digest* consist of."""
+        """All blobs that go along with the image *digest*."""
         with contextlib.suppress(OSError, msgspec.MsgspecError):
             return {part.digest for part in self.parts(digest)} | {self.get(digest)} - {""}
         return set()

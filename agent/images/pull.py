@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import platform
 from collections.abc import AsyncIterator, Callable
 
 from agent.contract.printable import quoted
 from agent.errors import AgentError, ImageError
-from agent.images import documents, types
+from agent.images import documents, platforms, types
 from agent.images.auth import Credentials
 from agent.images.reference import DIGEST, Reference
 from agent.images.registry import PAUSE_S, Registry
@@ -19,26 +18,35 @@ from agent.settings import Settings
 Progress = Callable[[dict[str, object]], None]
 STEPS = 200
 """How often the download of a layer is reported, at most."""
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 
 
-def architecture() -> str:
-    """This machine's name in Go's list, which images use."""
-    machine = platform.machine()
-    return ARCHITECTURES.get(machine, machine)
-
-
-def choose(index: types.ImageIndex, wanted: str, name: str = "") -> types.Descriptor:
-    """The entry for linux on *wanted* in the index of image *name*. Raises ImageError that lists the platforms of the index."""
-    for entry in index.manifests:
-        if entry.platform and entry.platform.os == "linux" and entry.platform.architecture == wanted:
-            return entry
+def choose(index: types.ImageIndex, wanted: types.Platform, name: str = "") -> types.Descriptor:
+    """The entry for *wanted* in the index of image *name*. Raises ImageError that lists the platforms of the index."""
+    fits = [
+        e
+        for e in index.manifests
+        if e.platform and (e.platform.os, e.platform.architecture) == (wanted.os, wanted.architecture)
+    ]
+    ranked = sorted(fits, key=lambda entry: _rank(entry, wanted))
+    if ranked:
+        return ranked[0]
     plain = [e for e in index.manifests if e.platform is None and e.media_type in types.MANIFESTS]
     if len(plain) == 1:
         return plain[0]
-    there = dict.fromkeys(quoted(f"{e.platform.os}/{e.platform.architecture}") for e in index.manifests if e.platform)
+    there = dict.fromkeys(quoted(platforms.text_of(e.platform)) for e in index.manifests if e.platform)
     some = ", ".join([*there][:10]) + (", …" if len(there) > 10 else "")
-    raise ImageError(f"the image {name}".rstrip() + f" has no version for linux/{wanted}, only for {some or 'nothing'}")
+    raise ImageError(
+        f"the image {name}".rstrip() + f" has no version for {platforms.text_of(wanted)}, only for {some or 'nothing'}"
+    )
+
+
+def _rank(entry: types.Descriptor, wanted: types.Platform) -> tuple[bool, int]:
+    """How well a version fits, the least fits best: a machine runs programs of the variants before its own."""
+    assert entry.platform
+    silent = platforms.SILENT.get(wanted.architecture, "")
+    variants = [one or silent for one in (entry.platform.variant, wanted.variant)]
+    have, most = (int(v[1:]) if v[1:].isdecimal() else 0 for v in variants)
+    return have > most, abs(most - have)
 
 
 async def pull(
@@ -49,14 +57,15 @@ async def pull(
     credentials: Credentials | None = None,
     *,
     pause_s: float = PAUSE_S,
+    wanted: types.Platform | None = None,
 ) -> Image:
     """Fetch *reference* whole, within `settings.limits`. Layers are fetched concurrently, and only those that are missing.
-    *pause_s* is as in Registry.
+    *pause_s* is as in Registry. An image for another platform *wanted* gets no name: on this node that is this machine's.
 
     Raises ImageError, OSError (a full disk)."""
     name, limits = reference.familiar, settings.limits
     async with Registry(reference, settings, credentials, pause_s=pause_s) as registry:
-        data, digest = await _manifest(registry, reference, settings)
+        data, digest = await _manifest(registry, reference, settings, wanted or platforms.own())
         manifest = documents.manifest(data, f"the manifest of image {name}", limits)
         mark = manifest.config.digest
         if not store.has_blob(mark):
@@ -64,6 +73,8 @@ async def pull(
             store.put_blob(raw, mark)
         raw = store.blob(mark).read_bytes()
         config = documents.config(raw, f"the config of image {name}", limits, layers=len(manifest.layers))
+        if wanted and config.architecture not in ("", wanted.architecture):
+            raise ImageError(f"the image {name} is for {config.architecture}, not for {platforms.text_of(wanted)}")
         limit = asyncio.Semaphore(4)
 
         async def fetch(layer: types.Descriptor, diff_id: str) -> None:
@@ -86,6 +97,8 @@ async def pull(
         except* (AgentError, OSError) as errors:
             raise first(errors) from None
         store.put_blob(data, digest)
+        if wanted:
+            return store.image(digest)
         if reference.tag:
             store.tag(reference, digest)
         else:
@@ -95,12 +108,12 @@ async def pull(
         return store.image(digest)
 
 
-async def _manifest(registry: Registry, reference: Reference, settings: Settings) -> tuple[bytes, str]:
-    """The image manifest of *reference* for this machine, and its digest. Raises ImageError."""
+async def _manifest(registry: Registry, reference: Reference, settings: Settings, wanted: types.Platform) -> tuple[bytes, str]:
+    """The image manifest of *reference* for the platform *wanted*, and its digest. Raises ImageError."""
     name = reference.familiar
     data, digest, kind = await registry.manifest(reference.target)
     if kind in types.INDEXES:
-        entry = choose(documents.index(data, f"the index of image {name}", settings.limits), architecture(), name)
+        entry = choose(documents.index(data, f"the index of image {name}", settings.limits), wanted, name)
         if not DIGEST.match(entry.digest):
             raise ImageError(f"the index of image {name} names a manifest by {quoted(entry.digest)}: sha256 alone is known")
         data, digest, kind = await registry.manifest(entry.digest)

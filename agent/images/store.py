@@ -326,7 +326,11 @@ class ImageStore:
             manifest = self.manifest(image.digest)
             blobs |= {image.digest[7:], image.id[7:], *(layer.digest[7:] for layer in manifest.layers)}
             blobs |= {digest[7:] for digest in self.attached.digests(image.digest)}
-            layers |= {layer_directory(self.layers, diff_id).name for diff_id in image.layers}
+            diff_ids = set(image.layers)
+            for other in self.attached.images(image.digest):
+                with contextlib.suppress(ImageError):
+                    diff_ids.update(self.image(other).layers)
+            layers |= {layer_directory(self.layers, diff_id).name for diff_id in diff_ids}
         freed = 0
         busy = {key.removeprefix("sha256:")[:20] for key, lock in self._locks.items() if lock.locked()} | self.held()
         for path in list(self.blobs.iterdir()):

@@ -18,7 +18,8 @@ from agent import files
 from agent.contract.trust import ImagePolicy, ImageProof, ImageTrust, Locked, RegistryImage, SigningRule, Verdict, WantedImage
 from agent.errors import AgentError, BadRequestError, ForbiddenError, ImageError, ImageNotFoundError
 from agent.images import documents, signatures, types
-from agent.images.pull import architecture, choose
+from agent.images.platforms import architecture, own
+from agent.images.pull import choose
 from agent.images.reference import Reference, parse
 from agent.images.registry import Registry
 from agent.images.store import ImageStore
@@ -233,7 +234,7 @@ class Trust:
             data, digest, kind = await registry.manifest(reference.target)
             proofs = list(await signatures.find(registry, [digest], limits, data if kind in types.INDEXES else b""))
             if kind in types.INDEXES:
-                entry = choose(documents.index(data, f"the index {what}", limits), architecture(), reference.familiar)
+                entry = choose(documents.index(data, f"the index {what}", limits), own(), reference.familiar)
                 data, digest, _ = await registry.manifest(entry.digest)
                 proofs += await signatures.find(registry, [digest], limits)
             manifest = documents.manifest(data, f"the manifest {what}", limits)

@@ -65,6 +65,7 @@ class ImageIndex(msgspec.Struct, frozen=True, rename="camel"):
     manifests: tuple[Descriptor, ...]
     schema_version: int = 2
     media_type: str = OCI_INDEX
+    annotations: dict[str, str] | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class ImageManifest(msgspec.Struct, frozen=True, rename="camel"):
@@ -160,6 +161,7 @@ class Config(msgspec.Struct, frozen=True):
     rootfs: RootFs
     architecture: str = ""
     os: str = ""
+    variant: str = ""
     created: str | None = None
     config: RunConfig | None = None
     author: str | None = None

@@ -23,6 +23,9 @@ from agent.trees.tree import Tree
 
 MAX_CHANGES = 1_000_000
 
+NESTED = "nested"
+"""An export of what is mounted below the root, too."""
+
 
 class Counted:
     """*out* with the digest and the size of what went there."""
@@ -77,10 +80,10 @@ def changed(upper: Tree, lower: Tree) -> confine.Reply:
 
 
 def main(verb: str, root: str, more: str) -> int:
-    """Do *verb* (layer, export, changes) on *root*, confined; returns the exit status."""
+    """Do *verb* (layer, blob, export, nested, changes) on *root*, confined; returns the exit status."""
     out = sys.stdout.buffer
     try:
-        trees = [confine.open_tree(root, read_only=True, nested=False)]
+        trees = [confine.open_tree(root, read_only=True, nested=verb == NESTED)]
         if verb == "changes":
             trees.append(confine.open_tree(more, read_only=True, nested=False))
     except OSError as error:
@@ -89,6 +92,7 @@ def main(verb: str, root: str, more: str) -> int:
         "layer": lambda: layer(Tree(trees[0]), out, more),
         "blob": lambda: blob(Tree(trees[0]), out, more),
         "export": lambda: export(Tree(trees[0]), out, int(more)),
+        NESTED: lambda: export(Tree(trees[0]), out, int(more)),
         "changes": lambda: changed(Tree(trees[0]), Tree(trees[1])),
     }
     # reading trusted.overlay.* takes CAP_SYS_ADMIN of the host's own user namespace; the allowed calls cannot use it otherwise

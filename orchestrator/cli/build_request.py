@@ -149,7 +149,7 @@ def _query(service: Service, build: Build, options: BuildOptions) -> dict[str, A
         "remote": build.context if build.remote else "",
         "pull": int(options.pull or build.pull),
         "networkmode": build.network,
-        "platform": build.platform,
+        "platform": ",".join(build.platforms),
         "shmsize": build.shm_size,
         "extrahosts": [f"{k}:{v}" for k, v in build.extra_hosts],
         "ulimits": json.dumps([{"Name": u.name, "Soft": u.soft, "Hard": u.hard} for u in build.ulimits]),

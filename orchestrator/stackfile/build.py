@@ -16,9 +16,7 @@ def build(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     body = {"context": value} if isinstance(value, str) else draft.reading.mapping(value, path)
     context = scalar(body.get("context", "."))
     remote = is_remote(context)
-    platforms = [scalar(p) for p in body.get("platforms") or ()]
-    if len(platforms) > 1:
-        draft.reading.warn((*path, "platforms"), f"an image is built for one platform at a time: {platforms[0]}")
+    platforms = tuple(scalar(p) for p in body.get("platforms") or ())
     more: Fields = {}
     if "shm_size" in body:
         more |= size("shm_size")(draft, body["shm_size"], (*path, "shm_size"))
@@ -48,7 +46,7 @@ def build(draft: ServiceContext, value: Any, path: Path_) -> Fields:
                 sorted((k, _context(draft, scalar(v))) for k, v in as_mapping(body.get("additional_contexts")).items())
             ),
             secrets=_build_secrets(draft, body.get("secrets"), (*path, "secrets")),
-            platform=platforms[0] if platforms else "",
+            platforms=platforms,
             privileged=flag(body.get("privileged")),
             cache_from=_texts(body.get("cache_from")),
             cache_to=_texts(body.get("cache_to")),

@@ -57,7 +57,7 @@ class Build(WireStruct, frozen=True, kw_only=True):
     extra_hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int = 0
     ulimits: tuple[Ulimit, ...] = ()
-    platform: str = ""
+    platforms: tuple[str, ...] = ()
     privileged: bool = False
     cache_from: tuple[str, ...] = ()
     cache_to: tuple[str, ...] = ()

@@ -297,7 +297,7 @@ BUILD = record(
         "extra_hosts": key(HOSTS, "Names that RUN knows."),
         "isolation": key(TEXT, "Isolation of RUN.", refused=WINDOWS),
         "no_cache_filter": key(ONE_OR_MORE, "Stages that are built again."),
-        "platforms": key(TEXTS, "Platforms to build for.", differs="one at a time"),
+        "platforms": key(TEXTS, "Platforms to build for; RUN for others than the node's needs an emulator there."),
         "privileged": key(FLAG, "RUN with all capabilities."),
         "provenance": key({"type": ["string", "boolean"]}, "A statement of origin beside the image: true, `mode=max`."),
         "sbom": key({"type": ["string", "boolean"]}, "A list of parts beside the image, as SPDX."),

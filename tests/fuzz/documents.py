@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.api import images as described
 from agent.errors import AgentError
-from agent.images import documents, types
+from agent.images import documents, platforms, types
 from agent.images.pull import choose
 from agent.images.reference import DIGEST, parse
 from agent.images.store import Image
@@ -103,7 +103,7 @@ def _manifest(rng: random.Random) -> None:
 def _index(rng: random.Random) -> None:
     data = mutate.document(rng, INDEX)
     documents.kind_of(data, "", "the index of image a:1", LIMITS.manifest_bytes)
-    choose(documents.index(data, "the index of image a:1", LIMITS), rng.choice(("amd64", "arm64", "riscv64")))
+    choose(documents.index(data, "the index of image a:1", LIMITS), platforms.read(rng.choice(("amd64", "arm64", "riscv64"))))
 
 
 def _saved(rng: random.Random) -> None:

@@ -11,7 +11,7 @@ import pytest
 from agent.api import images as described
 from agent.engine.stopping import signal_number
 from agent.errors import BadRequestError, ImageError
-from agent.images import documents, types
+from agent.images import documents, platforms, types
 from agent.images.pull import choose
 from agent.images.reference import parse
 from agent.images.store import Image
@@ -86,7 +86,7 @@ def test_a_document_that_is_a_manifest_and_an_index_is_neither() -> None:
 def test_what_an_index_calls_its_platforms_does_not_fill_a_terminal() -> None:
     entries = [types.Descriptor(types.OCI_MANIFEST, DIGEST, 1, types.Platform(f"\x1b[{i}J", "x" * 500)) for i in range(500)]
     with pytest.raises(ImageError) as caught:
-        choose(types.ImageIndex(tuple(entries)), "amd64", "a:1")
+        choose(types.ImageIndex(tuple(entries)), platforms.read("linux/amd64"), "a:1")
     assert len(str(caught.value)) < 2000
     assert str(caught.value).isprintable()
 
@@ -96,7 +96,7 @@ def test_an_index_may_name_what_we_do_not_read() -> None:
     other = types.Descriptor(types.OCI_MANIFEST, "sha512:" + "0" * 128, 1, types.Platform("riscv64", "linux"))
     mine = types.Descriptor(types.OCI_MANIFEST, DIGEST, 1, types.Platform("amd64", "linux"))
     found = documents.index(msgspec.json.encode(types.ImageIndex((other, mine))), "it", LIMITS)
-    assert choose(found, "amd64") == mine
+    assert choose(found, platforms.read("linux/amd64")) == mine
 
 
 def test_a_name_that_is_refused_is_told_in_short() -> None:
