@@ -494,7 +494,7 @@ def test_onbuild_runs_in_the_next_build(node: Node) -> None:
         ("RUN --security=insecure mkdir /m && mount -t tmpfs x /m", "security.insecure is not allowed"),
         ("RUN --network=host true", "network.host is not allowed"),
         ("RUN --mount=type=secret,id=none,required=true true", "secret none: not found"),
-        ("RUN --mount=type=ssh,required=true true", "no agent default came with the build"),
+        ("RUN --mount=type=ssh,required=true true", "ssh: no agent default came with the build"),
     ],
 )
 def test_an_image_puts_off_no_more_than_its_users_allow(node: Node, line: str, words: str) -> None:
