@@ -90,6 +90,8 @@ class ImageLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Parts of one entry's path."""
     stall_s: float = 60.0
     """Seconds without a byte after which a sender is given up."""
+    build_s: float = 21_600.0
+    """Seconds that a build may take."""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:

@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from agent.api import login, shapes
-from agent.api.app_keys import BUILDER, ENGINE, answer, flag, number
+from agent.api.app_keys import BUILDER, ENGINE, answer, flag, number, seconds
 from agent.api.context import plain
 from agent.api.images import ProgressStream, displaced, event
 from agent.build import attestations, cache_option, instructions, outputs
@@ -108,6 +108,7 @@ def _build_options(request: web.Request) -> BuildOptions:
         cache_to=_caches(request, "cacheto"),
         attestations=_attestations(request),
         agents=_texts(request, "agents"),
+        timeout_s=max(0.0, seconds(request, "timeout") or 0.0),
     )
 
 

@@ -19,7 +19,7 @@ class BuildOptions(msgspec.Struct, kw_only=True):
     of one that came by difference, in place of one that comes with the request. Sizes are in bytes; *network* is that of
     containers. *attestations* are options by kind, *annotations* the manifest's; *agents* lends SSH agents: by their names, the
     IDs of their doors. *platforms*: each gets an image; without any, this node's does. *push*: names under which the image goes
-    to registries."""
+    to registries. *timeout_s*: what it may take, 0 if that is the node's own limit."""
 
     dockerfile: str = "Dockerfile"
     remote: str = ""
@@ -52,6 +52,7 @@ class BuildOptions(msgspec.Struct, kw_only=True):
     annotations: dict[str, str] = {}
     agents: dict[str, str] = {}
     push: tuple[str, ...] = ()
+    timeout_s: float = 0.0
 
     @property
     def epoch(self) -> int | None:

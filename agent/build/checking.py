@@ -8,6 +8,7 @@ from typing import Protocol
 from agent.build import contexts, plan
 from agent.build import instructions as steps
 from agent.build.build_options import BuildOptions
+from agent.build.errors import DockerfileError, raise_together
 from agent.build.inputs import Inputs
 from agent.build.report import Report
 from agent.build.runsteps import RunSteps
@@ -36,14 +37,15 @@ class Job(Protocol):
 
 
 def check(job: Job) -> None:
-    """Raises DockerfileError."""
+    """Raises DockerfileError, BadRequestError."""
+    mistakes: list[DockerfileError] = []
     for number in job.plan.needed:
         stage = job.plan.stages[number]
         with job.located(stage.origin):
             platform = job.stage_platform(number)
-        for step in stage.steps:
-            if isinstance(step, steps.Run) and (why := job.runsteps.refusal(step, platform)):
-                raise job.plan.file.error(step.at, why)
+        runs = [step for step in stage.steps if isinstance(step, steps.Run)]
+        mistakes += [job.plan.file.error(run.at, why) for run in runs if (why := job.runsteps.refusal(run, platform))]
+    raise_together(mistakes)
     for number in job.plan.needed:
         _check_sources(job, number)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import posixpath
 import re
+import signal as signals
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,7 +19,13 @@ from agent.contract.printable import quoted
 Document = dict[str, Any]
 DEFAULT_SHELL = ("/bin/sh", "-c")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_SIGNAL = re.compile(r"(?:SIG)?(?:[A-Z]+[0-9]*|RTM(?:IN|AX)[+-][0-9]{1,2})\Z|[0-9]{1,2}\Z")
+SIGNALS = {
+    *(one.name.removeprefix("SIG") for one in signals.Signals),
+    *("CLD", "IOT", "POLL", "STKFLT", "UNUSED"),
+    *(f"RTMIN+{number}" for number in range(1, 16)),
+    *(f"RTMAX-{number}" for number in range(1, 15)),
+}
+"""Names of signals, as moby/sys has them for Linux."""
 
 
 def empty(architecture: str, variant: str = "") -> Document:
@@ -135,7 +142,7 @@ def _user(document: Document, step: steps.User, expand: Expand) -> Document:
 
 def _stop_signal(document: Document, step: steps.StopSignal, expand: Expand) -> Document:
     signal = expand(step.signal)
-    if not _SIGNAL.match(signal):
+    if signal.upper().removeprefix("SIG") not in SIGNALS and not re.fullmatch(r"0*[1-9][0-9]?", signal):
         raise WordError(f"invalid signal: {quoted(signal)}")
     return put(document, "StopSignal", signal)
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from agent.contract.printable import quoted
 from agent.errors import AgentError, BadRequestError
 
 AROUND = 2
 """Lines that are shown before and after the one that is meant."""
+SHOWN = 10
+"""Mistakes that are shown of a file."""
 
 
 class DockerfileError(BadRequestError):
@@ -21,6 +25,24 @@ class DockerfileError(BadRequestError):
             for number in range(first, last + 1)
         )
         super().__init__(f"{quoted(name)}:{line}:{column}: {why}{excerpt}")
+
+
+class MistakesError(DockerfileError):
+    """Several mistakes of one Dockerfile, one below the other; the first SHOWN of them. Its place is that of the first."""
+
+    def __init__(self, mistakes: Sequence[DockerfileError]) -> None:
+        self.why, self.line, self.column = mistakes[0].why, mistakes[0].line, mistakes[0].column
+        more = len(mistakes) - SHOWN
+        texts = [str(one) for one in mistakes[:SHOWN]]
+        BadRequestError.__init__(self, "\n".join([*texts, f"… and {more} more"] if more > 0 else texts))
+
+
+def raise_together(mistakes: Sequence[DockerfileError]) -> None:
+    """Raises DockerfileError for one of *mistakes*, MistakesError for several."""
+    if len(mistakes) == 1:
+        raise mistakes[0]
+    if mistakes:
+        raise MistakesError(mistakes)
 
 
 class RunError(AgentError):

@@ -15,6 +15,7 @@ from difflib import get_close_matches
 import msgspec
 
 from agent.build.dockerfile import HEREDOC, Dockerfile, Heredoc, Instruction, raw_words
+from agent.build.errors import DockerfileError, raise_together
 from agent.contract.printable import quoted
 
 
@@ -200,7 +201,14 @@ _NAME = re.compile(r"[a-z][a-z0-9._-]*\Z")
 
 def read(file: Dockerfile) -> list[Step]:
     """All instructions of *file*. Raises DockerfileError."""
-    return [read_one(file, at) for at in file.instructions]
+    found, mistakes = [], []
+    for at in file.instructions:
+        try:
+            found.append(read_one(file, at))
+        except DockerfileError as error:
+            mistakes.append(error)
+    raise_together(mistakes)
+    return found
 
 
 def read_one(file: Dockerfile, at: Instruction) -> Step:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import TypeAlias, TypeVar
 
@@ -96,7 +97,8 @@ class Job(BuildContext):
             return await writing.image(self.builder, state, self.options, named=named)
 
     def _platform_arguments(self) -> dict[str, str]:
-        return plan.platform_arguments(platforms.text_of(self.platform), platforms.text_of(platforms.own()))
+        own = platforms.text_of(platforms.own())
+        return plan.platform_arguments(platforms.text_of(self.platform), own, self.options.target)
 
     def steps_before(self, number: int) -> int:
         """The number of steps before those of stage *number*."""
@@ -320,14 +322,20 @@ async def run_build(
     commands = running(builder, options, inputs.folder)
     wanted = sorted(dict.fromkeys(options.platforms), key=lambda one: one != platforms.own()) or [platforms.own()]
     jobs = [Job(options, inputs, commands, platform) for platform in wanted]
+    within_s = min(options.timeout_s or math.inf, inputs.limits.build_s)
     try:
-        await inputs.bring(context)
-        for job in jobs:
-            job.prepare()
-        await inputs.lent([job.plan for job in jobs])
-        for job in jobs:
-            job.check()
-        return await finish([(job, await job.run()) for job in jobs])
+        async with asyncio.timeout(within_s) as clock:
+            await inputs.bring(context)
+            for job in jobs:
+                job.prepare()
+            await inputs.lent([job.plan for job in jobs])
+            for job in jobs:
+                job.check()
+            return await finish([(job, await job.run()) for job in jobs])
+    except TimeoutError:
+        if clock.expired():
+            raise AgentError(f"the build did not end within {within_s:g} s") from None
+        raise
     finally:
         await asyncio.shield(_end(jobs, inputs, commands))
 

@@ -173,7 +173,11 @@ class Outputs:
                 part = root / platforms.text_of(one.platform).replace("/", "_")
                 part.mkdir(parents=True)
                 mounts.mount(str(job.inputs.view(state.layers)), part, "none", MS_BIND)
-        chunks = process.output("packing", (packing.NESTED if len(built) > 1 else "export", str(root), "0"), lambda reply: of_worker(reply, AgentError))
+        chunks = process.output(
+            "packing",
+            (packing.NESTED if len(built) > 1 else "export", str(root), "0"),
+            lambda reply: of_worker(reply, AgentError),
+        )
         if output.kind == "tar":
             with job.report.work("sending tarball"):
                 await self._to.archive(output, chunks)

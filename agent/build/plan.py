@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 import msgspec
 
 from agent.build.dockerfile import Dockerfile, Instruction
-from agent.build.errors import DockerfileError
+from agent.build.errors import DockerfileError, raise_together
 from agent.build.instructions import Arg, Copy, From, Run, Step, read
 from agent.build.words import Expansion, WordError
 from agent.contract.printable import quoted
@@ -59,9 +59,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return len(self.head) + sum(1 + len(self.stages[n].steps) for n in self.needed)
 
 
-def platform_arguments(target: str, own: str) -> dict[str, str]:
-    """The global arguments about *target*, `linux/arm64/v8`, and the machine that builds, *own*."""
-    out: dict[str, str] = {}
+def platform_arguments(target: str, own: str, stage: str = "") -> dict[str, str]:
+    """The global arguments about *target*, `linux/arm64/v8`, the machine that builds, *own*, and the *stage* that is asked
+    for."""
+    out = {"TARGETSTAGE": stage or "default"}
     for prefix, text in (("TARGET", target), ("BUILD", own)):
         system, _, rest = text.partition("/")
         machine, _, variant = rest.partition("/")
@@ -207,14 +208,23 @@ def _needed(stages: list[Stage], target: int, contexts: Collection[str]) -> tupl
 
 
 def _check_origins(file: Dockerfile, stages: list[Stage], needed: tuple[int, ...], contexts: Collection[str]) -> None:
+    """Raises DockerfileError."""
+    mistakes = []
     for number in needed:
         for step, name in origins(stages[number]):
-            if name in contexts or _find(stages, name, number) is not None:
-                continue
-            if name.isdecimal():
-                raise file.error(step.at, f"invalid from flag value {quoted(name)}: there is no stage of that number above")
-            if stages[number].name and name.lower() == stages[number].name:
-                raise file.error(step.at, f"circular dependency detected on stage: {quoted(name)}")
-            later = _find(stages, name, len(stages))
-            if later is not None:
-                raise file.error(step.at, f"stage {quoted(name)} stands below: a stage takes files from those above it alone")
+            if name not in contexts and (why := _why_no_origin(stages, number, name)):
+                mistakes.append(file.error(step.at, why))
+    raise_together(mistakes)
+
+
+def _why_no_origin(stages: list[Stage], number: int, name: str) -> str:
+    """Why stage *number* takes nothing from the stage *name*; "" if it does, or if an image may be meant."""
+    if _find(stages, name, number) is not None:
+        return ""
+    if name.isdecimal():
+        return f"invalid from flag value {quoted(name)}: there is no stage of that number above"
+    if stages[number].name and name.lower() == stages[number].name:
+        return f"circular dependency detected on stage: {quoted(name)}"
+    if _find(stages, name, len(stages)) is not None:
+        return f"stage {quoted(name)} stands below: a stage takes files from those above it alone"
+    return ""

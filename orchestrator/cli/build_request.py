@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from orchestrator.stackfile.model import Build, Service, Stack
 
 
+CPU_PERIOD = 100_000
+"""Microseconds, in which a RUN has its share of the CPUs."""
+
+
 class BuildOptions(NamedTuple):
     """Options of `build`: *args* are laid over the build arguments of each service, the rest goes before what the file says.
     *outputs*, *cache_from* and *cache_to* are written as `type=KIND,NAME=VALUE…`; *ssh* as NAME or NAME=SOCKET."""
@@ -154,6 +158,10 @@ def _query(service: Service, build: Build, options: BuildOptions) -> dict[str, A
         "extrahosts": [f"{k}:{v}" for k, v in build.extra_hosts],
         "ulimits": json.dumps([{"Name": u.name, "Soft": u.soft, "Hard": u.hard} for u in build.ulimits]),
         "privileged": int(build.privileged),
+        "memory": service.build_limits.memory,
+        "cpuperiod": CPU_PERIOD if service.build_limits.cpus else 0,
+        "cpuquota": round(service.build_limits.cpus * CPU_PERIOD),
+        "timeout": f"{service.build_limits.timeout_s:.3f}",
         "cacheto": json.dumps((*options.cache_to, *build.cache_to)),
         "attests": json.dumps({name: text for name, text in attests.items() if text}),
         "outputs": json.dumps(

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.stackfile.field_readers import Fields, ServiceContext, extra_hosts, flag, scalar, size, ulimits
+from orchestrator.stackfile.field_readers import (
+    Fields,
+    ServiceContext,
+    decimal,
+    duration,
+    extra_hosts,
+    flag,
+    scalar,
+    size,
+    ulimits,
+)
 from orchestrator.stackfile.marked_document import Path_
 from orchestrator.stackfile.merge import as_mapping
-from orchestrator.stackfile.model import Build, BuildSecret
+from orchestrator.stackfile.model import Build, BuildLimits, BuildSecret
 from orchestrator.stackfile.remote import is_remote
 
 
@@ -60,7 +70,12 @@ def build(draft: ServiceContext, value: Any, path: Path_) -> Fields:
 
 def x_build(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     """Read services.*.x-build."""
-    return {"build_node": scalar(draft.reading.mapping(value, path).get("node"))}
+    body = draft.reading.mapping(value, path)
+    found: Fields = {}
+    for name, read in (("memory", size("memory")), ("cpus", decimal("cpus")), ("timeout", duration("timeout_s"))):
+        if name in body:
+            found |= read(draft, body[name], (*path, name))
+    return {"build_node": scalar(body.get("node")), "build_limits": BuildLimits(**found)}
 
 
 def _attestation(value: Any) -> str:

@@ -34,6 +34,15 @@ class BuildSecret(WireStruct, frozen=True, kw_only=True):
     environment: str = ""
 
 
+class BuildLimits(WireStruct, frozen=True, kw_only=True):
+    """What a build may cost: *memory* in bytes and *cpus* are those of each RUN, *timeout_s* is the whole build's; 0 is no
+    limit."""
+
+    memory: int = 0
+    cpus: float = 0.0
+    timeout_s: float = 0.0
+
+
 class Build(WireStruct, frozen=True, kw_only=True):
     """How to build a service's image. *context* is a folder on the client, or, where it is *remote*, the address of a
     repository or of a tar. *contexts* are further ones by name: such, `service:NAME`, or `docker-image://NAME`.
@@ -202,6 +211,7 @@ class Service(WireStruct, frozen=True, kw_only=True):
     build: Build | None = None
     build_node: str = ""
     """Where it is built: a node, or one of its labels; "" for the server's own node."""
+    build_limits: BuildLimits = BuildLimits()
     mode: str = "replicated"
     endpoint_mode: str = ""
     placement: Placement = Placement()

@@ -894,8 +894,17 @@ SERVICE = record(
         ),
         "x-ingress": key(INGRESS, "Hosts and paths at which `pystack ingress` answers for it."),
         "x-build": key(
-            record({"node": key(TEXT, "A node's name, or one of its labels: NAME or NAME=VALUE.")}),
-            "Where it is built; its image is copied to where it runs.",
+            record(
+                {
+                    "node": key(
+                        TEXT, "A node's name, or one of its labels: NAME or NAME=VALUE; its image is copied to where it runs."
+                    ),
+                    "memory": key(SIZE, "What each RUN may use."),
+                    "cpus": key(NUMBER, "CPUs that each RUN may use."),
+                    "timeout": key(DURATION, "The build fails if it takes longer."),
+                }
+            ),
+            "Where it is built, and what that may cost.",
         ),
         "x-metrics": key(
             record(

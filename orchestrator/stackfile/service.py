@@ -76,6 +76,7 @@ SERVICE_FIELDS = (
     "depends_on",
     "build",
     "build_node",
+    "build_limits",
     "mode",
     "endpoint_mode",
     "placement",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any
 
 import pytest
@@ -59,9 +60,15 @@ def test_an_image_without_any_gets_the_first(line: str) -> None:
     assert len(changed(line)) == 1
 
 
-def test_a_signal_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(WordError, match="invalid signal: SIG-1"):
-        changed("STOPSIGNAL SIG-1")
+@pytest.mark.parametrize("name", ["SIG-1", "NOPE", "0", "100", "RTMIN+16", "SIGRTMAX-15", "SIGSIGTERM"])
+def test_a_signal_that_does_not_exist_is_refused(name: str) -> None:
+    with pytest.raises(WordError, match=f"invalid signal: {re.escape(name)}"):
+        changed(f"STOPSIGNAL {name}")
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "term", "9", "SIGRTMIN+3", "RTMAX-14", "SIGCLD"])
+def test_signals_have_names_and_numbers(name: str) -> None:
+    assert changed(f"STOPSIGNAL {name}")["StopSignal"] == name
 
 
 def test_a_command_goes_to_the_images_own_shell() -> None:

@@ -156,6 +156,16 @@ def test_what_is_wrong_is_told_with_its_place(text: str, place: tuple[int, int],
     assert words in caught.value.why
 
 
+def test_all_mistakes_are_shown_at_once() -> None:
+    text = "FROM a\nNO c\nCOPY a\nRUN fine\nEXPOSE\n" + "WRONG\n" * 9
+    with pytest.raises(DockerfileError) as caught:
+        instructions.read(dockerfile.read(text.encode()))
+    said = [line for line in str(caught.value).splitlines() if line.startswith(("Dockerfile", "…"))]
+    assert [line.partition(": ")[0] for line in said[:4]] == [f"Dockerfile:{n}:1" for n in (2, 3, 5, 6)]
+    assert said[-1] == "… and 2 more"
+    assert len(said) == 11
+
+
 def test_the_lines_around_are_shown() -> None:
     with pytest.raises(DockerfileError) as caught:
         instructions.read(dockerfile.read(b"FROM a\nRUN b\nNO c\nRUN d\nRUN e\nRUN f"))

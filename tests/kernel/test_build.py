@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from pathlib import Path
 
 import pytest
@@ -179,3 +180,21 @@ def test_an_ignore_file_that_is_none_is_told_with_its_place(stack: Stack, tmp_pa
     done = stack.up("services:\n  a: {build: .}\n", check=False)
     assert done.returncode == 1
     assert ".dockerignore: ignore pattern 2: '[': syntax error in pattern" in done.stderr
+
+
+def test_what_a_build_may_cost(stack: Stack, tmp_path: Path) -> None:
+    group = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null > /memory; true"
+    quota = "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null > /cpu || cat /sys/fs/cgroup/cpu.max > /cpu"
+    text = "services:\n  a:\n    build: .\n    x-build: {memory: 64m, cpus: 0.5, timeout: TIME}\n    stop_grace_period: 0s\n"
+    (tmp_path / "Dockerfile").write_text(f"FROM busybox\nRUN {group}\nRUN {quota}\nCMD sleep 1000\n")
+    stack.up(text.replace("TIME", "10m"))
+    assert stack.exec("a", "cat", "/memory") == f"{64 << 20}\n"
+    assert stack.exec("a", "cat", "/cpu").split()[0] == "50000"
+    span = f"{uuid.uuid4().int % 10**6 + 10**6}"
+    (tmp_path / "Dockerfile").write_text(f"FROM busybox\nRUN sleep {span}\n")
+    done = stack.up(text.replace("TIME", "1s"), "--build", check=False)
+    assert done.returncode == 1
+    assert "the build did not end within 1 s" in done.stderr
+    assert not any(span.encode() in path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists())
+    done = stack.up(text.replace("TIME", "soon"), check=False)
+    assert "services.a.x-build.timeout" in done.stderr
