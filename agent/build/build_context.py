@@ -21,6 +21,9 @@ from agent.contract.container import Attachment, Container
 from agent.images import platforms
 from agent.images.types import Platform
 
+HOSTNAME = "BUILDKIT_SANDBOX_HOSTNAME"
+"""The build argument with the name of the host that RUN sees."""
+
 
 def running(builder: Builder, options: BuildOptions, folder: Path) -> Running:
     """What runs the commands of a build in *folder*."""
@@ -101,4 +104,5 @@ def _limits(options: BuildOptions) -> Container:
         cpuset=options.cpuset,
         cgroup_parent=options.cgroup_parent,
         privileged=options.privileged,
+        hostname=options.args.get(HOSTNAME, ""),
     )

@@ -7,6 +7,7 @@ import re
 import msgspec
 
 from agent.build.cache_option import CacheOption
+from agent.build.options_text import TRUE
 from agent.contract.container import Ulimit
 from agent.contract.printable import quoted
 from agent.errors import BadRequestError
@@ -53,6 +54,10 @@ class BuildOptions(msgspec.Struct, kw_only=True):
     agents: dict[str, str] = {}
     push: tuple[str, ...] = ()
     timeout_s: float = 0.0
+
+    def is_set(self, name: str) -> bool:
+        """Whether the build argument *name*, which is one for the builder, is true."""
+        return self.args.get(name, "").lower() in TRUE
 
     @property
     def epoch(self) -> int | None:

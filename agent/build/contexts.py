@@ -123,6 +123,7 @@ class Repository(msgspec.Struct, frozen=True):
     ref: str = ""
     folder: str = ""
     keep_git: bool = False
+    submodules: bool = True
 
 
 def is_url(text: str) -> bool:
@@ -134,6 +135,7 @@ def repository(text: str, *, keep_git: bool = False) -> Repository | None:
     """The repository that *text* names; None if it is none. Raises BadRequestError for one that is not to be gone to."""
     address, _, fragment = text.partition("#")
     ref, _, folder = fragment.partition(":")
+    submodules = True
     if address.startswith("github.com/"):
         address = f"https://{address}"
         if not address.endswith(".git"):
@@ -151,6 +153,7 @@ def repository(text: str, *, keep_git: bool = False) -> Repository | None:
         ref = ref or query.get("commit") or query.get("tag") or query.get("branch") or query.get("ref", "")
         folder = folder or query.get("subdir", "")
         keep_git = keep_git or query.get("keep-git-dir", "") in ("1", "true")
+        submodules = query.get("submodules", "") not in ("0", "false")
         address = parts._replace(query="").geturl()
     elif not (parts.scheme in ("git", "ssh") and parts.netloc) and not _HOST_PATH.fullmatch(address):
         return None
@@ -160,12 +163,12 @@ def repository(text: str, *, keep_git: bool = False) -> Repository | None:
         raise BadRequestError(f"{quoted(ref)!r} is not a branch, tag or commit")
     if ".." in folder.split("/"):
         raise BadRequestError(f"{quoted(folder)!r} leads out of the repository")
-    return Repository(address, ref, folder.strip("/"), keep_git)
+    return Repository(address, ref, folder.strip("/"), keep_git, submodules)
 
 
 async def cloned(repo: Repository, folder: Path, limits: ImageLimits, *, commit: str = "") -> Path:
-    """The files of *repo* below *folder*; where they are. Submodules are not followed. With *commit*, the beginning of its
-    name, nothing else is taken. Raises AgentError."""
+    """The files of *repo* and its submodules, below *folder*; where they are. With *commit*, the beginning of its name, nothing
+    else is taken. Raises AgentError."""
     folder.mkdir(mode=0o755)
     await _git(folder, "init", "--quiet", "--template=", within_s=60.0)
     await _git(
@@ -185,8 +188,12 @@ async def cloned(repo: Repository, folder: Path, limits: ImageLimits, *, commit:
     found = (await _git(folder, "rev-parse", "HEAD", within_s=60.0)).strip()
     if commit and not (re.fullmatch(r"[0-9a-f]{7,64}", commit) and found.startswith(commit)):
         raise BadRequestError(f"commit mismatch: {quoted(commit)} is wanted of {quoted(repo.url)}, which has {found}")
+    if repo.submodules and (folder / ".gitmodules").is_file():
+        await _git(folder, "config", "remote.origin.url", repo.url, within_s=60.0)  # what relative addresses start from
+        words = ("submodule", "update", "--quiet", "--init", "--recursive", "--checkout", "--depth=1")
+        await _git(folder, *words, within_s=GIT_S, largest=limits.bytes)
     if not repo.keep_git:
-        await asyncio.to_thread(files.remove_tree, folder / ".git")
+        await asyncio.to_thread(_without_git, folder)
     if not repo.folder:
         return folder
     try:
@@ -196,6 +203,14 @@ async def cloned(repo: Repository, folder: Path, limits: ImageLimits, *, commit:
     if not part.is_dir():
         raise BadRequestError(f"{quoted(repo.folder)} of {quoted(repo.url)} is not a folder")
     return part
+
+
+def _without_git(folder: Path) -> None:
+    """Take away what git keeps of a repository and of its submodules: no commit has a file of that name."""
+    for path, _, names in os.walk(folder):
+        if ".git" in names and path != str(folder):
+            Path(path, ".git").unlink()
+    files.remove_tree(folder / ".git")
 
 
 async def _git(folder: Path, *words: str, within_s: float, largest: int = 0) -> str:

@@ -36,6 +36,9 @@ from agent.images.reference import parse
 from agent.images.store import Image
 from agent.images.types import Platform
 
+KEEP_GIT, SYNTAX = "BUILDKIT_CONTEXT_KEEP_GIT_DIR", "BUILDKIT_SYNTAX"
+"""Build arguments for the builder: the context's .git stays; what reads the file, in place of its syntax directive."""
+
 
 class Client:
     """A client that sends everything with its request. A subclass fetches files and secrets as the build needs them."""
@@ -123,7 +126,11 @@ class Inputs:
         listing = came = await self._received(body)
         with contextlib.suppress(FileNotFoundError):
             (self.folder / "sent" / BUILD_EXTRAS).rename(self.along)  # a COPY must not see what only RUN may
-        if repo := contexts.repository(self.options.remote) if self.options.remote else None:
+        if (
+            repo := contexts.repository(self.options.remote, keep_git=self.options.is_set(KEEP_GIT))
+            if self.options.remote
+            else None
+        ):
             root = await contexts.cloned(repo, root, self.limits)
             listing = await contexts.listed(root, [""], self.limits, bounds)
         elif self.options.remote:
@@ -232,10 +239,9 @@ class Inputs:
             raise BadRequestError(f"Cannot locate specified Dockerfile: the build context has no {quoted(name)}") from None
         return self._read(data, name)
 
-    @staticmethod
-    def _read(data: bytes, name: str) -> dockerfile.Dockerfile:
+    def _read(self, data: bytes, name: str) -> dockerfile.Dockerfile:
         found = dockerfile.read(data, name)
-        frontend = found.syntax.split()[0] if found.syntax.split() else ""
+        frontend = next(iter((self.options.args.get(SYNTAX) or found.syntax).split()), "")
         if frontend and parse(frontend).repository not in ("docker/dockerfile", "docker/dockerfile-upstream"):
             raise DockerfileError(
                 f"syntax={quoted(frontend)}: this builder reads Dockerfiles itself, and no other frontend's files",

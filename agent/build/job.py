@@ -127,7 +127,7 @@ class Job(BuildContext):
     async def _staged(self, number: int) -> State:
         stage, say = self.plan.stages[number], self.report.channel(number)
         for _, name in plan.origins(stage):  # what it needs later begins now
-            other = None if name in self.options.contexts else self.plan.stage(name, number)
+            other = None if plan.context(name, self.options.contexts) else self.plan.stage(name, number)
             if other is not None and other not in self._stages:
                 assert self._group
                 self._stages[other] = self._group.create_task(self._staged(other), name=f"stage {other}")
@@ -299,8 +299,8 @@ class Job(BuildContext):
         """The source that `--from=NAME` means in stage *number*: a folder, or a state."""
         if not name:
             return self.inputs.context
-        if name in self.options.contexts:
-            found = await self.inputs.named(name, self.platform)
+        if named := plan.context(name, self.options.contexts):
+            found = await self.inputs.named(named, self.platform)
             return self.of_image(found) if isinstance(found, Image) else found
         other = self.plan.stage(name, number)
         if other is not None:

@@ -15,7 +15,8 @@ from agent.build.errors import DockerfileError, raise_together
 from agent.build.instructions import Arg, Copy, From, Run, Step, read
 from agent.build.words import Expansion, WordError
 from agent.contract.printable import quoted
-from agent.errors import BadRequestError
+from agent.errors import AgentError, BadRequestError
+from agent.images.reference import parse
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
 PREDEFINED = (*PROXIES, *(name.lower() for name in PROXIES))
@@ -154,6 +155,7 @@ def _stage(
         raise file.error(origin.at, f"base name ({quoted(origin.image)}) should not be blank")
     if origin.name and any(s.name == origin.name for s in before):
         raise file.error(origin.at, f"duplicate name {origin.name}: another stage is called so")
+    image = context(image, contexts) or image
     base = _find(before, image, len(before)) if image not in contexts and not image.isdecimal() else None
     return Stage(
         number=number,
@@ -164,6 +166,22 @@ def _stage(
         origin=origin,
         steps=steps,
     )
+
+
+def context(name: str, contexts: Collection[str]) -> str:
+    """Which of *contexts* the word *name* means: itself, or as one image has several names (alpine, docker.io/library/alpine);
+    "" for none."""
+    if not contexts or name in contexts:
+        return name if contexts else ""
+    short = _familiar(name)
+    return next((one for one in contexts if _familiar(one) == short), "")
+
+
+def _familiar(name: str) -> str:
+    try:
+        return parse(name).familiar.removesuffix(":latest")
+    except AgentError:
+        return name
 
 
 def _find(stages: list[Stage] | tuple[Stage, ...], name: str, before: int) -> int | None:
@@ -201,7 +219,7 @@ def _needed(stages: list[Stage], target: int, contexts: Collection[str]) -> tupl
         if stage.base >= 0:
             pending.append(stage.base)
         for _, name in origins(stage):
-            other = None if name in contexts else _find(stages, name, number)
+            other = None if context(name, contexts) else _find(stages, name, number)
             if other is not None:
                 pending.append(other)
     return tuple(sorted(found))
@@ -212,7 +230,7 @@ def _check_origins(file: Dockerfile, stages: list[Stage], needed: tuple[int, ...
     mistakes = []
     for number in needed:
         for step, name in origins(stages[number]):
-            if name not in contexts and (why := _why_no_origin(stages, number, name)):
+            if not context(name, contexts) and (why := _why_no_origin(stages, number, name)):
                 mistakes.append(file.error(step.at, why))
     raise_together(mistakes)
 

@@ -36,6 +36,8 @@ from agent.images import platforms
 from agent.images.types import Platform
 from netplugins.linux.uapi import MS_BIND
 
+NAMESPACE = "BUILDKIT_CACHE_MOUNT_NS"
+"""The build argument that keeps cache mounts apart from those of other builds."""
 SCRIPTS = "/run/pipes"
 """The path of a heredoc that names its own interpreter."""
 
@@ -90,6 +92,7 @@ class RunSteps:
             step.network,
             step.security,
             job.options.extra_hosts if step.network == "default" else (),
+            *([job.running.limits.hostname] if job.running.limits.hostname else []),
         )
         by = f"RUN {_arguments(arguments)}{' '.join(words)}"
 
@@ -220,7 +223,7 @@ class RunSteps:
 
     async def _cache(self, mount: RunMount, origin: Any, folder: Path, target: str, held: contextlib.AsyncExitStack) -> Mount:
         caches = self.job.builder.cache_mounts
-        ident = mount.id or target
+        ident = "/".join(filter(None, (self.job.options.args.get(NAMESPACE), mount.id or target)))
         if mount.sharing == "locked":
             await held.enter_async_context(caches.lock(ident))
         place, new = caches.place(ident, private=mount.sharing == "private")

@@ -141,6 +141,42 @@ def test_add_of_a_repository(node: Node, repository: Path) -> None:
         node.build(f"FROM busybox\nADD --checksum={commit} {REPO}#feature/x /m\n")
 
 
+def test_submodules_come_along(node: Node, repository: Path) -> None:
+    """Those of submodules too, whose address may be relative; and nothing of git's own stays where nobody asked for it."""
+
+    def git(work: Path, *words: str) -> None:
+        command = ("git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "protocol.file.allow=always", *words)
+        subprocess.run(command, cwd=work, check=True, capture_output=True)
+
+    for name, below in (("inner", ""), ("outer", "inner")):
+        work = repository.parent / name
+        work.mkdir()
+        git(work, "init", "-q", "-b", "main")
+        (work / "file").write_text(name)
+        if below:
+            git(work, "submodule", "add", "-q", str(repository.parent / below), "deep")
+            git(work, "config", "-f", ".gitmodules", "submodule.deep.url", f"../{below}")
+        git(work, "add", "-A")
+        git(work, "commit", "-qm", name)
+    git(repository, "submodule", "add", "-q", str(repository.parent / "outer"), "mod")
+    git(repository, "config", "-f", ".gitmodules", "submodule.mod.url", f"git://127.0.0.1:{GIT}/outer")
+    git(repository, "add", "-A")
+    git(repository, "commit", "-qm", "with modules")
+    built = node.build("", body=b"", remote=REPO).files()
+    assert (built["r/mod/file"].content, built["r/mod/deep/file"].content) == ("outer", "inner")
+    assert not [path for path in built if path.endswith(".git")]
+    kept = node.build("", body=b"", remote=REPO, buildargs={"BUILDKIT_CONTEXT_KEEP_GIT_DIR": "1"}).files()
+    assert "r/.git/HEAD" in kept
+    commit = subprocess.run(
+        ["git", "rev-parse", "v1"], cwd=repository, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    assert node.build(f"FROM scratch\nADD {REPO}#{commit} /\n").text("a") == "main"
+    git(repository, "config", "-f", ".gitmodules", "submodule.mod.url", "file:///etc")
+    git(repository, "commit", "-qam", "to the host")
+    with pytest.raises(Failed, match=r"git submodule: .*transport 'file' not allowed"):
+        node.build("", body=b"", remote=REPO)
+
+
 def test_contexts_that_lie_elsewhere(node: Node, repository: Path, web: Path) -> None:
     assert node.build("", body=b"", remote=REPO).text("r/a") == "main"
     assert node.build("", body=b"", remote=f"{REPO}#feature/x").text("r/a") == "feature"

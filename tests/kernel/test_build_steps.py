@@ -617,6 +617,25 @@ def test_further_contexts(node: Node) -> None:
         node.build("FROM busybox\nCOPY --from=x a /\n", contexts={"x": "file:///etc"})
 
 
+@pytest.mark.parametrize("name", ["app:latest", "docker.io/library/app", "app"])
+def test_a_context_has_the_names_of_an_image(node: Node, name: str) -> None:
+    built = node.build(f"FROM {name}\nCOPY --from={name} /bin/busybox /b\n", contexts={"app": "docker-image://busybox"})
+    assert "b" in built.files()
+
+
+def test_arguments_for_the_builder(node: Node) -> None:
+    run = "RUN --mount=type=cache,target=/c echo $TARGETSTAGE $(hostname) $(ls /c) > /o; touch /c/x\n"
+    text = f"FROM busybox\nARG TARGETSTAGE\n{run}"
+    given = {"BUILDKIT_SANDBOX_HOSTNAME": "builder", "BUILDKIT_CACHE_MOUNT_NS": word()}
+    assert node.build(text, buildargs=given).text("o") == "default builder\n"
+    assert node.build(text, buildargs=given, nocache="1").text("o") == "default builder x\n"
+    assert (
+        node.build(text, buildargs=given | {"BUILDKIT_CACHE_MOUNT_NS": word()}, nocache="1").text("o") == "default builder\n"
+    )
+    with pytest.raises(Failed, match="no other frontend's files"):
+        node.build(text, buildargs={"BUILDKIT_SYNTAX": "someone/else"})
+
+
 def test_the_builders_own_platform(node: Node) -> None:
     node.build("FROM --platform=$BUILDPLATFORM busybox\nRUN true\n")
 
