@@ -9,8 +9,8 @@ from agent.errors import AgentError, BadRequestError
 
 AROUND = 2
 """Lines that are shown before and after the one that is meant."""
-SHOWN = 10
-"""Mistakes that are shown of a file."""
+LONGEST = 1900
+"""Characters of an error about several mistakes, of which those that fit are shown."""
 
 
 class DockerfileError(BadRequestError):
@@ -28,13 +28,17 @@ class DockerfileError(BadRequestError):
 
 
 class MistakesError(DockerfileError):
-    """Several mistakes of one Dockerfile, one below the other; the first SHOWN of them. Its place is that of the first."""
+    """Several mistakes of one Dockerfile, one below the other, as many as fit. Its place is that of the first."""
 
     def __init__(self, mistakes: Sequence[DockerfileError]) -> None:
         self.why, self.line, self.column = mistakes[0].why, mistakes[0].line, mistakes[0].column
-        more = len(mistakes) - SHOWN
-        texts = [str(one) for one in mistakes[:SHOWN]]
-        BadRequestError.__init__(self, "\n".join([*texts, f"… and {more} more"] if more > 0 else texts))
+        text, *others = map(str, mistakes)
+        for number, other in enumerate(others):
+            if len(text) + len(other) > LONGEST:
+                text += f"\n… and {len(others) - number} more"
+                break
+            text += f"\n{other}"
+        BadRequestError.__init__(self, text)
 
 
 def raise_together(mistakes: Sequence[DockerfileError]) -> None:

@@ -157,13 +157,13 @@ def test_what_is_wrong_is_told_with_its_place(text: str, place: tuple[int, int],
 
 
 def test_all_mistakes_are_shown_at_once() -> None:
-    text = "FROM a\nNO c\nCOPY a\nRUN fine\nEXPOSE\n" + "WRONG\n" * 9
+    text = "FROM a\nNO c\nCOPY a\nRUN fine\nEXPOSE\n" + "WRONG\n" * 90
     with pytest.raises(DockerfileError) as caught:
         instructions.read(dockerfile.read(text.encode()))
     said = [line for line in str(caught.value).splitlines() if line.startswith(("Dockerfile", "…"))]
     assert [line.partition(": ")[0] for line in said[:4]] == [f"Dockerfile:{n}:1" for n in (2, 3, 5, 6)]
-    assert said[-1] == "… and 2 more"
-    assert len(said) == 11
+    assert said[-1] == f"… and {93 - len(said[:-1])} more"
+    assert len(str(caught.value)) < 2000
 
 
 def test_the_lines_around_are_shown() -> None:
