@@ -188,7 +188,7 @@ class Builder:
         self.contexts.drop(older_s, time.time())
         if not older_s and not keep_bytes:
             for folder in list(self.cache_mounts.folder.glob("*")):
-                if not self.cache_mounts.used[folder / "data"] and not self._active:
+                if not self._active:
                     await asyncio.to_thread(files.remove_tree, folder)
         self.engine.images.collect()
         return [e.key for e in gone], max(0, before - await asyncio.to_thread(self._bytes))

@@ -41,8 +41,10 @@ class BuildOptions(NamedTuple):
     node: str = ""
 
 
-def _provided(stack: Stack, build_options: Build) -> tuple[dict[str, str], dict[str, bytes], dict[str, Path]]:
-    """Of a build: its further contexts as the node names them, contents that go along, and folders that do."""
+def _provided(stack: Stack, service: Service, build_options: Build) -> tuple[dict[str, str], dict[str, bytes], dict[str, Path]]:
+    """Of the build of *service*: its further contexts as the node names them, contents that go along, and folders that do.
+
+    Raises PystackError."""
     from agent.contract.container import BUILD_EXTRAS
     from orchestrator.errors import PystackError
     from orchestrator.stackfile.remote import is_remote
@@ -54,6 +56,9 @@ def _provided(stack: Stack, build_options: Build) -> tuple[dict[str, str], dict[
             contexts[name] = f"docker-image://{images[value[8:]]}"
         elif is_remote(value):
             contexts[name] = value
+        elif not Path(value).is_dir():
+            at = f"{service.where}: services.{service.name}.build.additional_contexts.{name}"
+            raise PystackError(f"{at}: folder {value} does not exist")
         else:
             folders[f"{BUILD_EXTRAS}/context-{number}"] = Path(value)
             contexts[name] = f"{BUILD_EXTRAS}/context-{number}"
@@ -106,7 +111,7 @@ def build_one(client: Client, stack: Stack, service: Service, progress: Progress
     wanted = options.node or service.build_node
     node = node_of(client, wanted, service.where) if wanted else ""
     at = client.at(node) if node else client
-    contexts, files, folders = _provided(stack, build_options)
+    contexts, files, folders = _provided(stack, service, build_options)
     dockerfile, own = _dockerfile(service, build_options)
     files |= own
     context = None if build_options.remote else Path(build_options.context)

@@ -9,6 +9,8 @@ from typing import Any
 from orchestrator.stackfile.mount_text import is_windows
 from orchestrator.stackfile.remote import is_remote
 
+OTHERS = ("/", "~", "service:", "target:")
+"""How a text begins that is not a relative path."""
 At = Callable[[Any], Any]
 
 
@@ -16,7 +18,7 @@ def absolute(document: dict[str, Any], directory: Path) -> dict[str, Any]:
     """*document* with its relative paths made those of *directory*."""
 
     def at(text: Any) -> Any:
-        if not isinstance(text, str) or is_windows(text) or is_remote(text) or text.startswith(("/", "~", "service:")):
+        if not isinstance(text, str) or is_windows(text) or is_remote(text) or text.startswith(OTHERS):
             return text
         return str((directory / text).resolve())
 

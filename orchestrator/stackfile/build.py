@@ -21,6 +21,10 @@ from orchestrator.stackfile.model import Build, BuildLimits, BuildSecret
 from orchestrator.stackfile.remote import is_remote
 
 
+ADDRESSES = ("docker-image://", "http://", "https://", "git://", "ssh://")
+"""How further contexts begin that are not paths, besides git@HOST:PATH and github.com/…."""
+
+
 def build(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     """Read services.*.build: a context as text, or the long form."""
     body = {"context": value} if isinstance(value, str) else draft.reading.mapping(value, path)
@@ -53,7 +57,10 @@ def build(draft: ServiceContext, value: Any, path: Path_) -> Fields:
             pull=flag(body.get("pull")),
             network=scalar(body.get("network")),
             contexts=tuple(
-                sorted((k, _context(draft, scalar(v))) for k, v in as_mapping(body.get("additional_contexts")).items())
+                sorted(
+                    (name, _context(draft, scalar(text), (*path, "additional_contexts", name)))
+                    for name, text in as_mapping(body.get("additional_contexts")).items()
+                )
             ),
             secrets=_build_secrets(draft, body.get("secrets"), (*path, "secrets")),
             platforms=platforms,
@@ -87,7 +94,16 @@ def _texts(value: Any) -> tuple[str, ...]:
     return tuple(scalar(one) for one in (value if isinstance(value, list | tuple) else [value] if value else ()))
 
 
-def _context(draft: ServiceContext, text: str) -> str:
+def _context(draft: ServiceContext, text: str, path: Path_) -> str:
+    """A further context; `target:NAME`, as Bake calls the build of a service, is `service:NAME`."""
+    if text.startswith("target:"):
+        return f"service:{text.removeprefix('target:')}"
+    if "://" in text and not text.startswith(ADDRESSES):
+        draft.reading.check(
+            path,
+            f"{text} is not a context",
+            "name a folder, a repository, the URL of a tar, docker-image://NAME or service:NAME",
+        )
     return text if text.startswith("service:") or is_remote(text) else str(draft.reading.host_path(text))
 
 

@@ -182,6 +182,29 @@ def test_an_ignore_file_that_is_none_is_told_with_its_place(stack: Stack, tmp_pa
     assert ".dockerignore: ignore pattern 2: '[': syntax error in pattern" in done.stderr
 
 
+def test_further_contexts_that_a_stack_file_names(stack: Stack, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "f").write_text("more")
+    text = (
+        "services:\n"
+        '  base: {image: "NAME:base", build: {dockerfile_inline: "FROM busybox\\nRUN echo base > /b"}, command: sleep 1000,\n'
+        "    stop_grace_period: 0s}\n"
+        '  a:\n    stop_grace_period: 0s\n    build:\n      additional_contexts: {below: "VALUE", more: ./more}\n'
+        "      dockerfile_inline: |\n        FROM below\n        COPY --from=more f /f\n        CMD sleep 1000\n"
+    ).replace("NAME", stack.name)
+    for value in ("service:base", "target:base"):
+        stack.up(text.replace("VALUE", value))
+        assert stack.exec("a", "cat", "/b", "/f") == "base\nmore"
+    for value, words in (
+        ("./none", f"services.a.build.additional_contexts.below: folder {tmp_path}/none does not exist"),
+        ("oci-layout://./x", "additional_contexts.below: oci-layout://./x is not a context"),
+        ("target:none", "service 'none' is not in the file"),
+    ):
+        done = stack.up(text.replace("VALUE", value), "--build", check=False)
+        assert done.returncode == 1
+        assert words in done.stderr
+
+
 def test_what_a_build_may_cost(stack: Stack, tmp_path: Path) -> None:
     group = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null > /memory; true"
     quota = "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null > /cpu || cat /sys/fs/cgroup/cpu.max > /cpu"

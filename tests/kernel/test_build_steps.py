@@ -629,9 +629,7 @@ def test_arguments_for_the_builder(node: Node) -> None:
     given = {"BUILDKIT_SANDBOX_HOSTNAME": "builder", "BUILDKIT_CACHE_MOUNT_NS": word()}
     assert node.build(text, buildargs=given).text("o") == "default builder\n"
     assert node.build(text, buildargs=given, nocache="1").text("o") == "default builder x\n"
-    assert (
-        node.build(text, buildargs=given | {"BUILDKIT_CACHE_MOUNT_NS": word()}, nocache="1").text("o") == "default builder\n"
-    )
+    assert node.build(text, buildargs=given | {"BUILDKIT_CACHE_MOUNT_NS": word()}, nocache="1").text("o") == "default builder\n"
     with pytest.raises(Failed, match="no other frontend's files"):
         node.build(text, buildargs={"BUILDKIT_SYNTAX": "someone/else"})
 
