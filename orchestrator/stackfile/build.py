@@ -20,7 +20,6 @@ from orchestrator.stackfile.merge import as_mapping
 from orchestrator.stackfile.model import Build, BuildLimits, BuildSecret
 from orchestrator.stackfile.remote import is_remote
 
-
 ADDRESSES = ("docker-image://", "http://", "https://", "git://", "ssh://")
 """How further contexts begin that are not paths, besides git@HOST:PATH and github.com/…."""
 
