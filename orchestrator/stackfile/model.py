@@ -35,7 +35,7 @@ class BuildSecret(WireStruct, frozen=True, kw_only=True):
 
 
 class BuildLimits(WireStruct, frozen=True, kw_only=True):
-    """What a build may cost: *memory* in bytes and *cpus* are those of each RUN, *timeout_s* is the whole build's; 0 is no
+    """What a build may cost: *memory* in bytes and *cpus* are those of each RUN, *timeout_s* is the whole build's; 0 sets no
     limit."""
 
     memory: int = 0
