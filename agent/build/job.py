@@ -143,6 +143,7 @@ class Job(BuildContext):
                 state = await self._triggered(number, state, say)
             for step in stage.steps:
                 step_number += 1
+                await asyncio.sleep(0)  # there may be thousands that wait for nothing
                 say.step(step_number, self.plan.total, stage, step)
                 with self.located(step):
                     before, state = state, await self.step(number, state, step, say)
@@ -179,7 +180,9 @@ class Job(BuildContext):
             *(layer.name() for layer in layers),
             *(layer.blob.digest[7:27] for layer in layers),
         }
-        return State(key=key_of("layers", *image.layers), layers=layers, document=document, shown=image.id[7:19])
+        return State(
+            key=key_of("layers", *image.layers), layers=layers, document=document, trail=image.id, shown=image.id[7:19]
+        )
 
     async def _triggered(self, number: int, state: State, say: Channel) -> State:
         """The state after the ONBUILD instructions of the image."""
@@ -222,7 +225,8 @@ class Job(BuildContext):
             case steps.Workdir():
                 return await self.copying.workdir(number, state, step, say)
             case steps.Arg():
-                return state.changed(arguments=self._arguments(state, step)).recorded(shown(step))
+                values = self._arguments(state, step)
+                return state.changed(arguments={**state.arguments, **values}).recorded(shown(step), values=values)
             case steps.Expose():
                 document = config.expose(state.document, expand.words(step.ports))
             case steps.Cmd():
@@ -235,10 +239,12 @@ class Job(BuildContext):
         return state.changed(document=document).recorded(shown(step))
 
     def _arguments(self, state: State, step: steps.Arg) -> dict[str, str]:
-        values = dict(state.arguments)
-        own = self._platform_arguments()
+        """The values that *step* gives to its names; a name without any has none."""
+        values: dict[str, str] = {}
+        own, environment = self._platform_arguments(), config.environment(state.document)
+        known = {**state.arguments, **environment}
+        expand = Expansion(known, self.plan.file.escape)
         for name, default in step.pairs:
-            expand = Expansion({**values, **config.environment(state.document)}, self.plan.file.escape)
             if name in self.options.args:
                 values[name] = self.options.args[name]
             elif default is not None:
@@ -247,6 +253,8 @@ class Job(BuildContext):
                 values[name] = self.plan.globals[name]
             elif name in own:
                 values[name] = own[name]
+            if name in values and name not in environment:
+                known[name] = values[name]
         return values
 
     async def layer(
@@ -280,8 +288,7 @@ class Job(BuildContext):
 
     def _recall(self, number: int, before: State, state: State, say: Channel) -> None:
         """Report whether the step from *before* to *state*, which changes no file, was done by an earlier build."""
-        history = state.document["history"][-1]["created_by"]
-        key = key_of("recalled", before.key, before.document, before.arguments, state.document["config"], history)
+        key = key_of("recalled", before.key, state.trail)
         if self.cached(number) and self.builder.cache.known(key) and self.sources.have(state):
             say.recalled()
         self.builder.cache.remember(key, "done")
@@ -355,7 +362,8 @@ async def _end(jobs: Sequence[Job], inputs: Inputs, commands: Running) -> None:
 
 def _nothing(platform: Platform) -> State:
     """The state of `FROM scratch`."""
-    return State(key="scratch", layers=(), document=config.empty(platform.architecture, platform.variant), shown="")
+    document = config.empty(platform.architecture, platform.variant)
+    return State(key="scratch", layers=(), document=document, trail=platforms.text_of(platform), shown="")
 
 
 def _on(state: State, entry: Entry, by: str) -> State:

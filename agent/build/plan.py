@@ -123,14 +123,16 @@ def _cut(file: Dockerfile, steps: list[Step]) -> tuple[list[Arg], list[tuple[Fro
 
 def _head(file: Dockerfile, head: list[Arg], arguments: Mapping[str, str], platforms: Mapping[str, str]) -> dict[str, str]:
     values: dict[str, str] = {}
+    known = dict(platforms)
     for arg in head:
         for name, default in arg.pairs:
             if name in arguments:
                 values[name] = arguments[name]
             elif default is not None:
-                values[name] = _expanded(file, arg.at, default, {**platforms, **values})
+                values[name] = _expanded(file, arg.at, default, known)
             elif name in platforms:
                 values[name] = platforms[name]
+            known |= {name: values[name]} if name in values else {}
     return values
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from agent.errors import AgentError
-from agent.images import pull, types
+from agent.images import platforms, pull, types
 from agent.images.reference import parse
 from agent.images.registry import Registry
 from agent.images.store import ImageStore
@@ -52,7 +52,7 @@ def image(config: bytes | None, tar: bytes) -> Blobs:
     config = (
         config
         or json.dumps(
-            {"architecture": pull.architecture(), "os": "linux", "rootfs": {"type": "layers", "diff_ids": [sha(tar)]}}
+            {"architecture": platforms.architecture(), "os": "linux", "rootfs": {"type": "layers", "diff_ids": [sha(tar)]}}
         ).encode()
     )
     manifest = {

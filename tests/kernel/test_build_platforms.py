@@ -18,7 +18,8 @@ from tests.builds import Failed, Node
 from tests.conftest import Pystack, Stack
 from tests.docker_clients import debian_emulator
 from tests.kernel.test_build_outputs import ask
-from tests.kernel.test_registry import HOST, registry
+from tests.kernel.test_registry import registry
+from tests.registry_server import HOST
 
 __all__ = ("registry",)  # a fixture
 pytestmark = pytest.mark.kernel

@@ -9,6 +9,7 @@ import io
 import json
 import re
 import tarfile
+import threading
 import urllib.parse
 import uuid
 from pathlib import Path
@@ -796,3 +797,26 @@ def test_what_a_dockerfile_says_of_its_command_is_as_dockers(node: Node) -> None
     built = node.build("FROM busybox\nADD t /x/\nADD --chown=5:6 t /y/\n", {"t": out.getvalue()})
     files = built.files()
     assert (files["x/one"].owner, files["x/two"].owner, files["y/one"].owner) == ((11, 11), (12, 12), (5, 6))
+
+
+def test_a_node_answers_while_it_builds_a_file_of_thousands_of_lines(node: Node) -> None:
+    """None of the steps waits for anything, and each once cost as much as all before it had left in the configuration."""
+    lines = "".join(f"LABEL l{number}=x\n" for number in range(3000))
+    ended, answers = threading.Event(), 0
+
+    def ask() -> None:
+        nonlocal answers
+        while not ended.is_set():
+            assert node.ask("GET", "/_ping")[0] == 200
+            answers += 1
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        built = node.build(f"FROM busybox\n{lines}")
+    finally:
+        ended.set()
+        asking.join()
+    assert built.config["Labels"]["l2999"] == "x"
+    assert len(built.document()["history"]) > 3000
+    assert answers > 10
