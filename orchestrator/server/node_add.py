@@ -34,7 +34,8 @@ async def install_node(request: NodeAddRequest) -> tuple[Node, str]:
         shown = ssh.fingerprint(host_key)
         if shown != request.host_key:
             raise RefusedError(f"{request.target} shows the host key {shown}, not {request.host_key}: nothing was done", 409)
-    async with await ssh.connect(request.target, host_key) as connection:
+    # somebody waits, and can end it: no reason to give up on a machine that is slow, or has just begun to boot
+    async with await ssh.connect(request.target, host_key, accept_s=ssh.LOGIN_S) as connection:
         found = await bootstrap.install_agent(connection, request.target)
         accepted = connection.get_server_host_key()
         assert accepted is not None

@@ -61,8 +61,9 @@ class _Client(asyncssh.SSHClient):
             self._deadline.reschedule(asyncio.get_running_loop().time() + LOGIN_S)
 
 
-async def connect(text: str, host_key: str = "") -> asyncssh.SSHClientConnection:
-    """Connect to *text*, authenticated by agent or key file, ~/.ssh/config honoured.
+async def connect(text: str, host_key: str = "", accept_s: float = CONNECT_S) -> asyncssh.SSHClientConnection:
+    """Connect to *text*, authenticated by agent or key file, ~/.ssh/config honoured. *accept_s*: how long it may take to accept
+    the connection.
 
     *host_key* is the only key that is accepted; "" accepts those in known_hosts. Raises UnreachableError; RefusedError for a
     login that fails, and for a key that is unknown or has changed."""
@@ -76,7 +77,7 @@ async def connect(text: str, host_key: str = "") -> asyncssh.SSHClientConnection
         options["known_hosts"] = ([asyncssh.import_public_key(host_key)], [], [])
     began = asyncio.get_running_loop().time()
     try:
-        async with asyncio.timeout(CONNECT_S) as deadline:
+        async with asyncio.timeout(accept_s) as deadline:
             return await asyncssh.connect(
                 target.host,
                 client_factory=lambda: _Client(deadline),

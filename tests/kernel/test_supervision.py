@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import PATIENCE, Pystack, Stack, eventually
+from tests.daemons import process_of
 
 NAMES = """
 services:
@@ -58,6 +63,47 @@ def test_names_and_ports_are_back_by_themselves(stack: Stack, lab: Pystack, numb
         assert told == [{"KILL": "ended", "STOP": "did not answer for 5 s"}[number]]
 
     eventually(told_once)
+
+
+@contextmanager
+def throttled(pid: int) -> Iterator[None]:
+    """The process gets a millisecond of CPU a second, until this ends. Source: cgroups(7), sched-bwc."""
+    old = Path("/sys/fs/cgroup/cpu")
+    root = old if old.is_dir() else Path("/sys/fs/cgroup")
+    before = next(line for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines() if root != old or ":cpu:" in line)
+    group = root / f"pystack-test-{pid}"
+    group.mkdir()
+    try:
+        if root == old:
+            (group / "cpu.cfs_period_us").write_text("1000000")
+            (group / "cpu.cfs_quota_us").write_text("1000")
+        else:
+            (root / "cgroup.subtree_control").write_text("+cpu")
+            (group / "cpu.max").write_text("1000 1000000")
+        (group / "cgroup.procs").write_text(str(pid))
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # it ended
+            (root / before.split(":", 2)[2].lstrip("/") / "cgroup.procs").write_text(str(pid))
+        eventually(lambda: _removed(group), 20)
+
+
+def _removed(group: Path) -> None:
+    with contextlib.suppress(OSError):
+        group.rmdir()
+    assert not group.exists()
+
+
+def test_who_waits_for_a_processor_does_not_hang(stack: Stack, lab: Pystack) -> None:
+    """Another one in its place would be slower still: on a busy machine there would be none in the end."""
+    stack.up(NAMES)
+    old = dataplane(lab)
+    pid = process_of(f"{lab.environment['PYSTACK_ROOT']}/run/dataplane.sock")
+    with throttled(pid):
+        until = time.monotonic() + 14
+        while time.monotonic() < until:
+            assert dataplane(lab) == old
+    assert stack.exec("a", "nslookup", "b", check=False).count("Address") >= 2
 
 
 @pytest.mark.parametrize(("condition", "code"), [("any", 0), ("any", 3), ("on-failure", 3)])

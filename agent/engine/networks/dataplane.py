@@ -13,6 +13,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,11 @@ from netplugins.resolver.table import DataplaneState
 
 WATCH_S = 5.0
 """The interval of the checks whether the process answers, and the time within which it must."""
+BUSY_S = 30.0
+"""The time within which it must answer where it could run and waits for a processor or the disk: it does not hang, and another
+one in its place would be no quicker."""
+START_S = 30.0
+"""The time within which a new process must listen, unless it ends first."""
 AGAIN_S = 0.2
 log = logging.getLogger(__name__)
 
@@ -108,9 +114,8 @@ class DataplaneProcess:
         reader, writer = await self._connect(fresh=True)
         try:
             writer.write(b"reload\n")
-            async with asyncio.timeout(WATCH_S):
-                if not await reader.readline():
-                    raise ConnectionResetError("it ended at once")
+            if not await _answer(reader, _listener(writer)):
+                raise ConnectionResetError("it ended at once")
         finally:
             writer.close()
 
@@ -127,14 +132,11 @@ class DataplaneProcess:
                         await reader.read(1)
                         return "ended"
                 writer.write(b"reload\n")
-                async with asyncio.timeout(WATCH_S):
-                    if not await reader.readline():
-                        return "ended"
+                if not await _answer(reader, _listener(writer)):
+                    return "ended"
         except TimeoutError:
-            # the listening process. Source: unix(7), SO_PEERCRED
-            pid = struct.unpack("3i", writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(_listener(writer), signal.SIGKILL)
             with contextlib.suppress(OSError, TimeoutError):  # until then it could still be connected to
                 async with asyncio.timeout(WATCH_S):
                     await reader.read()
@@ -149,21 +151,24 @@ class DataplaneProcess:
         if self._connection and not fresh:
             return self._connection
         path = self.run / "dataplane.sock"
-        for attempt in range(200):
+        process: subprocess.Popen[bytes] | None = None
+        until = time.monotonic() + START_S
+        while time.monotonic() < until:
             try:
                 connection = await asyncio.open_unix_connection(path)
                 if not fresh:
                     self._connection = connection
                 return connection
             except (FileNotFoundError, ConnectionRefusedError):
-                if attempt == 0:
-                    self._spawn()
+                if process and process.poll() is not None:
+                    break
+                process = process or self._spawn()
                 await asyncio.sleep(0.02)
         raise AgentError(f"the data path process did not come up: see {self.run / 'dataplane.log'}")
 
-    def _spawn(self) -> None:
+    def _spawn(self) -> subprocess.Popen[bytes]:
         with (self.run / "dataplane.log").open("ab") as log:
-            subprocess.Popen(
+            return subprocess.Popen(
                 [sys.executable, "-E", "-s", "-m", "netplugins.dataplane", str(self.run)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -176,3 +181,28 @@ class DataplaneProcess:
         """Close the connection."""
         if self._connection:
             self._connection[1].close()
+
+
+def _listener(writer: asyncio.StreamWriter) -> int:
+    """The PID of the process at the other end. Source: unix(7), SO_PEERCRED."""
+    own: socket.socket = writer.get_extra_info("socket")
+    return int(struct.unpack("3i", own.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])
+
+
+async def _answer(reader: asyncio.StreamReader, pid: int) -> bytes:
+    """The next line of the process *pid*; b"" if it ended. Raises TimeoutError if it hangs."""
+    for _ in range(round(BUSY_S / WATCH_S)):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(WATCH_S):
+                return await reader.readline()
+        if _state(pid) not in "RD":
+            break
+    raise TimeoutError
+
+
+def _state(pid: int) -> str:
+    """What the process is at: R for running, S for asleep, T for stopped, Z once it ended. Source: proc_pid_stat(5)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+    except (OSError, IndexError):
+        return "Z"
