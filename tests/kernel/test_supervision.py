@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,11 +54,11 @@ def test_names_and_ports_are_back_by_themselves(stack: Stack, lab: Pystack, numb
 
     eventually(served, 5)
     assert {name: row["id"] for name, row in stack.ps().items()} == rows
-    socket = f"{lab.environment['PYSTACK_ROOT']}/run/docker.sock"
+    api = f"{lab.environment['PYSTACK_ROOT']}/run/docker.sock"
 
     def told_once() -> None:
         until = int(time.time()) + 1
-        said = lab.on("n1", "curl", "-s", "--unix-socket", socket, f"http://node/events?since={since}&until={until}")
+        said = lab.on("n1", "curl", "-s", "--unix-socket", api, f"http://node/events?since={since}&until={until}")
         events = [json.loads(line) for line in said.splitlines()]
         told = [e["Actor"]["Attributes"]["reason"] for e in events if e["Actor"]["ID"] == "dataplane"]
         assert told == [{"KILL": "ended", "STOP": "did not answer for 5 s"}[number]]
@@ -98,8 +99,12 @@ def test_who_waits_for_a_processor_does_not_hang(stack: Stack, lab: Pystack) -> 
     """Another one in its place would be slower still: on a busy machine there would be none in the end."""
     stack.up(NAMES)
     old = dataplane(lab)
-    pid = process_of(f"{lab.environment['PYSTACK_ROOT']}/run/dataplane.sock")
-    with throttled(pid):
+    path = f"{lab.environment['PYSTACK_ROOT']}/run/dataplane.sock"
+    with contextlib.ExitStack() as clients, throttled(process_of(path)):
+        for _ in range(50):  # who have it do more than it can
+            client = clients.enter_context(socket.socket(socket.AF_UNIX))
+            client.connect(path)
+            client.send(b"counts\n" * 200)
         until = time.monotonic() + 14
         while time.monotonic() < until:
             assert dataplane(lab) == old
