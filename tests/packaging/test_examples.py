@@ -12,7 +12,7 @@ from tests.packaging.conftest import ROOT
 pytestmark = [pytest.mark.slow, pytest.mark.kernel]
 
 
-@pytest.mark.parametrize("name", ["etcd", "queue", "blog", "monitoring"])
+@pytest.mark.parametrize("name", ["etcd", "postgres", "queue", "blog", "monitoring", "vpn"])
 def test_an_example_comes_up_and_is_well(name: str) -> None:
     if os.geteuid() != 0:
         pytest.skip("labs need root")

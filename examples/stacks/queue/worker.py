@@ -1,5 +1,6 @@
 """Takes jobs off the queue, does them, and counts who did them; a job that is taken when its worker ends is put back."""
 
+import hashlib
 import os
 import signal
 import socket
@@ -16,5 +17,6 @@ while True:
     job = queue.blmove("jobs", own, 5, "RIGHT", "LEFT")
     if job is None:
         continue
+    hashlib.scrypt(job, salt=own.encode(), n=1 << 12, r=8, p=1)  # its work: some ten milliseconds of a processor
     with queue.pipeline() as done:
         done.hincrby("done", os.environ.get("WORKER", socket.gethostname())).lrem(own, 1, job).execute()
