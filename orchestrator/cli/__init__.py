@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 
@@ -136,7 +137,7 @@ def cli(context: click.Context, /, dry_run: bool, **for_the_command: object) -> 
 
 def _colours() -> bool | None:
     """Whether there are colours: None is for click to see, by whether there is a terminal. Source: no-color.org."""
-    pairs = zip(sys.argv[1:], [*sys.argv[2:], ""], strict=True)
+    pairs = itertools.pairwise([*sys.argv[1:], ""])
     given = [behind if word == "--ansi" else word[7:] for word, behind in pairs if word.startswith("--ansi")]
     return {"never": False, "always": True}.get(given[0] if given else "", False if os.environ.get("NO_COLOR") else None)
 

@@ -34,6 +34,8 @@ def apply(
     from orchestrator.server.events import TaskEvent
     from orchestrator.stackfile.graph import needed
 
+    if (given := options.get("pull")) in ("policy", "build"):  # the words of Docker Compose for none, and for --build
+        options["pull"], build = "", build or given == "build"
     chosen = options.get("services", ())
     there = [*(s.name for s in loaded.stack.services), *(p.service.name for p in loaded.providers)]
     require_services((*chosen, *options.get("scale", ())), loaded.stack.name, there)  # before anything is built

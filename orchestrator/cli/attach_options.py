@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 class Attach(NamedTuple):
     """How an attached `up` goes on. *ends* is what ends it: "all" containers, "any" one or a "failure"; *code_from* is the
     service whose exit code is its own; *shown* are the services whose output is shown, all if empty, without *hidden*; *style*
-    is how (fields of `LogOptions`); *stop_s* is how long containers have to stop, None for their own time."""
+    is how (fields of `LogOptions`); *stop_s* is how long containers have to stop, None for their own time. *watch*: changes of
+    files reach the containers meanwhile; *menu*: keys do something, on a terminal."""
 
     ends: str = "all"
     code_from: str = ""
@@ -18,3 +19,5 @@ class Attach(NamedTuple):
     hidden: tuple[str, ...] = ()
     style: Mapping[str, Any] = MappingProxyType({})
     stop_s: float | None = None
+    watch: bool = False
+    menu: bool = False

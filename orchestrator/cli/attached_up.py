@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from orchestrator.cli.logs import LogOptions, follow_stack, short_name
+from orchestrator.cli.logs import LIVE, SETTLED_S, LogOptions, follow_stack, short_name
 from orchestrator.cli.options import is_compose
+from orchestrator.cli.rows import tasks
 from orchestrator.cli.selection import of_stack
 from orchestrator.errors import PystackError
 
@@ -22,50 +24,117 @@ if TYPE_CHECKING:
     from orchestrator.server.events import TaskEvent
 
 
-def run_attached(
-    client: Client,
-    name: str,
-    services: tuple[str, ...],
-    attach: Attach,
-    *,
-    stop: Callable[[], None],
-    since: str,
-    first: TaskEvent | None = None,
-) -> int:
-    """Show the output of the services `attach.shown` since then until the containers of *services* end. *stop* is called
-    where `attach.ends` lets one container end all. Returns the exit status of the command.
+class Begun(NamedTuple):
+    """What was brought up: the stack's name and the services. *since* is an RFC 3339 time. *first* is the status of a container
+    that ended before all had begun."""
 
-    *since* is an RFC 3339 time. *first* is the status of a container that ended before all had begun."""
-    rows = of_stack(client, name, services)
+    stack: str
+    services: tuple[str, ...]
+    since: str
+    first: TaskEvent | None = None
+
+
+class Ends:
+    """The ends of the containers of tasks: each as it comes, to be reported, and the last of each. *left* is called to leave
+    them as they are."""
+
+    def __init__(self, client: Client, begun: Begun, ends: str) -> None:
+        self._client, self._begun, self._ends = client, begun, ends
+        self.rows = of_stack(client, begun.stack, begun.services)
+        self._arrived: queue.SimpleQueue[tuple[TaskRow, int] | None] = queue.SimpleQueue()
+        self._last: dict[str, Future[int]] = {row["task"]: Future() for row in self.rows}
+        self._each: dict[str, queue.SimpleQueue[int]] = {row["task"]: queue.SimpleQueue() for row in self.rows}
+        for row in self.rows:
+            threading.Thread(target=self._await, args=(row,), daemon=True).start()
+
+    def leave(self) -> None:
+        """Wait for none any more: `wait` says so."""
+        self._arrived.put(None)
+
+    def wait(self) -> tuple[TaskRow | None, int, bool]:
+        """The container that ends all, where *ends* lets one, or the last one, with its exit status; False where the wait was
+        left."""
+        code = 0
+        for _ in self.rows:
+            if (found := self._arrived.get()) is None:
+                return None, 0, False
+            row, code = found
+            if self._is_enough(code):
+                return row, code, True
+        return None, code, True
+
+    def next_of(self, task: str) -> int:
+        """The exit status of the next container of *task* that was not asked for yet."""
+        try:
+            return self._each[task].get(timeout=10)
+        except (KeyError, queue.Empty):  # it began after all were counted, or its end passed unseen
+            rows = (row for row in tasks(self._client, self._begun.stack) if row["task"] == task)
+            return next((row["exit_code"] or 0 for row in rows), 0)
+
+    def of_service(self, name: str) -> int:
+        """The exit status of the first container of service *name*, when all of its containers have ended."""
+        return next(iter([self._last[row["task"]].result() for row in self.rows if row["service"] == name]), 0)
+
+    def _is_enough(self, code: int) -> bool:
+        return self._ends == "any" or (self._ends == "failure" and bool(code))
+
+    def _await(self, row: TaskRow) -> None:
+        """Report the end of the task of *row*: one that is restarted, or replaced, has not ended."""
+        current: TaskRow | None = row
+        while current:
+            row = current
+            try:
+                path = f"/containers/{row['id']}/wait"
+                code = int(self._client.at(row["node"]).engine("POST", path)["StatusCode"])
+            except PystackError:
+                code = 1  # it went away with its node, or was removed
+            self._each[row["task"]].put(code)
+            if self._is_enough(code):
+                break
+            time.sleep(SETTLED_S)
+            current = self._again(row["task"])
+        self._last[row["task"]].set_result(code)
+        self._arrived.put((row, code))
+
+    def _again(self, task: str) -> TaskRow | None:
+        """The row of *task* if it runs, or is about to."""
+        try:
+            rows = [row for row in tasks(self._client, self._begun.stack) if row["task"] == task]
+        except PystackError:
+            return None
+        return next((row for row in rows if row["id"] and row["state"] in LIVE), None)
+
+
+def run_attached(client: Client, begun: Begun, attach: Attach, ends: Ends, stop: Callable[[], None]) -> int:
+    """Show the output of the services `attach.shown` from the beginning until the containers end, or `ends.leave` is called.
+    *stop* is called where `attach.ends` lets one container end all. Returns the exit status of the command."""
+    name = begun.stack
     project = name if is_compose() else ""
-    options = LogOptions(follow=True, since=since, project=project, **attach.style)
-    reported = {r["task"]: short_name(r, name) for r in rows if project and r["service"] in attach.shown}
+    options = LogOptions(follow=True, since=begun.since, project=project, **attach.style)
+    reported = {r["task"]: short_name(r, name) for r in ends.rows if project and r["service"] in attach.shown}
     if reported:
         click.echo(f"Attaching to {', '.join(reported.values())}")
-    ended: queue.Queue[tuple[TaskRow, int]] = queue.Queue()
-    ends: dict[str, Future[int]] = {row["task"]: Future() for row in rows}
-    for row in rows:
-        threading.Thread(target=_await, args=(client, row, ended, ends[row["task"]]), daemon=True).start()
 
     def tell_end(task: str) -> None:
         """Say that a container ended, after its last line."""
         if task in reported:
-            click.echo(f"{reported[task]} exited with code {ends[task].result()}")
+            click.echo(f"{reported[task]} exited with code {ends.next_of(task)}")
 
     talker = threading.Thread(target=follow_stack, args=(client, name, attach.shown, options, tell_end), daemon=True)
     if attach.shown:
         talker.start()
-    code = (first.exit_code or 0) if first else 0
     try:
-        if first:
-            _say_stopping(first.task, code)
+        if begun.first:
+            code = begun.first.exit_code or 0
+            _say_stopping(begun.first.task, code)
             stop()
-        for _ in () if first else rows:
-            row, code = ended.get()
-            if attach.ends == "any" or (attach.ends == "failure" and code):
+        else:
+            row, code, ended = ends.wait()
+            if not ended:
+                return 0
+            if row:
                 _say_stopping(row["task"], code)
                 stop()
-                break
     except KeyboardInterrupt:
         click.echo("Gracefully stopping" if is_compose() else "stopping", err=True)
         stop()
@@ -74,12 +143,7 @@ def run_attached(
         talker.join()  # it ends with the last line of the last container
     if attach.ends == "all":
         return 0
-    return _code_of(attach.code_from, rows, ends) if attach.code_from else code
-
-
-def _code_of(service: str, rows: Sequence[TaskRow], ends: Mapping[str, Future[int]]) -> int:
-    """The exit status of the first container of *service*, when all of its containers have ended."""
-    return next(iter([ends[row["task"]].result() for row in rows if row["service"] == service]), 0)
+    return ends.of_service(attach.code_from) if attach.code_from else code
 
 
 def _say_stopping(task: str, code: int) -> None:
@@ -88,12 +152,3 @@ def _say_stopping(task: str, code: int) -> None:
         click.echo(f"Aborting on container {'failure' if code else 'exit'}...", err=True)
     else:
         click.echo(f"{task} ended with {code}: stopping the rest", err=True)
-
-
-def _await(client: Client, row: TaskRow, ended: queue.Queue[tuple[TaskRow, int]], end: Future[int]) -> None:
-    try:
-        code = int(client.at(row["node"]).engine("POST", f"/containers/{row['id']}/wait")["StatusCode"])
-    except PystackError:
-        code = 1  # it went away with its node, or was removed
-    end.set_result(code)
-    ended.put((row, code))

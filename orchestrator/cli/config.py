@@ -103,7 +103,7 @@ def config(
         lines_of(f"{n} {_hash(bodies[n])}" for n in sorted(only or _services(loaded, interpolated=not no_interpolate)))
     else:
         written_out = not (no_interpolate or no_consistency or no_normalize)
-        text = _rendered(loaded, shape, only, canonical=written_out, pinned=resolve_image_digests)
+        text = rendered(loaded, shape, only, canonical=written_out, pinned=resolve_image_digests)
         if output:
             Path(output).write_text(text)
         else:
@@ -142,7 +142,7 @@ def _hash(body: Any) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _rendered(loaded: Loaded, shape: str, only: tuple[str, ...], *, canonical: bool, pinned: bool) -> str:
+def rendered(loaded: Loaded, shape: str, only: tuple[str, ...], *, canonical: bool, pinned: bool) -> str:
     """The document in the *shape* yaml or json, with the services *only* and what they need, or all; *canonical* with every key
     written out, *pinned* with the digests of its images. Raises RefusedError if a registry does not have one."""
     document = {"name": loaded.stack.name, **{k: v for k, v in loaded.document.items() if k != "name"}}

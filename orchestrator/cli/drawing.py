@@ -106,18 +106,19 @@ def mermaid(drawing: Drawing) -> Iterator[str]:
 def dot(drawing: Drawing) -> Iterator[str]:
     """The lines of a directed graph."""
     ids = {(item.kind, item.name): f"n{number}" for number, item in enumerate(drawing.items)}
-    yield f"digraph {_quoted(drawing.title)} {{"
+    yield f"digraph {quoted(drawing.title)} {{"
     yield "  rankdir=LR; node [style=filled, fontname=sans];"
     for item in drawing.items:
         colour = COLOURS[item.kind]
-        yield f'  {ids[item.kind, item.name]} [shape={DOTS[item.kind]}, fillcolor="{colour}", label={_quoted(item.label)}];'
+        yield f'  {ids[item.kind, item.name]} [shape={DOTS[item.kind]}, fillcolor="{colour}", label={quoted(item.label)}];'
     for edge in drawing.edges:
         style = ", style=dashed" if edge.dashed else ""
-        yield f"  {ids[edge.source]} -> {ids[edge.target]} [label={_quoted(edge.label)}{style}];"
+        yield f"  {ids[edge.source]} -> {ids[edge.target]} [label={quoted(edge.label)}{style}];"
     yield "}"
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """*text* as an ID of DOT."""
     return '"' + re.sub(r'(["\\])', r"\\\1", text).replace("\n", "\\n") + '"'
 
 

@@ -17,7 +17,7 @@ import click
 from agent.contract.frames import FrameDecoder
 from orchestrator.cli.client import Client
 from orchestrator.cli.options import StackOptions, stack_options
-from orchestrator.errors import PystackError
+from orchestrator.errors import PystackError, RefusedError
 
 
 @click.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -96,6 +96,45 @@ def raw_terminal(resize: Any) -> Iterator[None]:
     finally:
         termios.tcsetattr(0, termios.TCSADRAIN, before)
         signal.signal(signal.SIGWINCH, old)
+
+
+def resizer(client: Client, container: str) -> Callable[[], None]:
+    """What gives *container* the size of this terminal."""
+
+    def resize() -> None:
+        columns, rows = os.get_terminal_size()
+        with contextlib.suppress(RefusedError):  # it may have ended meanwhile
+            client.engine("POST", f"/containers/{container}/resize", query={"h": rows, "w": columns})
+
+    return resize
+
+
+def is_left(client: Client, container: str) -> bool:
+    """Whether *container*, whose streams ended here, runs on: the keys that detach were typed."""
+    try:
+        return bool(client.engine("GET", f"/containers/{container}/json")["State"]["Running"])
+    except RefusedError:
+        return False  # it is removed
+
+
+PASSED_ON = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2")
+
+
+@contextlib.contextmanager
+def signals_for(client: Client, container: str) -> Iterator[None]:
+    """Signals that end a process, or are free for use, go to *container* in place of this process."""
+
+    def pass_on(number: int, _: object) -> None:
+        with contextlib.suppress(RefusedError):  # it may have ended meanwhile
+            client.engine("POST", f"/containers/{container}/kill", query={"signal": signal.Signals(number).name})
+
+    numbers = [getattr(signal, name) for name in PASSED_ON if hasattr(signal, name)]
+    before = {number: signal.signal(number, pass_on) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _shown(*, tty: bool) -> Callable[[bytes], None]:

@@ -21,6 +21,10 @@ from orchestrator.errors import PystackError, UnreachableError
 if TYPE_CHECKING:
     from orchestrator.server.api.stacks import TaskRow
 
+SETTLED_S = 0.5
+"""A container that ended, and does not run or begin so long after it, is taken not to begin again."""
+LIVE = ("running", "starting", "restarting", "stopping", "paused")
+"""The states in which more output may come."""
 COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_yellow", "bright_green")
 
 
@@ -108,9 +112,9 @@ class _LogLine(NamedTuple):
 
 
 class _End(NamedTuple):
-    """The source of this task's container ended."""
+    """The source of a container ended."""
 
-    task: str
+    source: _Source
 
 
 _Arrivals = queue.SimpleQueue[_LogLine | dict[str, Any] | _End]
@@ -118,13 +122,21 @@ _Arrivals = queue.SimpleQueue[_LogLine | dict[str, Any] | _End]
 
 
 class _Source:
-    """The output of one container: what it put out until now, and what it puts out from then on."""
+    """The output of one container: what it put out until now, and what it puts out from then on. *after* is the time of the
+    last line that is known of it, "" for none."""
 
-    def __init__(self, task: str, stream: Iterator[tuple[int, bytes]]) -> None:
+    def __init__(self, task: str, container: str, stream: Iterator[tuple[int, bytes]], after: str = "") -> None:
         self.task = task
+        self.container = container
         self.ended = False
         self._stream = stream
+        self._after = after
         self._latest = ""
+
+    @property
+    def latest(self) -> str:
+        """The time of its last line so far."""
+        return max(self._latest, self._after)
 
     def past(self) -> Iterator[_LogLine]:
         for stream, text in self._stream:
@@ -135,8 +147,8 @@ class _Source:
 
     def future(self) -> Iterator[_LogLine]:
         for stream, text in self._stream:
-            if stream:
-                yield self._line(stream, text)
+            if stream and (line := self._line(stream, text)).stamp > self._after:
+                yield line
 
     def _line(self, stream: int, text: bytes) -> _LogLine:
         stamp, _, rest = text.partition(b" ")
@@ -155,6 +167,7 @@ def follow_stack(
     """Output of a stack's tasks: what there is, in the order of time; and, to follow, what comes until all have ended, of
     tasks that begin meanwhile too. As lines, or, in the shape json, as objects with task, time, stream and line. *ended* is
     called with each task that is followed, after its last line."""
+    from orchestrator.cli.rows import tasks
     from orchestrator.cli.selection import of_stack
 
     printer = (
@@ -168,14 +181,24 @@ def follow_stack(
         threading.Thread(target=_watch_new_containers, args=(client, name, services, arrived), daemon=True).start()
         query |= {"follow": 1, "marks": 1}
 
-    def source(task: str, node: str, container: str) -> _Source:
-        return _Source(task, read(client.at(node), container, **query))
+    def source(task: str, node: str, container: str, after: str = "") -> _Source:
+        wanted = query | ({"since": after, "tail": "all"} if after else {})
+        return _Source(task, container, read(client.at(node), container, **wanted), after)
+
+    def live() -> list[TaskRow]:
+        """The tasks of which more may come: a container that is restarted ends, and begins again."""
+        return [
+            row
+            for row in tasks(client, name)
+            if row["state"] in LIVE and (not services or row["service"] in services) and options.replica in (0, row["index"])
+        ]
 
     rows = of_stack(client, name, services, options.replica)
     printer.names = {row["task"]: short_name(row, options.project) for row in rows} if options.project else {}
     for row in rows:
         printer.expect(row["task"])
     sources = [source(row["task"], row["node"], row["id"]) for row in rows]
+    known = {one.container: one for one in sources}
     for line in heapq.merge(*(s.past() for s in sources), key=lambda line: line.order):
         printer.line(line.task, line.stamp, line.text, line.stream)
     if options.follow:
@@ -183,56 +206,66 @@ def follow_stack(
         for one in sources:
             if one.ended:
                 ended(one.task)
-        _print_arrivals(
-            printer,
-            arrived,
-            [one for one in sources if not one.ended],
-            known={row["id"] for row in rows},
-            begun=lambda event: source(event["task"], event["node"], event["container"]),
-            ended=ended,
-        )
+        _Following(printer, arrived, known, source, ended, live).print_it()
     printer.finish()
 
 
-def _print_arrivals(
-    printer: _LinePrinter,
-    arrived: _Arrivals,
-    sources: list[_Source],
-    *,
-    known: set[str],
-    begun: Callable[[dict[str, Any]], _Source],
-    ended: Callable[[str], None],
-) -> None:
-    """Print what *sources* put out from now on until all have ended; containers that are not *known* yet join them, by the
-    source that *begun* makes of their event. *ended* is called with a task when all that its container put out is printed."""
+class _Following(NamedTuple):
+    """What the sources *known*, by container, put out from now on. *begun* makes the source of a container that begins, or
+    begins again, of its task, node, ID, and the time of the last line that was printed. *ended* is called with a task when all
+    that its container put out is printed; *live* says which run, or may again."""
 
-    def pump(one: _Source) -> None:
+    printer: _LinePrinter
+    arrived: _Arrivals
+    known: dict[str, _Source]
+    begun: Callable[[str, str, str, str], _Source]
+    ended: Callable[[str], None]
+    live: Callable[[], list[TaskRow]]
+
+    def print_it(self) -> None:
+        """Print it as it comes, until all have ended."""
+        for one in list(self.known.values()):
+            if not one.ended:
+                self._start(one)
+        while True:
+            try:
+                item = self.arrived.get(timeout=None if any(not one.ended for one in self.known.values()) else SETTLED_S)
+            except queue.Empty:
+                rows = self.live()
+                for row in rows:
+                    self._join(row["task"], row["node"], row["id"], row["state"])
+                if not rows:
+                    return
+                continue
+            self._take(item)
+            if self.arrived.empty():
+                self.printer.flush()
+
+    def _take(self, item: _LogLine | dict[str, Any] | _End) -> None:
+        if isinstance(item, _End):
+            item.source.ended = True
+            self.printer.flush()
+            self.ended(item.source.task)
+        elif isinstance(item, dict):
+            self._join(item["task"], item["node"], item["container"], item["state"])
+        else:
+            self.printer.line(item.task, item.stamp, item.text, item.stream)
+
+    def _join(self, task: str, node: str, container: str, state: str) -> None:
+        """Follow *container* too, unless it is followed, or has ended."""
+        before = self.known.get(container)
+        if before is None or (before.ended and state == "running"):
+            self._start(self.begun(task, node, container, before.latest if before else ""))
+
+    def _start(self, one: _Source) -> None:
+        self.known[one.container] = one
+        threading.Thread(target=self._pump, args=(one,), daemon=True).start()
+
+    def _pump(self, one: _Source) -> None:
         with contextlib.suppress(PystackError):  # its node or the server went: the others are followed on
             for line in one.future():
-                arrived.put(line)
-        arrived.put(_End(one.task))
-
-    def start(one: _Source) -> None:
-        threading.Thread(target=pump, args=(one,), daemon=True).start()
-
-    left = len(sources)
-    for one in sources:
-        start(one)
-    while left:
-        item = arrived.get()
-        if isinstance(item, _End):
-            left -= 1
-            printer.flush()
-            ended(item.task)
-        elif isinstance(item, dict):
-            if item["container"] not in known:
-                known.add(item["container"])
-                left += 1
-                start(begun(item))
-        else:
-            printer.line(item.task, item.stamp, item.text, item.stream)
-        if arrived.empty():
-            printer.flush()
+                self.arrived.put(line)
+        self.arrived.put(_End(one))
 
 
 def _watch_new_containers(client: Client, name: str, services: tuple[str, ...], arrived: _Arrivals) -> None:

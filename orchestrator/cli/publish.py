@@ -27,17 +27,28 @@ MASK = "x" * 20
 @click.option("--oci-version", type=click.Choice(["1.0", "1.1"]), default="1.1", help="The form of the artifact.")
 @click.option("--resolve-image-digests", is_flag=True, help="Pin the images to what their registries have now.")
 @click.option("--with-env", is_flag=True, help="Publish values of variables, and files of them, too.")
+@click.option("--annotation", "annotations", multiple=True, metavar="KEY=VALUE", help="Say this of the artifact.")
 @click.option("-y", "--yes", is_flag=True, help="Ask nothing.")
 @click.option("--dry-run", is_flag=True, help="Check it, and publish nothing.")
 @click.argument("name", metavar="REGISTRY/NAME[:TAG]")
 def publish(
-    stack: StackOptions, oci_version: str, resolve_image_digests: bool, with_env: bool, yes: bool, dry_run: bool, name: str
+    stack: StackOptions,
+    oci_version: str,
+    resolve_image_digests: bool,
+    with_env: bool,
+    annotations: tuple[str, ...],
+    yes: bool,
+    dry_run: bool,
+    name: str,
 ) -> None:
     """Store the stack's files in a registry, as an artifact that `-f oci://REGISTRY/NAME` and `include:` take.
 
     Images that the stack builds are pushed first. Contents of configs, secrets and bind mounts stay here."""
     from orchestrator.cli import stack_artifact
 
+    noted = dict(text.partition("=")[::2] for text in annotations)
+    if bad := next((text for text in annotations if "=" not in text or text.startswith("=")), ""):
+        raise click.UsageError(f"--annotation {bad}: write KEY=VALUE")
     loaded = stack.load(quiet=True)
     _check_images(loaded)
     texts = Texts(loaded.directory, loaded.environment, with_env=with_env)
@@ -56,7 +67,7 @@ def publish(
         from orchestrator.cli.export import push_images
 
         push_images(Client(start=True), loaded.stack, (), quiet=False)
-    digest = stack_artifact.upload(name, parts, version=oci_version)
+    digest = stack_artifact.upload(name, parts, version=oci_version, annotations=noted)
     click.echo(f"{name} published: {digest}", err=True)
 
 

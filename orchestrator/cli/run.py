@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.options import StackOptions, is_compose, stack_options
+from orchestrator.cli.up import no_build_option, pull_option
 from orchestrator.errors import PystackError, RefusedError, require_services
 
 if TYPE_CHECKING:
@@ -37,23 +38,20 @@ def follow(client: Client, ident: str, *, tty: bool, stdin: bool, removed: bool 
     is to be *removed* then, once it is gone.
 
     Attached and waited for before it starts, so that no byte and no end is missed. Interrupted, it is stopped."""
-    from orchestrator.cli.execute import raw_terminal, relay
+    from orchestrator.cli.execute import is_left, raw_terminal, relay, resizer
 
     condition = {"condition": "removed" if removed else "next-exit"}
     end = client.request("POST", f"{client.base}/containers/{ident}/wait", query=condition)
     connection = client.hijack(f"{client.base}/containers/{ident}/attach", {})
     begin(client, ident)
-
-    def resize() -> None:
-        columns, rows = os.get_terminal_size()
-        with contextlib.suppress(RefusedError):  # it may have ended meanwhile
-            client.engine("POST", f"/containers/{ident}/resize", query={"h": rows, "w": columns})
-
+    resize = resizer(client, ident)
     try:
         with raw_terminal(resize) if tty and sys.stdin.isatty() else contextlib.nullcontext():
             if tty and sys.stdout.isatty():
                 resize()
             relay(connection, tty=tty, stdin=stdin)
+        if tty and is_left(client, ident):
+            return 0
         return int(json.loads(end.read())["StatusCode"])
     except KeyboardInterrupt:
         with contextlib.suppress(RefusedError):
@@ -76,7 +74,8 @@ def follow(client: Client, ident: str, *, tty: bool, stdin: bool, removed: bool 
 @click.option("-l", "--label", multiple=True, metavar="KEY=VALUE")
 @click.option("--cap-add", multiple=True, metavar="CAPABILITY")
 @click.option("--cap-drop", multiple=True, metavar="CAPABILITY")
-@click.option("--pull", type=click.Choice(["always", "missing", "never"]), default=None)
+@pull_option
+@no_build_option
 @click.option("-q", "--quiet", is_flag=True, help="No word of what else is done.")
 @click.option("--quiet-build", is_flag=True, help="No word of building.")
 @click.option("--quiet-pull", is_flag=True, help="No word of pulling.")
@@ -99,10 +98,7 @@ def run(
     no_tty: bool,
     interactive: bool,
     no_deps: bool,
-    build: bool,
     name: str,
-    remove_orphans: bool,
-    pull: str | None,
     **given: Any,
 ) -> None:
     """Run a command in a new container of a service; its exit status is this one's."""
@@ -110,6 +106,7 @@ def run(
 
     from agent.contract.task import Task
     from orchestrator.cli.client import Client
+    from orchestrator.cli.execute import is_left
     from orchestrator.cli.output import Progress
     from orchestrator.cli.project_files import with_project_labels
 
@@ -127,15 +124,16 @@ def run(
 
         loaded = msgspec.structs.replace(start_providers(loaded, (service,)), providers=())
         wanted = _service(loaded, service)
-    prepare(client, loaded, shown, service, needs, build=build, pull=pull, remove_orphans=remove_orphans)
+    making = {key: given.pop(key) for key in ("build", "no_build", "pull", "remove_orphans")}
+    prepare(client, loaded, shown, service, needs, **making)
     tty = not (no_tty or detach) and sys.stdin.isatty() and sys.stdout.isatty()
     container = one_off(wanted, command, loaded.environment, tty=tty, stdin=interactive and not detach, **given)
     name = name or f"{loaded.stack.name}-{service}-run-{os.urandom(6).hex()}"
     route = f"/v1/stacks/{loaded.stack.name}/oneoff"
     requested = {"name": name, "service": service, "container": msgspec.to_builtins(container)}
     oneoff = msgspec.convert(client.json("POST", route, body=requested), Task)
+    at, ident = client.at(oneoff.node), ""
     try:
-        at = client.at(oneoff.node)
         query = {"name": name, "stack": loaded.stack.name, "service": service, "auto_remove": int(remove)}
         ident = at.engine("POST", "/pystack/containers", query=query, body=msgspec.json.encode(oneoff.container))["Id"]
         if detach:
@@ -144,7 +142,7 @@ def run(
             return
         code = follow(at, ident, tty=tty, stdin=interactive, removed=remove)
     finally:
-        if remove and not detach:
+        if remove and not detach and not (tty and ident and is_left(at, ident)):
             client.json("DELETE", f"{route}/{name}")
     raise SystemExit(code)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -50,6 +50,7 @@ class Manifest(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     schema_version: int = msgspec.field(default=2)
     media_type: str = types.OCI_MANIFEST
     artifact_type: str = ""
+    annotations: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 def download(name: str, directory: Path) -> str:
@@ -59,11 +60,12 @@ def download(name: str, directory: Path) -> str:
     return _run(_download(_reference(name), directory))
 
 
-def upload(name: str, parts: Sequence[Part], *, version: str = "1.1") -> str:
-    """Store *parts* as the artifact *name* in the form of the OCI specification *version*, 1.0 or 1.1; returns its digest.
+def upload(name: str, parts: Sequence[Part], *, version: str = "1.1", annotations: Mapping[str, str] | None = None) -> str:
+    """Store *parts* as the artifact *name* in the form of the OCI specification *version*, 1.0 or 1.1, with *annotations*;
+    returns its digest.
 
     Raises PystackError where the registry does not take it."""
-    return _run(_upload(_reference(name), parts, version))
+    return _run(_upload(_reference(name), parts, version, dict(annotations or {})))
 
 
 def digest_of(name: str) -> str:
@@ -141,11 +143,11 @@ async def _blob(registry: Registry, where: Reference, layer: types.Descriptor) -
     return content
 
 
-async def _upload(where: Reference, parts: Sequence[Part], version: str) -> str:
+async def _upload(where: Reference, parts: Sequence[Part], version: str, annotations: dict[str, str]) -> str:
     empty = b"{}"
     config = types.Descriptor(OCI_EMPTY if version == "1.1" else EMPTY_CONFIG, _digest(empty), len(empty))
     layers = tuple(_layer(part) for part in parts)
-    manifest = Manifest(config, layers, artifact_type=PROJECT if version == "1.1" else "")
+    manifest = Manifest(config, layers, artifact_type=PROJECT if version == "1.1" else "", annotations=annotations)
     data = msgspec.json.encode({"schemaVersion": 2, **msgspec.to_builtins(manifest)})
     async with _registry(where) as registry:
         contents = {layer.digest: part.content for layer, part in zip(layers, parts, strict=True)}

@@ -302,30 +302,42 @@ def published(
 @stack_options
 @click.option("--index", default=0, help="Which replica; the first that runs, if not given.")
 @click.option("--no-stdin", is_flag=True)
-@click.option("--sig-proxy/--no-sig-proxy", default=True, help="Taken, and no signal is passed on: `kill` sends them.")
+@click.option("--sig-proxy/--no-sig-proxy", default=True, help="Pass signals on, ctrl-C too (the default).")
+@click.option("--detach-keys", default="", metavar="KEYS", help="Keys that leave it running; ctrl-p,ctrl-q if not given.")
 @click.argument("service")
-def attach(stack: StackOptions, index: int, no_stdin: bool, sig_proxy: bool, service: str) -> None:
+def attach(stack: StackOptions, index: int, no_stdin: bool, sig_proxy: bool, detach_keys: str, service: str) -> None:
     """Lend a task's own process this terminal; end with its exit status."""
     from orchestrator.cli.client import Client
 
-    del sig_proxy
     client = Client()
     row = only(client, stack, service, index)
-    raise SystemExit(attach_to(client.at(row["node"]), row["id"], stdin=not no_stdin))
+    node = client.at(row["node"])
+    raise SystemExit(attach_to(node, row["id"], stdin=not no_stdin, signals=sig_proxy, keys=detach_keys))
 
 
-def attach_to(client: Client, container: str, *, stdin: bool) -> int:
-    """Streams of a running container here, until it ends. Returns its exit status."""
+def attach_to(client: Client, container: str, *, stdin: bool, signals: bool = False, keys: str = "") -> int:
+    """Streams of a running container here, until it ends. Returns its exit status; 0 where the keys that detach, *keys*, were
+    typed. *signals*: it is sent those that this process gets."""
     import contextlib
+    from urllib.parse import urlencode
 
-    from orchestrator.cli.execute import raw_terminal, relay
+    from orchestrator.cli.execute import is_left, raw_terminal, relay, resizer, signals_for
 
     config = client.engine("GET", f"/containers/{container}/json")["Config"]
     end = client.request("POST", f"{client.base}/containers/{container}/wait")
-    connection = client.hijack(f"{client.base}/containers/{container}/attach", {})
+    query = f"?{urlencode({'detachKeys': keys})}" if keys else ""
+    connection = client.hijack(f"{client.base}/containers/{container}/attach{query}", {})
     tty = bool(config["Tty"])
-    with raw_terminal(lambda: None) if tty and sys.stdin.isatty() else contextlib.nullcontext():
+    resize = resizer(client, container)
+    with contextlib.ExitStack() as stack:
+        if signals:
+            stack.enter_context(signals_for(client, container))
+        if tty and sys.stdin.isatty():
+            stack.enter_context(raw_terminal(resize))
+            resize()
         relay(connection, tty=tty, stdin=stdin and bool(config["OpenStdin"]))
+    if tty and is_left(client, container):
+        return 0
     return int(json.loads(end.read())["StatusCode"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,19 +14,24 @@ from orchestrator.cli.project_files import enforce_lock
 from orchestrator.cli.show_plan import show_plan
 
 if TYPE_CHECKING:
+    from orchestrator.cli.attached_up import Ends
     from orchestrator.cli.client import Client
+    from orchestrator.cli.menu import Key
     from orchestrator.cli.output import Progress
+    from orchestrator.cli.watch import Watching
     from orchestrator.server.events import TaskEvent
     from orchestrator.stackfile.load import Loaded
 
 
+PULLS = ("always", "missing", "never", "policy", "build")
+"""When images are pulled: `policy` leaves it to pull_policy, `build` is --build."""
 build_option = click.option("--build", is_flag=True, help="Build images even where they are there.")
 no_build_option = click.option("--no-build", is_flag=True, help="Build nothing, even where an image is missing.")
 pull_option = click.option(
     "--pull",
-    type=click.Choice(["always", "missing", "never"]),
+    type=click.Choice(PULLS),
     default=None,
-    help="When images are pulled, instead of what pull_policy says.",
+    help="When images are pulled, if not as pull_policy says; build is --build.",
 )
 force_option = click.option("--force-recreate", is_flag=True, help="Replace tasks that did not change.")
 keep_option = click.option("--no-recreate", is_flag=True, help="Replace no task that is there.")
@@ -147,7 +153,7 @@ def scale(stack: StackOptions, no_deps: bool, replicas: dict[str, int]) -> None:
 @progress_option
 @quiet_option
 @click.option("--quiet-build", is_flag=True, hidden=True)
-@click.option("--menu", type=bool, is_flag=False, flag_value=True, hidden=True, expose_value=False)  # there is none
+@click.option("--menu/--no-menu", default=False, help="Attached on a terminal: keys, which its last line names.")
 @yes_option
 def up(
     stack: StackOptions,
@@ -168,7 +174,8 @@ def up(
         raise click.UsageError("to detach, or to start nothing, leaves nothing to attach to")
     style = {"prefix": not given.pop("no_log_prefix"), "colour": not given.pop("no_color")}
     style["timestamps"] = given.pop("timestamps")
-    attached = Attach(ends, exit_code_from, hidden=no_attach, style=style) if attach else None
+    menu = given.pop("menu")
+    attached = Attach(ends, exit_code_from, (), no_attach, style, watch=given["watch"], menu=menu) if attach else None
     bring_up(stack, services, attached, dependencies=attach_dependencies, mentioned=no_attach, **given)
 
 
@@ -231,7 +238,9 @@ def bring_up(
 def _attached(client: Client, loaded: Loaded, shown: Progress, attach: Attach, *, dependencies: bool, **options: Any) -> None:
     """Bring the stack up, and show its output to the end. Raises SystemExit with the exit status of the command."""
     from agent.contract.times import timestamp
-    from orchestrator.cli.attached_up import run_attached
+    from orchestrator.cli import menu
+    from orchestrator.cli.attached_up import Begun, Ends, run_attached
+    from orchestrator.cli.watch import Watching
     from orchestrator.stackfile.graph import needed
 
     since = timestamp()
@@ -247,18 +256,32 @@ def _attached(client: Client, loaded: Loaded, shown: Progress, attach: Attach, *
 
     ended = apply(client, loaded, shown, enough=ends_it, **options)
     services = options["services"]
+    watching = Watching(client, loaded, services, shown)
     if dependencies and services:
         services = tuple(s.name for s in loaded.stack.services if s.name in needed(loaded.stack.services, services))
     talking = [s.name for s in loaded.stack.services if s.attach and s.name not in attach.hidden]
     wanted = attach.shown or services or talking
-    raise SystemExit(
-        run_attached(
-            client,
-            loaded.stack.name,
-            services,
-            attach._replace(shown=tuple(s for s in wanted if s in talking or s in attach.shown)),
-            stop=stop,
-            since=since,
-            first=ended,
-        )
-    )
+    attach = attach._replace(shown=tuple(s for s in wanted if s in talking or s in attach.shown))
+    begun = Begun(loaded.stack.name, services, since, ended)
+    ends = Ends(client, begun, attach.ends)
+    if attach.watch:
+        watching.toggle()
+    with menu.shown(_keys(client, loaded, watching, ends)) if attach.menu and menu.possible() else contextlib.nullcontext():
+        code = run_attached(client, begun, attach, ends, stop)
+    raise SystemExit(code)
+
+
+def _keys(client: Client, loaded: Loaded, watching: Watching, ends: Ends) -> dict[str, Key]:
+    """The keys of an attached `up`."""
+    from orchestrator.cli.config import rendered
+    from orchestrator.cli.menu import Key
+    from orchestrator.cli.output import show
+    from orchestrator.cli.rows import tasks
+
+    columns = ("task", "service", "node", "state", "ports")
+    return {
+        "v": Key(lambda: "View containers", lambda: show(tasks(client, loaded.stack.name), columns, "table")),
+        "o": Key(lambda: "View config", lambda: click.echo(rendered(loaded, "yaml", (), canonical=True, pinned=False))),
+        "w": Key(lambda: f"{'Disable' if watching.on else 'Enable'} watch", watching.toggle),
+        "d": Key(lambda: "Detach", ends.leave),
+    }

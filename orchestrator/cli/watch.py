@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import tarfile
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.globals import push_context
 
-from orchestrator.cli.options import StackOptions, is_compose, stack_options
+from orchestrator.cli.options import StackOptions, global_option, is_compose, stack_options
 from orchestrator.errors import PystackError, require_services
 
 if TYPE_CHECKING:
@@ -36,26 +38,81 @@ def watch(stack: StackOptions, no_up: bool, prune: bool, quiet: bool, services: 
 
 
 def follow_files(loaded: Loaded, services: tuple[str, ...], *, up: bool, quiet: bool = False) -> None:
-    """`watch`: until interrupted. Raises PystackError."""
-    from watchfiles import watch as follow
-
+    """`watch`: until interrupted. Under --dry-run it says what it would do. Raises PystackError."""
     from orchestrator.cli.apply import apply
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress
+    from orchestrator.cli.show_plan import show_plan
 
-    watched = _watched(loaded, services)
+    watched, pretended = _watched(loaded, services), bool(global_option("dry_run"))
     client, shown = Client(start=True), Progress("quiet" if quiet else "auto")
-    if up:
+    if up and pretended:
+        show_plan(client, loaded)
+    elif up:
         apply(client, loaded, shown)
-    work = FileSyncer(client, loaded, shown)
-    for service in watched:
-        work.initial(service)
+    _follow((PretendedSyncer if pretended else FileSyncer)(client, loaded, shown), watched, None)
+
+
+class Watching:
+    """The files of a stack while something else goes on: watched in a thread, or not. *services* are those that are, all if
+    empty."""
+
+    def __init__(self, client: Client, loaded: Loaded, services: tuple[str, ...], shown: Progress) -> None:
+        self._work = FileSyncer(client, loaded, shown)
+        self._services = services
+        self._stop: threading.Event | None = None
+
+    @property
+    def on(self) -> bool:
+        """Whether they are watched."""
+        return self._stop is not None
+
+    def toggle(self) -> None:
+        """Begin, or end. Raises PystackError where there is nothing to watch."""
+        if self._stop:
+            self._stop.set()
+            self._stop = None
+            return _say("the files are not watched any more", "Watch disabled")
+        watched = _watched(self._work.loaded, self._services)
+        self._stop = threading.Event()
+        threading.Thread(target=self._run, args=(watched, self._stop, click.get_current_context()), daemon=True).start()
+
+    def _run(self, watched: list[Service], stop: threading.Event, context: click.Context) -> None:
+        push_context(context)
+        try:
+            _follow(self._work, watched, stop)
+        except PystackError as error:
+            click.secho(str(error), fg="red", err=True)
+        if self._stop is stop:
+            self._stop = None
+
+
+def _follow(work: FileSyncer, watched: list[Service], stop: threading.Event | None) -> None:
+    """Do what the rules of *watched* say, until *stop* is set, or, without one, until interrupted."""
+    from watchfiles import watch as follow
+
     # a file is watched by its folder: editors put another one in its place
     roots = {r.path if Path(r.path).is_dir() else str(Path(r.path).parent) for s in watched for r in s.watch}
-    _say(f"watching {', '.join(sorted(roots))}", "Watch enabled")
-    for changes in follow(*roots, debounce=300, step=50, watch_filter=None, raise_interrupt=True):
+    begun = False
+    # it yields nothing now and then: what changes after the first time is seen
+    batches = follow(
+        *roots,
+        debounce=300,
+        step=50,
+        rust_timeout=250,
+        yield_on_timeout=True,
+        watch_filter=None,
+        raise_interrupt=stop is None,
+        stop_event=stop,
+    )
+    for changes in batches:
+        if not begun:
+            begun = True
+            for service in watched:
+                work.initial(service)
+            _say(f"watching {', '.join(sorted(roots))}", "Watch enabled")
         paths = sorted({file for _, path in changes for file in _files(Path(path))})
-        for service in watched:
+        for service in watched if paths else ():
             try:
                 work.changed(service, paths)
             except PystackError as error:  # the next change may mend it
@@ -67,7 +124,7 @@ def _say(own: str, composes: str) -> None:
     nothing."""
     if is_compose():
         if composes:
-            click.echo(f" ⦿ {composes}")
+            click.echo(f"{' DRY-RUN MODE - ' if global_option('dry_run') else ''} ⦿ {composes}")
     elif own:
         click.echo(own, err=True)
 
@@ -106,20 +163,28 @@ class FileSyncer:
         """Do what the rules of *service* say about *paths*: a rebuild takes all else along."""
         hits = [(rule, found) for rule in service.watch if (found := [p for p in paths if concerns(service, rule, p)])]
         if any(rule.action == "rebuild" for rule, _ in hits):
-            from orchestrator.cli.apply import apply
-
             _say(f"{service.name}: rebuild", f'Rebuilding service(s) ["{service.name}"] after changes were detected...')
-            apply(self.client, self.loaded, self.shown, build=True, services=(service.name,), no_deps=True)
+            self.rebuild(service)
             return _say("", f'service(s) ["{service.name}"] successfully built')
         for rule, found in hits:
             if "sync" in rule.action:
                 self.sync(service, rule, found)
         if any("restart" in rule.action for rule, _ in hits):
             _say(f"{service.name}: restart", "")
-            body = {"services": [service.name]}
-            for event in self.client.events(f"/v1/stacks/{self.loaded.stack.name}/restart", body=body):
-                self.shown.event(event)
+            self.restart(service)
             _say("", f'service(s) ["{service.name}"] restarted')
+
+    def rebuild(self, service: Service) -> None:
+        """Build the image of *service* and replace its tasks."""
+        from orchestrator.cli.apply import apply
+
+        apply(self.client, self.loaded, self.shown, build=True, services=(service.name,), no_deps=True)
+
+    def restart(self, service: Service) -> None:
+        """Restart the tasks of *service*."""
+        body = {"services": [service.name]}
+        for event in self.client.events(f"/v1/stacks/{self.loaded.stack.name}/restart", body=body):
+            self.shown.event(event)
 
     def initial(self, service: Service) -> None:
         """Copy what the rules of *service* with initial_sync concern."""
@@ -132,10 +197,16 @@ class FileSyncer:
 
     def sync(self, service: Service, rule: WatchRule, paths: list[Path]) -> None:
         """Copy *paths* into every task of *service*; those that are gone here go there too."""
+        _say("", f'Syncing service "{service.name}" after {len(paths)} changes were detected')
+        count = self.copy(service, rule, paths)
+        names = ", ".join(inside(rule, p) for p in paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+        _say(f"{service.name}: synced {names} to {count} task{'' if count == 1 else 's'}", "")
+
+    def copy(self, service: Service, rule: WatchRule, paths: list[Path]) -> int:
+        """Make *paths* in the tasks of *service* what they are here, and run what *rule* runs then. Returns how many tasks."""
         from orchestrator.cli import execute
         from orchestrator.cli.selection import of_stack
 
-        _say("", f'Syncing service "{service.name}" after {len(paths)} changes were detected')
         there = [p for p in paths if p.exists()]
         gone = [inside(rule, p) for p in paths if not p.exists()]
         rows = [r for r in of_stack(self.client, self.loaded.stack.name, (service.name,)) if r["state"] == "running"]
@@ -157,8 +228,21 @@ class FileSyncer:
                 }
                 if code := execute.run(node, row["id"], build_request, tty=False, stdin=False):
                     click.secho(f"{row['task']}: {' '.join(hook.command)} ended with {code}", fg="red", err=True)
-        names = ", ".join(inside(rule, p) for p in paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
-        _say(f"{service.name}: synced {names} to {len(rows)} task{'' if len(rows) == 1 else 's'}", "")
+        return len(rows)
+
+
+class PretendedSyncer(FileSyncer):
+    """Says what a FileSyncer would do, and does nothing."""
+
+    def rebuild(self, service: Service) -> None:
+        """Nothing."""
+
+    def restart(self, service: Service) -> None:
+        """Nothing."""
+
+    def copy(self, service: Service, rule: WatchRule, paths: list[Path]) -> int:
+        """Nothing, to as many tasks as there would be."""
+        return service.replicas
 
 
 def concerns(service: Service, rule: WatchRule, path: Path) -> bool:

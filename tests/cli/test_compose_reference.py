@@ -8,7 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from orchestrator.cli import cli
+from orchestrator.cli import cli, main
 from orchestrator.cli.compose import compose, made
 from orchestrator.cli.compose.reference import GLOBAL, REFUSED, VERBS, table, words
 
@@ -69,6 +69,15 @@ def test_flags_take_values_as_in_go(words: list[str], parsed: dict[str, object])
 @pytest.mark.parametrize(("verb", "why"), REFUSED.items())
 def test_a_verb_that_is_not_there_says_why(verb: str, why: str) -> None:
     assert f"{verb} is {why}" in " ".join(said(verb).split())
+
+
+@pytest.mark.parametrize("name", ["pystack", "docker-compose"])
+def test_without_a_verb_there_is_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    monkeypatch.setattr("sys.argv", [name])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code in (0, 2)
+    assert "Usage:" in "".join(capsys.readouterr())
 
 
 def test_the_document_has_the_table() -> None:

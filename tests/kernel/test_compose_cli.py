@@ -200,7 +200,54 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(compose: DockerCompo
     assert not (compose.folder / "made.tar").exists()
     compose("exec", "-T", "db", "test", "!", "-e", "/made")
     assert [row["State"] for row in rows(compose, "-a")] == ["running"]
-    assert "has no dry run" in compose("--dry-run", "watch", code=2).stderr
+    assert f"Container {name}  Stopped" in compose("stop", "--dry-run").stderr  # behind the verb too
+    assert f"Container {name}  Stopped" in compose("alpha", "dry-run", "stop", "db").stderr
+    assert "has no dry run" in compose("--dry-run", "help", code=2).stderr
+
+
+def test_output_is_followed_over_restarts(compose: DockerCompose) -> None:
+    text = "echo it begins; exec sleep 1000"
+    (compose.folder / "compose.yaml").write_text(
+        f"services: {{a: {{image: busybox, command: [sh, -c, '{text}'], stop_grace_period: 0s}}}}\n"
+    )
+    compose("up", "-d")
+    process = subprocess.Popen(
+        [str(compose.link), "logs", "-f", "--no-log-prefix"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=compose.environment,
+        cwd=compose.folder,
+    )
+    assert process.stdout
+    try:
+        for verb in ("restart", "up", "down"):
+            assert process.stdout.readline() == "it begins\n"
+            compose(verb, *(["-d", "--force-recreate"] if verb == "up" else []))
+        assert process.wait(30 * PATIENCE) == 0
+        assert process.stdout.read() == ""
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_what_is_tried_out_there_and_options_of_old(compose: DockerCompose) -> None:
+    drawn = compose("alpha", "viz", "--networks", "--ports", "--image", "--spaces", "--indentation-size", "3").stdout
+    assert drawn.splitlines()[0] == f'digraph "{compose.name}" {{'
+    assert '   "web" -> "db";' in drawn.splitlines()
+    assert f"Networks:\\n{compose.name}_default\\n" in drawn
+    assert "Ports:\\n18755:80/tcp" in drawn
+    compose("alpha", "scale", "db=1")
+    assert compose("run", "--rm", "--no-TTY", "--no-build", "--labels", "a=b", "--volumes", "/x", "db", "ls", "-d", "/x").stdout
+    assert compose("exec", "--no-TTY", "db", "echo", "hello").stdout == "hello\n"
+    compose("up", "-d", "--pull", "policy", "db")
+    compose("pull", "--parallel", "--no-parallel", "nosuch", code=1)
+    compose("--workdir", str(compose.folder), "--no-ansi", "--insecure-registry", "x", "ps")
+    assert "--abort-on-container-exit" in compose("help", "up").stdout
+    assert compose("help").stdout == compose("--help").stdout
+    assert compose("config", "--services", "--filter", "profile=ci").stdout == ""
+    assert compose("--profile", "ci", "config", "--services", "--filter", "profile=ci").stdout == "tests\n"
+    assert "write profile=NAME" in compose("config", "--services", "--filter", "x=y", code=2).stderr
 
 
 def test_the_exit_code_of_a_service_is_that_of_up(compose: DockerCompose) -> None:

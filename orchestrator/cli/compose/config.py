@@ -40,7 +40,11 @@ MOUNT = ("type", "source", "target", "read_only", "consistency", "bind", "volume
 def made() -> click.Command:
     """The command."""
 
-    def run(stack: StackOptions, only: tuple[str, ...], **given: Any) -> None:
+    def run(stack: StackOptions, only: tuple[str, ...], filters: tuple[str, ...], **given: Any) -> None:
+        if filters:
+            if not given["services"]:
+                raise click.UsageError("--filter goes with --services")
+            return lines_of(_matching(stack, filters))
         if names := next((section for section in ("volumes", "networks", "models") if given[section]), ""):
             return lines_of(_document(stack, only, given).get(names) or ())
         if given["variables"]:
@@ -55,8 +59,26 @@ def made() -> click.Command:
             click.echo(text, nl=False)
 
     form = click.Option(["--format", "shape"], type=click.Choice(["", "yaml", "json"]), default="")  # "": the verb's own
+    criteria = click.Option(["--filter", "filters"], multiple=True, metavar="profile=NAME|label=KEY[=VALUE]")
     kept = [p for p in own.params if p.name != "shape"]
-    return click.Command("config", callback=stack_options(run), params=[*kept, form], help=own.help)
+    return click.Command("config", callback=stack_options(run), params=[*kept, form, criteria], help=own.help)
+
+
+def _matching(stack: StackOptions, filters: tuple[str, ...]) -> list[str]:
+    """The services that all *filters* let through. Raises UsageError."""
+    loaded = stack.load()
+    found = loaded.document.get("services", {})
+    active = {service.name: dict(service.container.labels) for service in loaded.services}
+    for text in filters:
+        kind, equals, value = text.partition("=")
+        if not equals or kind not in ("profile", "label"):
+            raise click.UsageError(f"--filter {text}: write profile=NAME or label=KEY[=VALUE]")
+        key, exact, wanted = value.partition("=")
+        if kind == "profile":
+            active = {name: labels for name, labels in active.items() if value in (found[name].get("profiles") or ())}
+        else:
+            active = {name: labels for name, labels in active.items() if key in labels and (not exact or labels[key] == wanted)}
+    return list(active)
 
 
 def _variables(found: Iterable[NamedVariable], shape: str) -> None:

@@ -7,32 +7,54 @@ Source: docs.docker.com/reference/cli/docker/compose, Docker Compose 2.40 and 5.
 from __future__ import annotations
 
 _BUILDER = "refused: the node's own builder builds, and has none"
-_ALPHA = "refused: it is an experiment of Docker Compose's, which may go with any release"
-_DETACH = "refused: what is typed goes to the container, key for key"
+TAKEN = "differs: taken, without effect: Docker Compose has left it behind"
 
 GLOBAL: dict[str, str] = {
     "--all-resources": "",
     "--ansi=": "",
     "--compatibility": "differs: names of containers are joined by _, those of images by - as without",
-    "--dry-run": "differs: watch has none",
+    "--dry-run": "",
     "--env-file=": "",
     "-f --file=": "",
+    "--insecure-registry=": "differs: taken; `registries` of config.yml says which registries speak plain HTTP",
+    "--no-ansi": "",
     "--parallel=": "differs: taken, and the nodes decide how much is done at once",
     "--profile=": "",
     "--progress=": "",
-    "--project-directory=": "",
+    "--project-directory= --workdir=": "",
     "-p --project-name=": "",
 }
 
+_SCALE = {"--no-deps": ""}
+_PUBLISH = {
+    "--annotation=": "",
+    "--app": "refused: images are in their own repositories",
+    "--insecure-registry": "differs: taken; `registries` of config.yml says which registries speak plain HTTP",
+    "--oci-version=": "",
+    "--resolve-image-digests": "",
+    "--with-env": "",
+    "-y --yes": "",
+}
+_WATCH = {"--no-up": "", "--prune": "differs: old images are left to `system prune`", "--quiet": ""}
 VERBS: dict[str, dict[str, str]] = {
-    "attach": {"--detach-keys=": _DETACH, "--index=": "", "--no-stdin": "", "--sig-proxy": "differs: no signal is passed on"},
+    "alpha dry-run": {},
+    "alpha publish": _PUBLISH,
+    "alpha scale": _SCALE,
+    "alpha viz": {"--image": "", "--indentation-size=": "", "--networks": "", "--ports": "", "--spaces": ""},
+    "alpha watch": _WATCH,
+    "attach": {"--detach-keys=": "", "--index=": "", "--no-stdin": "", "--sig-proxy": ""},
     "build": {
         "--build-arg=": "",
         "--builder=": _BUILDER,
         "--check": _BUILDER,
+        "--compress": TAKEN,
+        "--force-rm": TAKEN,
         "-m --memory=": _BUILDER,
         "--no-cache": "",
+        "--no-rm": TAKEN,
+        "--parallel": TAKEN,
         "--print": _BUILDER,
+        "--progress=": "",
         "--provenance=": "",
         "--pull": "",
         "--push": "",
@@ -44,6 +66,7 @@ VERBS: dict[str, dict[str, str]] = {
     "commit": {"-a --author=": "", "-c --change=": "", "--index=": "", "-m --message=": "", "-p --pause": ""},
     "config": {
         "--environment": "",
+        "--filter=": "",
         "--format=": "",
         "--hash=": "differs: the hashes are of pystack's normal form",
         "--images": "",
@@ -86,7 +109,7 @@ VERBS: dict[str, dict[str, str]] = {
         "-d --detach": "",
         "-e --env=": "",
         "--index=": "",
-        "-T --no-tty": "",
+        "-T --no-tty --no-TTY": "",
         "--privileged": "",
         "-u --user=": "",
         "-w --workdir=": "",
@@ -123,16 +146,12 @@ VERBS: dict[str, dict[str, str]] = {
         "--ignore-buildable": "",
         "--ignore-pull-failures": "",
         "--include-deps": "",
+        "--no-parallel": TAKEN,
+        "--parallel": TAKEN,
         "--policy=": "",
         "-q --quiet": "",
     },
-    "publish": {
-        "--app": "refused: images are in their own repositories",
-        "--oci-version=": "",
-        "--resolve-image-digests": "",
-        "--with-env": "",
-        "-y --yes": "",
-    },
+    "publish": _PUBLISH,
     "push": {"--ignore-push-failures": "", "--include-deps": "", "-q --quiet": ""},
     "restart": {"--no-deps": "", "-t --timeout=": ""},
     "rm": {"-f --force": "", "-s --stop": "", "-v --volumes": "", "-a --all": ""},
@@ -145,9 +164,10 @@ VERBS: dict[str, dict[str, str]] = {
         "-e --env=": "",
         "--env-from-file=": "",
         "-i --interactive": "",
-        "-l --label=": "",
+        "-l --label= --labels=": "",
         "--name=": "",
-        "-T --no-tty": "",
+        "--no-build": "",
+        "-T --no-tty --no-TTY": "",
         "--no-deps": "",
         "-p --publish=": "",
         "--pull=": "",
@@ -159,11 +179,11 @@ VERBS: dict[str, dict[str, str]] = {
         "-P --service-ports": "",
         "--use-aliases": "",
         "-u --user=": "",
-        "-v --volume=": "",
+        "-v --volume= --volumes=": "",
         "-w --workdir=": "",
         "-t --tty": "differs: there is one where there is a terminal",
     },
-    "scale": {"--no-deps": ""},
+    "scale": _SCALE,
     "start": {"--wait": "", "--wait-timeout=": ""},
     "stats": {
         "-a --all": "differs: what does not run uses nothing",
@@ -184,7 +204,7 @@ VERBS: dict[str, dict[str, str]] = {
         "-d --detach": "",
         "--exit-code-from=": "",
         "--force-recreate": "",
-        "--menu": "refused: there is no menu: `pystack watch`, `logs` and `ps` do what it offers",
+        "--menu": "differs: off unless asked for; v lists the containers, o shows the file, d leaves them running",
         "--no-attach=": "",
         "--no-build": "",
         "--no-color": "",
@@ -208,10 +228,9 @@ VERBS: dict[str, dict[str, str]] = {
     "version": {"-f --format=": "", "--short": ""},
     "volumes": {"--format=": "", "-q --quiet": ""},
     "wait": {"--down-project": ""},
-    "watch": {"--no-up": "", "--prune": "differs: old images are left to `system prune`", "--quiet": ""},
+    "watch": _WATCH,
 }
 REFUSED: dict[str, str] = {
-    "alpha": _ALPHA,
     "bridge": "refused: `pystack convert` makes stack files of Kubernetes' manifests; the other way is Docker's",
 }
 """Verbs that there are not."""
@@ -225,7 +244,7 @@ HEAD = """
 why. Progress has Docker Compose's words on the standard error; `ps`, `ls`, `images`, `events`, `stats`, `top`,
 `config` and `version` have its form and JSON. `COMPOSE_FILE`, `COMPOSE_PATH_SEPARATOR`, `COMPOSE_PROJECT_NAME`,
 `COMPOSE_PROFILES`, `COMPOSE_ENV_FILES`, `COMPOSE_DISABLE_ENV_FILE`, `COMPOSE_PROGRESS`, `COMPOSE_ANSI`,
-`COMPOSE_STATUS_STDOUT`, `COMPOSE_COMPATIBILITY`, `COMPOSE_REMOVE_ORPHANS` and `COMPOSE_IGNORE_ORPHANS` count.
+`COMPOSE_STATUS_STDOUT`, `COMPOSE_COMPATIBILITY`, `COMPOSE_MENU`, `COMPOSE_REMOVE_ORPHANS` and `COMPOSE_IGNORE_ORPHANS` count.
 
 Services that ended well start again with each `up`, as there; `pystack up` itself leaves them, since it has nothing to do.
 `ps`, `logs` and the rest find the containers of all nodes. Builds tell of their steps as Docker's classic builder did. A
@@ -236,7 +255,7 @@ line and column where a file is wrong.
 
 def words(option: str) -> tuple[tuple[str, ...], bool]:
     """The names of an option, and whether it takes a value."""
-    return tuple(option.rstrip("=").split()), option.endswith("=")
+    return tuple(name.rstrip("=") for name in option.split()), option.endswith("=")
 
 
 def table() -> str:

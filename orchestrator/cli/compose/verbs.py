@@ -16,7 +16,7 @@ import click
 from agent.contract.ages import human_duration
 from agent.contract.project_labels import COMPOSE
 from orchestrator import __version__
-from orchestrator.cli.options import StackOptions, Timestamp, global_option, stack_options
+from orchestrator.cli.options import StackOptions, Timestamp, global_option, is_set, stack_options
 from orchestrator.errors import PystackError
 
 if TYPE_CHECKING:
@@ -71,15 +71,17 @@ def _up() -> click.Command:
         wait: bool,
         wait_timeout: float | None,
         timeout: float | None,
+        menu: bool | None,
         **given: Any,
     ) -> None:
         ends = "any" if on_exit or exit_code_from else "failure" if on_failure else "all"
         away = detach or wait or given["no_start"]
-        if detach and (ends != "all" or attach or attach_dependencies):
+        if detach and (ends != "all" or attach or attach_dependencies or given["watch"]):
             raise click.UsageError("--detach cannot be combined with what is for an attached `up`")
         style = {"prefix": not given.pop("no_log_prefix"), "colour": not given.pop("no_color")}
         style["timestamps"] = given.pop("timestamps")
-        attached = None if away else Attach(ends, exit_code_from, attach, no_attach, style, timeout)
+        keys = is_set("COMPOSE_MENU") if menu is None else menu
+        attached = None if away else Attach(ends, exit_code_from, attach, no_attach, style, timeout, given["watch"], keys)
         alone = bool(given["no_deps"])
         before = _running(stack, services, alone=alone) if away else {}
         bring_up(
@@ -107,6 +109,7 @@ def _up() -> click.Command:
         click.Option(["--wait"], is_flag=True),
         click.Option(["--wait-timeout"], type=float),
         click.Option(["-t", "--timeout"], type=float),
+        click.Option(["--menu/--no-menu"], default=None),
     ]
     return click.Command("up", callback=stack_options(run), params=[*kept, *more], help=own.help)
 
