@@ -59,7 +59,7 @@ def drawn(stack: Stack, extras: Sequence[str], indent: str) -> Iterator[str]:
     yield f"digraph {quoted(stack.name)} {{"
     yield f"{indent}layout=dot;"
     for service in stack.services:
-        label = "\n".join([service.name, *(line for extra in extras for line in _said(service, extra))])
+        label = "\n".join([service.name, *(line for extra in extras for line in _details(service, extra))])
         yield f"{indent}{quoted(service.name)} [style=filled, shape=box, label={quoted(label)}];"
     for service in stack.services:
         for target in dict.fromkeys(dependency.service for dependency in service.depends_on):
@@ -67,7 +67,7 @@ def drawn(stack: Stack, extras: Sequence[str], indent: str) -> Iterator[str]:
     yield "}"
 
 
-def _said(service: Service, extra: str) -> Iterator[str]:
+def _details(service: Service, extra: str) -> Iterator[str]:
     container = service.container
     if extra == "image":
         yield f"Image: {container.image}"
