@@ -143,7 +143,7 @@ def _listed(place: ServiceBody, value: Any) -> Any:
 
 
 def _pairs(place: ServiceBody, value: Any) -> Any:
-    return {k: None if v is None else scalar(v) for k, v in as_mapping(value).items()}
+    return {k: "" if v is None else scalar(v) for k, v in as_mapping(value).items()}
 
 
 def _build(place: ServiceBody, value: Any) -> Any:

@@ -78,7 +78,7 @@ class _Extending:
         if file is not None and (self.place.directory / file).resolve() != self.path.resolve():
             return _foreign(file, base, self._present().mark(at), self.place, self.problems)
         self.resolve(base, trail)
-        return self._present() if base in self.services else self.below
+        return self._present() if base in self.services or self.below is None else self.below
 
     def _present(self) -> MarkedDocument:
         """The document as far as it is resolved."""

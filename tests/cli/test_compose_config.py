@@ -87,6 +87,17 @@ def test_types_of_values(folder: Path) -> None:
     assert document["networks"]["back"]["driver_opts"] == {"x": "2"}
 
 
+def test_names_without_a_value_have_an_empty_one_but_for_variables(folder: Path) -> None:
+    (folder / "compose.yaml").write_text(
+        "services: {a: {image: x, environment: [V], labels: [l], annotations: [n], sysctls: {s: },\n"
+        "  build: {context: ., labels: [b]}, deploy: {labels: [d]}}}\n"
+    )
+    a = read()["services"]["a"]
+    assert a["environment"] == {"V": None}
+    assert [a["labels"], a["annotations"], a["sysctls"]] == [{"l": ""}, {"n": ""}, {"s": ""}]
+    assert [a["build"]["labels"], a["deploy"]["labels"]] == [{"b": ""}, {"d": ""}]
+
+
 def test_what_no_service_uses_is_left_out_unless_all_is_asked_for(folder: Path) -> None:
     assert [*read()["networks"]] == ["back", "default"]
     assert [*read()["volumes"]] == ["data"]

@@ -164,6 +164,8 @@ REFUSED: dict[str, tuple[str, str, str]] = {
         "volumes: {v: {external: {name: y}, driver: local}}",
         "driver: conflicts with external",
     ),
+    "a service that is not there is extended": ("extends: zz", "", "extends: service 'zz' is not there"),
+    "one that is not there, in the long form": ("extends: {service: zz}", "", "extends: service 'zz' is not there"),
     "an unknown key of extends": ("extends: {service: b, foo: 1}", "", "extends.foo: no such key"),
 }
 
