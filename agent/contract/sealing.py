@@ -7,6 +7,9 @@ Source: RFC 9180 (HPKE), base mode, with X25519, HKDF-SHA256 and ChaCha20-Poly13
 from __future__ import annotations
 
 import base64
+import contextlib
+import os
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +46,13 @@ def make_key(folder: Path, purpose: str) -> str:
     path = private_key(folder, purpose)
     if not path.exists():
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomically(path, X25519PrivateKey.generate().private_bytes_raw(), 0o600, sync=True)
+        made = folder / f".{path.name}.{threading.get_native_id()}.made"
+        write_atomically(made, X25519PrivateKey.generate().private_bytes_raw(), 0o600, sync=True)
+        try:
+            with contextlib.suppress(FileExistsError):  # of several that make one at once, all go by the first
+                os.link(made, path)
+        finally:
+            made.unlink()
     private = X25519PrivateKey.from_private_bytes(path.read_bytes())
     public = base64.b64encode(private.public_key().public_bytes_raw()).decode()
     if known_key(folder, purpose) != public:

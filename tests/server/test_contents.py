@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -39,6 +41,19 @@ def stack(*contents: StackContent, files: tuple[File, ...] = (FILE,)) -> Stack:
 
 def secret(content: bytes | None, *, external: bool = False, name: str = "s_db") -> StackContent:
     return StackContent(kind="secret", key="db", name=name, content=content, external=external, where="f.yml:3:1")
+
+
+def test_a_key_that_is_asked_for_many_times_at_once_is_one(tmp_path: Path) -> None:
+    for attempt in range(20):
+        together = threading.Barrier(8)
+
+        def ask(folder: Path = tmp_path / str(attempt), together: threading.Barrier = together) -> str:
+            together.wait()
+            return make_key(folder, "seal")
+
+        with ThreadPoolExecutor(8) as pool:
+            keys = {future.result() for future in [pool.submit(ask) for _ in range(8)]}
+        assert keys == {make_key(tmp_path / str(attempt), "seal")}
 
 
 def test_only_the_node_opens_what_was_sealed_to_it(tmp_path: Path) -> None:
