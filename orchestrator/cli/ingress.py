@@ -33,6 +33,13 @@ def ingress() -> None:
 @click.option("--eab-key-id", default="", help="External account at the authority (RFC 8555): its key's name …")
 @click.option("--eab-key", default="", metavar="SECRET", help="… and the secret that has it, in Base64url.")
 @click.option("--dns-hook", default="", metavar="PROGRAM", help="Program of the servers: present|cleanup RECORD VALUE.")
+@click.option(
+    "--challenge",
+    type=click.Choice(["http-01", "tls-alpn-01"]),
+    default="http-01",
+    show_default=True,
+    help="How the authority finds that hosts are yours: at port 80, or at 443.",
+)
 @click.option("--haproxy", "gate", is_flag=True, help="Debian's HAProxy beside it: rate limits, TCP by the name TLS asks for.")
 @click.option("--haproxy-package", type=FILE, help="Its package, where it is neither installed here nor fetched by apt.")
 @click.option("--count-requests", is_flag=True, help="Metrics of requests by host and status; costs each some time.")
@@ -49,6 +56,7 @@ def up(
     eab_key_id: str,
     eab_key: str,
     dns_hook: str,
+    challenge: str,
     gate: bool,
     haproxy_package: str | None,
     count_requests: bool,
@@ -86,6 +94,7 @@ def up(
         "eab_key_id": eab_key_id,
         "eab_key": eab_key,
         "dns_hook": dns_hook,
+        "challenge": challenge,
         "gate": gate_name,
         "count_requests": count_requests,
     }

@@ -1,6 +1,6 @@
 """Certificates by ACME: one order, from the account to the chain. The library blocks, so this runs in a thread of its own.
 
-Source: RFC 8555 (ACME), chapters 7.3.4 (EAB), 7.4 (orders), 8.3 (HTTP-01), 8.4 (DNS-01).
+Source: RFC 8555 (ACME), chapters 7.3.4 (EAB), 7.4 (orders), 8.3 (HTTP-01), 8.4 (DNS-01); RFC 8737 (TLS-ALPN-01).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agent.contract.wire import WireStruct
 from orchestrator.errors import PystackError
-from orchestrator.ingress.model import IngressSettings
+from orchestrator.ingress.model import Challenge, IngressSettings
 
 if TYPE_CHECKING:
     from acme import messages
@@ -41,10 +41,10 @@ class Account(WireStruct, frozen=True, kw_only=True):
 
 
 class Publisher(NamedTuple):
-    """*show* makes every proxy answer a token with a key authorization, and returns once they do; *hide* ends that."""
+    """*show* makes every proxy answer a challenge, and returns once they do; *hide* ends that."""
 
-    show: Callable[[str, str], None]
-    hide: Callable[[str], None]
+    show: Callable[[Challenge], None]
+    hide: Callable[[Challenge], None]
 
 
 def register(settings: IngressSettings, eab_key: str) -> Account:
@@ -148,16 +148,18 @@ def _refusals(error: Any) -> str:
 def _answered(
     client: ClientV2, key: Any, authorization: messages.AuthorizationResource, settings: IngressSettings, publisher: Publisher
 ) -> Iterator[None]:
-    """Meanwhile a challenge of *authorization* is answered: HTTP-01, or DNS-01 where there is a hook for it."""
+    """Meanwhile a challenge of *authorization* is answered: DNS-01 where there is a hook for it, or that of *settings*."""
     from acme import challenges
+    from josepy.json_util import decode_b64jose
 
-    kind = challenges.DNS01 if settings.dns_hook else challenges.HTTP01
-    offered = next((c for c in authorization.body.challenges if isinstance(c.chall, kind)), None)
+    wanted = "dns-01" if settings.dns_hook else settings.challenge
+    # the library knows no TLS-ALPN-01 any more, of which it need not know more than of HTTP-01
+    offered = next((c for c in authorization.body.challenges if c.chall.to_json().get("type") == wanted), None)
     name = authorization.body.identifier.value
     if offered is None:
-        raise AcmeError(f"{settings.directory} offers no {kind.typ} for {name}")
-    response, validation = offered.response_and_validation(key)
+        raise AcmeError(f"{settings.directory} offers no {wanted} for {name}")
     if isinstance(offered.chall, challenges.DNS01):
+        response, validation = offered.response_and_validation(key)
         record = offered.chall.validation_domain_name(name)
         _hook(settings.dns_hook, "present", record, validation)
         try:
@@ -166,13 +168,15 @@ def _answered(
         finally:
             _hook(settings.dns_hook, "cleanup", record, validation)
         return
-    token = offered.chall.encode("token")
-    publisher.show(token, validation)
+    token = str(offered.chall.to_json()["token"])
+    response, answer = challenges.HTTP01(token=decode_b64jose(token)).response_and_validation(key)
+    shown = Challenge(settings.challenge, name, token, answer)
+    publisher.show(shown)
     try:
         client.answer_challenge(offered, response)
         yield
     finally:
-        publisher.hide(token)
+        publisher.hide(shown)
 
 
 def _hook(program: str, verb: str, record: str, value: str) -> None:

@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from orchestrator.ingress import haproxy
-from orchestrator.ingress.model import NOBODY, IngressSettings
+from orchestrator.ingress.model import NOBODY, Challenge, IngressSettings
 from orchestrator.ingress.routes import Site
 
 Json = dict[str, Any]
 Seen = Literal["nothing", "requests", "hosts"]
-ADMIN_SOCKET = "/run/caddy/admin.sock"
+FOLDER = "/run/caddy"
+"""In memory of the container."""
+ADMIN_SOCKET = f"{FOLDER}/admin.sock"
+STORAGE = "storage"
+"""The directory of FOLDER in which Caddy looks for challenges of TLS-ALPN-01 that another Caddy of a cluster began."""
+ISSUERS_FOLDER = "acme/acme-v02.api.letsencrypt.org-directory/challenge_tokens"
+"""Its place there, after the ACME server that Caddy would ask by itself. It need not be the one that asks."""
 CHALLENGE_PATH = "/.well-known/acme-challenge/"
 GRACE = "5m"
 """How long requests that are under way may take after the configuration has changed."""
@@ -37,7 +44,7 @@ TOO_LARGE: Json = {
 """Caddy 2.6 blames the service for a body beyond the limit: 502."""
 HOLD_FOR_S = 60
 """How long a request waits for the first task of a service that has none."""
-HOLD_SOCKETS = "/run/caddy/hold-"
+HOLD_SOCKETS = f"{FOLDER}/hold-"
 HELD_FOR, HELD_PROTO, HELD_SINCE = "X-Pystack-Held-For", "X-Pystack-Held-Proto", "X-Pystack-Held-Since"
 """What is known of the client on the way of a held request through the proxy itself."""
 QUIET: Json = {"level": "WARN"}
@@ -51,13 +58,13 @@ EMPTY: Json = {"admin": {"listen": f"unix/{ADMIN_SOCKET}", "origins": ["localhos
 def configuration(
     sites: Sequence[Site],
     certificates: Iterable[tuple[str, str]],
-    challenges: Mapping[str, str],
+    challenges: Iterable[Challenge],
     settings: IngressSettings,
     seen: Seen = "nothing",
 ) -> Json:
-    """What a proxy must do. *certificates* are chains and keys as PEM, *challenges* the key authorizations that are to be
-    answered for tokens (RFC 8555 §8.3). Unless *seen* is nothing, it says a line on its standard output for each request
-    that it forwarded; `requests.py` reads them."""
+    """What a proxy must do. *certificates* are chains and keys as PEM, *challenges* what is to be answered to ACME servers, of
+    which `challenge_files` has those of TLS-ALPN-01. Unless *seen* is nothing, it says a line on its standard output for each
+    request that it forwarded; `requests.py` reads them."""
     sites = [s for s in sites if not s.rule.tcp]  # those are HAProxy's
     secure = [s for s in sites if s.tls != "off"]
     plain = [_redirect(s, settings) if s.tls != "off" and s.rule.redirect else _answer(s, settings) for s in sites]
@@ -72,6 +79,7 @@ def configuration(
         del servers["https"]
     return {
         **EMPTY,
+        "storage": {"module": "file_system", "root": f"{FOLDER}/{STORAGE}"},
         "logging": {
             "logs": {"default": QUIET}
             if seen == "nothing"
@@ -164,15 +172,35 @@ def _held(site: Site, settings: IngressSettings) -> Json:
     return server | {"routes": [{"handle": [wait]}], "errors": {"routes": errors}}
 
 
-def _challenge_routes(challenges: Mapping[str, str]) -> list[Json]:
+def _challenge_routes(challenges: Iterable[Challenge]) -> list[Json]:
     return [
         {
-            "match": [{"path": [literal(CHALLENGE_PATH + token)]}],
-            "handle": [{"handler": "static_response", "body": literal(answer), "headers": {"Content-Type": ["text/plain"]}}],
+            "match": [{"path": [literal(CHALLENGE_PATH + one.token)]}],
+            "handle": [
+                {"handler": "static_response", "body": literal(one.answer), "headers": {"Content-Type": ["text/plain"]}}
+            ],
             "terminal": True,
         }
-        for token, answer in sorted(challenges.items())
+        for one in sorted(challenges)
+        if one.type == "http-01"
     ]
+
+
+def challenge_files(challenges: Iterable[Challenge]) -> dict[str, bytes]:
+    """Files in FOLDER by which Caddy makes the certificates with acmeIdentifier that it answers ACME servers with, should they
+    ask for the protocol acme-tls/1; no configuration says so. Source: RFC 8737; certmagic, solvers.go (distributedSolver)."""
+    return {
+        f"{STORAGE}/{ISSUERS_FOLDER}/{one.host}.json": json.dumps(
+            {
+                "type": one.type,
+                "token": one.token,
+                "keyAuthorization": one.answer,
+                "identifier": {"type": "dns", "value": one.host},
+            }
+        ).encode()
+        for one in challenges
+        if one.type == "tls-alpn-01"
+    }
 
 
 def _match(site: Site) -> list[Json]:

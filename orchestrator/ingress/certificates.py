@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from orchestrator.errors import PystackError
-from orchestrator.ingress.model import Certificate, IngressSettings, Issuer
+from orchestrator.ingress.model import Certificate, Challenge, IngressSettings, Issuer
 from orchestrator.server.contents import Contents
 from orchestrator.stackfile.certificate_text import CertificateTextError, Pair, read_pair
 from orchestrator.store.interface import Delete, Put, Store
 
 if TYPE_CHECKING:
-    from orchestrator.ingress.acme import Account
+    from orchestrator.ingress.acme import Account, Publisher
 
 ROOT = "ingress.root"
 """The secret with the cluster's own authority."""
@@ -42,8 +42,8 @@ class Certificates:
         self, store: Store, contents: Contents, publish: Callable[[], Awaitable[None]], changed: Callable[[], None]
     ) -> None:
         self.known: dict[str, Certificate] = {}
-        self.challenges: dict[str, str] = {}
-        """The key authorizations that proxies answer for tokens at this moment."""
+        self.challenges: dict[str, Challenge] = {}
+        """What proxies answer ACME servers at this moment, by token."""
         self._store = store
         self._contents = contents
         self._publish = publish
@@ -128,18 +128,11 @@ class Certificates:
         def wait(work: Awaitable[None]) -> None:
             asyncio.run_coroutine_threadsafe(_awaited(work), loop).result(PUBLISH_S)
 
-        publisher = acme.Publisher(
-            lambda token, answer: wait(self._show(token, answer)), lambda token: wait(self._show(token, ""))
-        )
+        publisher = acme.Publisher(lambda one: wait(self._show(one)), lambda one: wait(self._hide(one)))
         try:
-            account = await self._account(settings)
-            text = await asyncio.to_thread(acme.obtain, settings, account, one.host, publisher)
-            await self._keep(one, text)
+            await self._keep(one, await self._obtained(one.host, settings, publisher))
         except (acme.AcmeError, CertificateTextError, PystackError) as error:
             limited = isinstance(error, acme.AcmeError) and error.rate_limited
-            if isinstance(error, acme.AcmeError) and error.no_account:
-                with contextlib.suppress(PystackError):  # the next try makes another
-                    await self._contents.remove("secret", ACCOUNT, ())
             pause = min(LONGEST_RETRY_S, FIRST_RETRY_S * 2**one.failures)
             pause = max(pause, RATE_LIMITED_S) if limited else pause
             log.warning("no certificate for %s yet, tried again in %.0f s: %s", one.host, pause, error)
@@ -152,25 +145,38 @@ class Certificates:
             self._orders.pop(one.host, None)
             self._changed()
 
-    async def _account(self, settings: IngressSettings) -> Account:
-        """The account at the server of *settings*, made at the first call."""
+    async def _obtained(self, host: str, settings: IngressSettings, publisher: Publisher) -> bytes:
+        """The chain and the key for *host*; where the server has lost the account, by a new one. Raises AcmeError."""
+        from orchestrator.ingress import acme
+
+        account = await self._account(settings)
+        try:
+            return await asyncio.to_thread(acme.obtain, settings, account, host, publisher)
+        except acme.AcmeError as error:
+            if not error.no_account:
+                raise
+        return await asyncio.to_thread(acme.obtain, settings, await self._account(settings, lost=account), host, publisher)
+
+    async def _account(self, settings: IngressSettings, lost: Account | None = None) -> Account:
+        """The account at the server of *settings*, made at the first call, and again where the one that is kept is *lost*."""
         from orchestrator.ingress import acme
 
         async with self._registering:
             with contextlib.suppress(PystackError):
                 known = msgspec.json.decode(self._contents.read("secret", ACCOUNT), type=acme.Account)
-                if known.directory == settings.directory:
+                if known.directory == settings.directory and known != lost:
                     return known
             eab = self._contents.read("secret", settings.eab_key).decode().strip() if settings.eab_key else ""
             made = await asyncio.to_thread(acme.register, settings, eab)
             await self._contents.create("secret", ACCOUNT, msgspec.json.encode(made), replace=True)
             return made
 
-    async def _show(self, token: str, answer: str) -> None:
-        if answer:
-            self.challenges[token] = answer
-        else:
-            self.challenges.pop(token, None)
+    async def _show(self, one: Challenge) -> None:
+        self.challenges[one.token] = one
+        await self._publish()
+
+    async def _hide(self, one: Challenge) -> None:
+        self.challenges.pop(one.token, None)
         await self._publish()
 
     async def _keep(self, one: Certificate, text: bytes) -> None:

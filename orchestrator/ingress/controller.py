@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Set
+from collections.abc import Mapping, Set
 
 import msgspec
 
 from agent.contract.task import Task
 from agent.contract.times import timestamp, timestamp_if_set
 from orchestrator.errors import PystackError, RefusedError
-from orchestrator.ingress import caddy, gates
+from orchestrator.ingress import caddy, files, gates
 from orchestrator.ingress.certificates import Certificates
 from orchestrator.ingress.documents import Documents
 from orchestrator.ingress.health import Held, brought, certificate_checks, obtained, proxy_checks
@@ -63,13 +63,24 @@ async def _load(client: AgentClient, container: str, document: bytes) -> None:
     await client.call("POST", path, params={"socket": caddy.ADMIN_SOCKET}, data=document, headers=headers)
 
 
+async def _show(client: AgentClient, container: str, challenges: Mapping[str, bytes]) -> None:
+    """Give the Caddy in *container* the files of *challenges*. Those that it has from before stay until none is under way:
+    taken away one by one, others would be missing for a moment. Raises PystackError."""
+    if challenges:
+        await files.put(client, container, caddy.FOLDER, challenges)
+    else:
+        await files.empty(client, container, caddy.FOLDER, caddy.STORAGE)
+
+
 class Proxy(msgspec.Struct):
-    """What is known of a proxy: *start* names the container and its start, *digest* the configuration that it has."""
+    """What is known of a proxy: *start* names the container and its start, *digest* the configuration that it has, *shown* the
+    files of challenges."""
 
     start: str = ""
     digest: str = ""
     problem: str = ""
     configured: str = ""
+    shown: dict[str, bytes] = {}
 
 
 class Ingress:
@@ -263,13 +274,20 @@ class Ingress:
                 return
             # made only now: of the calls that waited for the one before, the first brings what all of them know
             of = self.documents.of_gate if task.service == GATE else self.documents.of_node
-            document, digest, tasks = of(task.node, settings)
+            document, digest, tasks, challenges = of(task.node, settings)
             start = f"{status.container} {status.started}"
             if task.service != GATE:
                 self.requests.tasks[task.node] = tasks
-            if (proxy.start, proxy.digest) == (start, digest):
+            if proxy.start != start:
+                proxy.start, proxy.digest, proxy.shown = start, "", {}
+            if (proxy.digest, proxy.shown) == (digest, challenges):
                 return
             try:
+                if proxy.shown != challenges:
+                    await _show(member.client, status.container, challenges)
+                    proxy.shown = challenges
+                if proxy.digest == digest:
+                    return
                 if task.service == GATE:
                     await gates.deliver(member.client, status.container, document, digest)
                 else:
@@ -279,7 +297,7 @@ class Ingress:
                 proxy.problem, proxy.digest = str(error), ""
                 self.trigger_later()
                 return
-            proxy.start, proxy.digest, proxy.problem = start, digest, ""
+            proxy.digest, proxy.problem = digest, ""
             proxy.configured = timestamp(digits="milliseconds")
 
     def trigger_later(self) -> None:

@@ -23,11 +23,12 @@ log = logging.getLogger(__name__)
 
 
 class Document(NamedTuple):
-    """A configuration as *text*, and which task is where it forwards to."""
+    """A configuration as *text*, which task is where it forwards to, and the files of challenges (`caddy.challenge_files`)."""
 
     text: bytes
     digest: str
     tasks: dict[str, str]
+    challenges: dict[str, bytes]
 
 
 class Documents:
@@ -59,7 +60,7 @@ class Documents:
         if key not in self._gates:
             claims = claims_of(r.stack for r in self._plane.state.stacks.values())
             text, digest = haproxy.configuration(self.sites(node, claims, settings))
-            self._gates[key] = Document(text.encode(), digest, {})
+            self._gates[key] = Document(text.encode(), digest, {}, {})
         return self._gates[key]
 
     def _document(self, node: str, settings: IngressSettings) -> Document:
@@ -71,13 +72,14 @@ class Documents:
                 pairs[host] = (known.chain, known.key)
         manual = [pair for claim in claims if (pair := self._manual(claim))]
         unique = dict.fromkeys((*(pairs[h] for h in sorted(pairs)), *manual))
-        made = caddy.configuration(sites, unique, self._certificates.challenges, settings, self._seen(settings))
+        challenges = self._certificates.challenges.values()
+        made = caddy.configuration(sites, unique, challenges, settings, self._seen(settings))
         text = msgspec.json.encode(made)
         if settings.count_requests:
             self._requests.hosts = frozenset(site.rule.host for site in sites if not site.rule.tcp)
         tasks = {u.dial: u.task for site in sites if not site.rule.tcp for u in site.upstreams}
         tasks |= {caddy.waiting_dial(site): site.idle[0] for site in sites if site.idle and not site.upstreams}
-        return Document(text, hashlib.sha256(text).hexdigest(), tasks)
+        return Document(text, hashlib.sha256(text).hexdigest(), tasks, caddy.challenge_files(challenges))
 
     def _seen(self, settings: IngressSettings) -> caddy.Seen:
         return "hosts" if settings.count_requests else "requests" if self._requests.wanted else "nothing"

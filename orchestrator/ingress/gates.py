@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import time
 
 from orchestrator.errors import PystackError
-from orchestrator.ingress import haproxy
+from orchestrator.ingress import files, haproxy
 from orchestrator.transport.agent_client import AgentClient
 
 TAKEN_S, SIGNAL_S, AGAIN_S = 10.0, 0.5, 0.05
@@ -16,13 +15,12 @@ TAKEN_S, SIGNAL_S, AGAIN_S = 10.0, 0.5, 0.05
 
 async def deliver(client: AgentClient, container: str, text: bytes, digest: str) -> None:
     """Return once *container* answers new connections by *text*. Raises PystackError with what HAProxy has against it."""
-    path = f"/containers/{container}"
-    await client.call("PUT", f"{path}/archive", params={"path": haproxy.FOLDER}, data=_tar(text))
+    await files.put(client, container, haproxy.FOLDER, {haproxy.FILE: text})
     began, signals = time.monotonic(), 0
     while await _version(client, container) != digest:
         took = time.monotonic() - began
         if signals <= took / SIGNAL_S:  # a HAProxy that has just begun loses it, and one amid a change too
-            await client.call("POST", f"{path}/kill", params={"signal": "SIGUSR2"})
+            await client.call("POST", f"/containers/{container}/kill", params={"signal": "SIGUSR2"})
             signals += 1
         if took > TAKEN_S:
             alerts = [line for line in await client.tail(container, 20) if "ALERT" in line]
@@ -36,15 +34,3 @@ async def _version(client: AgentClient, container: str) -> str:
     except PystackError:  # it has none yet, or begins
         return ""
     return str(found)
-
-
-def _tar(text: bytes) -> bytes:
-    import tarfile
-
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        entry = tarfile.TarInfo(haproxy.FILE)
-        entry.size = len(text)
-        entry.mode = 0o600
-        tar.addfile(entry, io.BytesIO(text))
-    return out.getvalue()

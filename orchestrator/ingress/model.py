@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from agent.contract.wire import WireStruct
 
@@ -16,13 +16,26 @@ NOBODY = ".none"
 LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
 LETS_ENCRYPT_STAGING = "https://acme-staging-v02.api.letsencrypt.org/directory"
 Issuer = Literal["acme", "internal"]
+ChallengeType = Literal["http-01", "tls-alpn-01"]
+
+
+class Challenge(NamedTuple):
+    """What proxies answer the ACME server that asks for *host*: the key authorization *answer* to *token*.
+
+    Source: RFC 8555, 8.3 (HTTP-01), RFC 8737 (TLS-ALPN-01)."""
+
+    type: ChallengeType
+    host: str
+    token: str
+    answer: str
 
 
 class IngressSettings(WireStruct, frozen=True, kw_only=True):
     """The options of `pystack ingress up`. *constraints* choose the nodes, as in `deploy.placement.constraints`; *version* is
     that of the Debian package in *image*. *issuer* certifies where a rule does not say. *directory* is the ACME server's,
     *trusted* the PEM of the roots that it is trusted by ("" for the host's own), *eab_key_id* and the secret *eab_key* bind
-    the account to one that exists there (RFC 8555 §7.3.4); *dns_hook* is a program of the servers for DNS-01.
+    the account to one that exists there (RFC 8555 §7.3.4); *dns_hook* is a program of the servers for DNS-01, which goes
+    before *challenge*.
     *gate* is the image of the HAProxys, "" for none; with *count_requests* proxies say of each request what became of it."""
 
     image: str
@@ -37,6 +50,7 @@ class IngressSettings(WireStruct, frozen=True, kw_only=True):
     eab_key_id: str = ""
     eab_key: str = ""
     dns_hook: str = ""
+    challenge: ChallengeType = "http-01"
     gate: str = ""
     count_requests: bool = False
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import msgspec
 
 from agent.contract.frames import FrameDecoder, FrameError
+from agent.contract.timings import Histogram
 from orchestrator.errors import PystackError
 from orchestrator.ingress.model import NOBODY
-from orchestrator.server.timings import Histogram
 from orchestrator.server.traffic import RequestListener
 from orchestrator.transport.agent_client import AgentClient
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.contract.container import Container, Mount
-from orchestrator.ingress import haproxy
+from orchestrator.ingress import caddy, haproxy
 from orchestrator.ingress.model import GATE, SERVICE, STACK, IngressSettings
 from orchestrator.stackfile.model import Placement, Service, Stack, StackVolume, UpdateConfig
 
@@ -13,6 +13,8 @@ START = "/etc/caddy/start.json"
 GATE_PROGRAM = "/usr/sbin/haproxy"
 GATE_START = "/etc/haproxy/start.cfg"
 WHERE = "pystack ingress up"
+MEMORY = 16 << 20
+"""Bytes of files at most: a page for each host whose certificate is being obtained."""
 BETWEEN = StackVolume(key="gate", name=f"{STACK}_gate", where=WHERE)
 """On each node, the socket at which its Caddy asks its HAProxy."""
 
@@ -21,7 +23,7 @@ def system_stack(settings: IngressSettings) -> Stack:
     """One proxy a node, on the host's own network: it sees who its clients are. It keeps nothing, may bind low ports and
     nothing else that root may, and cannot write to its disk. Where there is an image for it, one HAProxy a node beside it."""
     entrypoint = (PROGRAM, "run", "--config", START)
-    container = _container(settings.image, entrypoint, "/run/caddy", gate=bool(settings.gate))
+    container = _container(settings.image, entrypoint, caddy.FOLDER, gate=bool(settings.gate))
     services: tuple[Service, ...] = (_service(SERVICE, container, settings),)
     if settings.gate:
         command = (GATE_PROGRAM, "-W", "-db", "-f", GATE_START, "-f", haproxy.FOLDER)
@@ -39,7 +41,7 @@ def _container(image: str, entrypoint: tuple[str, ...], memory: str, *, gate: bo
         cap_drop=("ALL",),
         cap_add=("NET_BIND_SERVICE",),
         security_opt=("no-new-privileges",),
-        mounts=(Mount(kind="tmpfs", target=memory, mode=0o700, size=1 << 20), *between),
+        mounts=(Mount(kind="tmpfs", target=memory, mode=0o700, size=MEMORY), *between),
         environment=(("HOME", memory),),
         sysctls=(("net.ipv4.tcp_migrate_req", "1"),),  # both open their sockets again at each change of their configuration
         restart="always",

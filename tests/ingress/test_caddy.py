@@ -7,6 +7,7 @@ import base64
 import contextlib
 import datetime
 import gzip
+import hashlib
 import json
 import os
 import shutil
@@ -20,9 +21,10 @@ import aiohttp
 import bcrypt
 import pytest
 from aiohttp import web
+from cryptography import x509
 
 from orchestrator.ingress import authority, caddy
-from orchestrator.ingress.model import IngressSettings
+from orchestrator.ingress.model import Challenge, IngressSettings
 from orchestrator.ingress.routes import Site, Upstream
 from orchestrator.stackfile.certificate_text import read_pair
 from orchestrator.stackfile.model import IngressRule
@@ -52,14 +54,14 @@ class Proxy:
         upstreams = tuple(Upstream(f"127.0.0.1:{p}", s) for p, s in zip(self.backends, shares or (1,), strict=False) if s)
         return Site(IngressRule(**{"host": HOST, "port": 1, **rule}), tls, upstreams, tuple(users))
 
-    def document(self, *sites: Site, challenges: dict[str, str] | None = None) -> bytes:
+    def document(self, *sites: Site, challenges: Sequence[Challenge] = ()) -> bytes:
         hosts = {s.rule.host for s in sites if s.tls != "off"}
         pairs = [read_pair(authority.issue(self.root, h, datetime.datetime.now(datetime.UTC)), h) for h in sorted(hosts)]
-        made = caddy.configuration(sites, [(p.chain, p.key) for p in pairs], challenges or {}, self.settings)
+        made = caddy.configuration(sites, [(p.chain, p.key) for p in pairs], challenges, self.settings)
         text = json.dumps(made).replace(caddy.ADMIN_SOCKET, self.socket)
-        return text.replace(caddy.HOLD_SOCKETS, f"{self.folder}/hold-").encode()
+        return text.replace(caddy.FOLDER, str(self.folder)).replace(caddy.HOLD_SOCKETS, f"{self.folder}/hold-").encode()
 
-    async def load(self, *sites: Site, challenges: dict[str, str] | None = None) -> None:
+    async def load(self, *sites: Site, challenges: Sequence[Challenge] = ()) -> None:
         connector = aiohttp.UnixConnector(path=self.socket)
         async with aiohttp.ClientSession(connector=connector) as admin:
             body = self.document(*sites, challenges=challenges)
@@ -389,13 +391,45 @@ async def test_a_request_that_waited_in_vain_is_told_when_to_come_again(proxy: P
 
 
 async def test_websockets_and_challenges_pass(proxy: Proxy) -> None:
-    await proxy.load(proxy.site(), challenges={"tok-en_1": "tok-en_1.print"})
+    await proxy.load(proxy.site(), challenges=[Challenge("http-01", HOST, "tok-en_1", "tok-en_1.print")])
     async with proxy.session.ws_connect(proxy.url("/ws"), ssl=proxy.tls) as sock:
         await sock.send_str("hello")
         assert (await sock.receive()).data == "hello"
     reply = await proxy.ask("/.well-known/acme-challenge/tok-en_1", scheme="http")
     assert (reply.status, await reply.text()) == (200, "tok-en_1.print")
     assert (await proxy.ask("/.well-known/acme-challenge/other", scheme="http")).status == 308
+
+
+def acme_certificate(proxy: Proxy, host: str) -> x509.Certificate:
+    """What an ACME server that asks for *host* by TLS-ALPN-01 is shown. Raises ssl.SSLError."""
+    asking = ssl.create_default_context()
+    asking.check_hostname, asking.verify_mode = False, ssl.CERT_NONE
+    asking.set_alpn_protocols(["acme-tls/1"])
+    with (
+        socket.create_connection(("127.0.0.1", proxy.settings.https_port), 5) as plain,
+        asking.wrap_socket(plain, server_hostname=host) as sock,
+    ):
+        assert sock.selected_alpn_protocol() == "acme-tls/1"
+        return x509.load_der_x509_certificate(sock.getpeercert(binary_form=True) or b"")
+
+
+async def test_a_challenge_by_tls_is_answered_beside_clients(proxy: Proxy) -> None:
+    challenge = Challenge("tls-alpn-01", "new.example.org", "tok-en_1", "tok-en_1.print")
+    await proxy.load(proxy.site(), proxy.site(host=challenge.host), challenges=[challenge])
+    for name, content in caddy.challenge_files([challenge]).items():
+        file = proxy.folder / name
+        file.parent.mkdir(parents=True)
+        file.write_bytes(content)
+    shown = await asyncio.to_thread(acme_certificate, proxy, challenge.host)
+    names = shown.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == [challenge.host]
+    identifier = shown.extensions.get_extension_for_oid(x509.ObjectIdentifier("1.3.6.1.5.5.7.1.31"))
+    digest = hashlib.sha256(challenge.answer.encode()).digest()
+    assert (identifier.critical, identifier.value.public_bytes()) == (True, b"\x04\x20" + digest)
+    assert (await proxy.ask(host=challenge.host)).status == 200, "clients get the certificate that they trust"
+    shutil.rmtree(proxy.folder / caddy.STORAGE)
+    with pytest.raises(ssl.SSLError):
+        await asyncio.to_thread(acme_certificate, proxy, challenge.host)
 
 
 @pytest.mark.parametrize(

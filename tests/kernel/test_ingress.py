@@ -235,6 +235,24 @@ def test_an_acme_server_certifies_what_any_node_answers(stack: Stack, lab: Pysta
     assert serial(lab, "shop.example.org", 3) == before, "kept in the store, without the ACME server"
 
 
+@pytest.mark.long
+def test_an_acme_server_that_asks_at_443_alone(stack: Stack, lab: Pystack, tmp_path: Path) -> None:
+    """TLS-ALPN-01: nothing listens at port 80, and what the proxies showed meanwhile is gone from them afterwards."""
+    with pebble(lab, tmp_path):
+        eab = ("--eab-key-id", "kid-1", "--eab-key", "eab-tls")
+        lab("secret", "create", "eab-tls", "-", stdin="zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W")
+        acme = ("ingress", "up", "--acme", "https://10.99.0.254:14000/dir", "--acme-ca", str(tmp_path / "c.pem"), *eab)
+        lab(*acme, "--http-port", "8081", "--challenge", "tls-alpn-01")
+        stack.up(web("alpn.example.org"))
+        root = tmp_path / "pebble.pem"
+        root.write_text(lab.on("outside", "curl", "-sSk", "https://10.99.0.254:15000/roots/0"))
+        assert [get(lab, "alpn.example.org", n, root=str(root)) for n in (1, 2, 3)] == ["one\n"] * 3
+    for node in (1, 2, 3):
+        left = lab.on(f"n{node}", "sh", "-c", "find /proc/$(pgrep -x caddy)/root/run/caddy/storage -type f -name '*.json'")
+        assert left == "", "no challenge is under way"
+    lab("ingress", "up")
+
+
 def test_a_proxy_that_was_killed_is_back_with_its_configuration(stack: Stack, lab: Pystack, tmp_path: Path) -> None:
     stack.up(web("back.internal"))
     root = own_root(lab, tmp_path)
