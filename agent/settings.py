@@ -249,6 +249,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     prometheus: str = ""
     """The Prometheus that services are scaled by whose x-scale has a query, as this host reaches it: http://HOST:9090."""
+    traces: str = ""
+    """The collector (OTLP over HTTP, http://HOST:4318) that servers send traces of `up` and other long requests to; "" for the
+    one that OTEL_EXPORTER_OTLP_ENDPOINT names."""
     quotas: dict[str, QuotaSettings] = {}
     """What stacks may have together whose names match a pattern (`team-a-*`), on the host of each server."""
 
@@ -262,6 +265,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 raise ValueError(f"open_to_containers {word!r}: a port with its protocol, such as 9100/tcp")
         if self.prometheus and not self.prometheus.startswith(("http://", "https://")):
             raise ValueError(f"prometheus {self.prometheus!r}: it is written like http://HOST:9090")
+        if self.traces and not self.traces.startswith(("http://", "https://")):
+            raise ValueError(f"traces {self.traces!r}: it is written like http://HOST:4318")
         if self.reschedule_after != "never" and not re.fullmatch(r"\d+[smh]", self.reschedule_after):
             raise ValueError(f"reschedule_after {self.reschedule_after!r}: a number with s, m or h, or never")
 

@@ -40,10 +40,13 @@ from orchestrator.server.access.syslog import Shipper
 from orchestrator.server.api import oidc
 from orchestrator.server.api.app import OWN_ENGINE, make_app
 from orchestrator.server.api.standby import StandbyState, make_standby_app
+from orchestrator.server.api.stream import TRACES
 from orchestrator.server.plane import ControlPlane
 from orchestrator.store.interface import Store, StoreError
 from orchestrator.store.sqlite import SqliteStore
 from orchestrator.swarm import api as swarm
+from orchestrator.tracing import export
+from orchestrator.tracing.export import Exporter
 from orchestrator.ui import api as ui_api
 from orchestrator.ui.board import Board
 
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
 _RESTART = threading.Event()
 RETRY_S = 1.0
 """How long to wait after the store did not answer."""
+
 log = logging.getLogger(__name__)
 
 
@@ -230,6 +234,8 @@ async def _lead(
         await plane.start()
         await beside.start()
         application = make_app(plane, stop, beside.extensions, paths.control_socket)
+        if beside.traces:
+            application[TRACES] = beside.traces
         agent.mount_into(application, OWN_ENGINE)  # requests for this node need no proxy
         runners = [
             await _listen(application, paths.control_socket, paths.web_socket),
@@ -268,6 +274,7 @@ class _Companions:
         self._notifier = Notifier(plane, self._certificate_ends, settings.notify)
         self._shipper = Shipper(settings.audit_log.syslog) if settings.audit_log.syslog else None
         plane.audit.ship = self._shipper
+        self.traces = _traces(settings.traces)
         self.extensions = [
             gitops_api.extension(self._gitops),
             ingress_api.extension(self._ingress),
@@ -300,6 +307,18 @@ class _Companions:
         """Stop what takes the last lines of the log of changes."""
         if self._shipper:
             self._shipper.close()
+        if self.traces:
+            self.traces.close()
+
+
+def _traces(collector: str) -> Exporter | None:
+    """Who sends traces to *collector*, or to the one of the environment; None where neither names one."""
+    if not collector and not export.wanted():
+        return None
+    if not export.installed():
+        log.warning("%s", export.MISSING)
+        return None
+    return Exporter("pystack-server", collector)
 
 
 def _quotas(agent: Agent) -> tuple[Quota, ...]:

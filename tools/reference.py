@@ -178,7 +178,8 @@ def environment() -> str:
     """The page of variables."""
     rows = [f"| `{name}` | {VARIABLES[name]} |" for name in _worded(variables(), VARIABLES, "the variable")]
     return "\n".join(["# Environment variables", "", "| variable | what it does |", "|---|---|", *rows, "",
-                      "Beside these, NO_COLOR takes colours away, DOCKER_CONFIG says where registry credentials lie."])  # fmt: skip
+                      "Beside these, NO_COLOR takes colours away, DOCKER_CONFIG says where registry credentials lie, and "
+                      "OTEL_EXPORTER_OTLP_ENDPOINT and TRACEPARENT are of [traces](../guide/metrics.md#traces)."])  # fmt: skip
 
 
 def doctor() -> str:

@@ -42,6 +42,8 @@ class Client:
         self.start = start
         self.base = f"/v1/nodes/{node}/engine"
         self._idle: list[Connection] = []
+        self.trace = os.environ.get("TRACEPARENT", "")
+        """The W3C traceparent that goes along with requests."""
 
     def at(self, node: str) -> Client:
         """The same server, with Engine API calls for *node*."""
@@ -83,6 +85,8 @@ class Client:
         """The answer, its body unread. *body*: something for JSON, bytes, or an iterator of bytes. While no server leads, it is
         sent again, unless it is an iterator. Raises RefusedError."""
         sent = {**authorization(), **(headers or {})}
+        if self.trace.isascii() and self.trace.isprintable() and self.trace:
+            sent["traceparent"] = self.trace
         data: Any = body
         if body is not None and not isinstance(body, bytes) and not hasattr(body, "__next__"):
             data = json.dumps(body).encode()

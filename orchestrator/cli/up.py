@@ -190,12 +190,29 @@ def bring_up(
 ) -> None:
     """`up`, with the options of the command in *given*; *mentioned* are services that other options name, which must exist.
     Raises SystemExit, UsageError, NoSuchServiceError."""
+    from orchestrator.cli.traces import traced
+
+    with traced("pystack up"):
+        _bring_up(stack, services, attach, dependencies=dependencies, mentioned=mentioned, **given)
+
+
+def _bring_up(
+    stack: StackOptions,
+    services: tuple[str, ...],
+    attach: Attach | None,
+    *,
+    dependencies: bool,
+    mentioned: tuple[str, ...],
+    **given: Any,
+) -> None:
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress
+    from orchestrator.cli.traces import part, traceparent
     from orchestrator.errors import PystackError, require_services
 
     check_recreate(given["force_recreate"], given["no_recreate"])
-    loaded = stack.load(strict=given["strict"], named=services)
+    with part("load"):
+        loaded = stack.load(strict=given["strict"], named=services)
     if is_compose() and not loaded.services and not global_option("all_resources"):
         raise PystackError("no service selected")
     if given.get("locked"):
@@ -203,6 +220,7 @@ def bring_up(
     named = {*mentioned, *((*attach.hidden, *attach.shown, attach.code_from) if attach else ())} - {""}
     require_services(named, loaded.stack.name, (s.name for s in loaded.stack.services))
     client = Client(start=True)
+    client.trace = traceparent() or client.trace
     options = {
         "services": services,
         "scale": given["scale"],

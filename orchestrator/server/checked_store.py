@@ -19,6 +19,7 @@ import msgspec
 from agent.contract.manifest import EtcdCredentials
 from agent.contract.network import Network
 from agent.contract.task import Task
+from agent.contract.timings import Histogram
 from agent.contract.volume import Volume
 from orchestrator.placement.node import Node
 from orchestrator.planning.autoscale import ScaleMemory
@@ -30,7 +31,6 @@ from orchestrator.server.jobs.records import JobRun
 from orchestrator.server.records import StackRecord
 from orchestrator.server.removed_nodes import RemovedNode
 from orchestrator.server.rollouts.records import RolloutRecord
-from orchestrator.server.timings import Histogram
 from orchestrator.store.interface import Compare, Delete, Entry, KeyChange, Op, Put, Store, StoreError, TransactionResult
 
 TYPES: dict[str, type[msgspec.Struct]] = {

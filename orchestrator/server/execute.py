@@ -30,6 +30,7 @@ from orchestrator.server.traffic import TrafficSource
 from orchestrator.server.update_executor import UpdateExecutor, Wanted
 from orchestrator.stackfile.model import Service, Stack, UpdateConfig
 from orchestrator.store.interface import Delete, Op, Put
+from orchestrator.tracing.spans import span
 
 
 class PlanExecutor:
@@ -173,7 +174,8 @@ class PlanExecutor:
         if failures:
             return failures
         rolling = {} if options.no_start else self._rolling(stack, plan, absent)
-        await self._remove_leaving(plan, rolling)
+        with span("remove what leaves"):
+            await self._remove_leaving(plan, rolling)
         wanted = Wanted(stack, options, plan)
         actions = UpdateExecutor(self._dispatcher, self.planner, self._images, wanted, emit, control, self.requests)
         rollout = self._rollout(stack, plan, options, rolling, actions)
@@ -184,15 +186,17 @@ class PlanExecutor:
         tasks = _in_turn(stack, tasks, changed, self._dispatcher.statuses.by_task)
         rollout.set_tasks([t for t in tasks if t.name not in left])
         new = [t for t in tasks if t.name not in in_place and self._state.tasks.get(t.name) != t]
-        await self._write_plan(stack, plan, new, options)
+        with span("write and deliver"):
+            await self._write_plan(stack, plan, new, options)
         await held.aclose()
         # what is exchanged one by one has its place on another node before it is written there
-        with self._reported(tasks, emit), self._state.expected(stack, plan.desired.tasks):
+        with span("roll out"), self._reported(tasks, emit), self._state.expected(stack, plan.desired.tasks):
             failures = [] if options.no_tasks else await (rollout.made() if options.no_start else rollout.run())
             if options.conditions_of and not failures:
                 failures = await rollout.conditions(options.conditions_of)
         if options.wait and not (failures or options.no_start or options.no_tasks):
-            failures = [failure for finish in self.finishers for failure in await finish(stack, options, emit)]
+            with span("settle"):
+                failures = [failure for finish in self.finishers for failure in await finish(stack, options, emit)]
         if rollout.reverted:
             await self._write_reverted(stack, rollout.reverted, before, options)
         return [await self._dispatcher.with_log(f) for f in failures]

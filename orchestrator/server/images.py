@@ -15,6 +15,7 @@ from orchestrator.server.cluster import Cluster
 from orchestrator.server.events import Emit, Failure, PullEvent, ShipEvent
 from orchestrator.stackfile.model import Stack
 from orchestrator.stackfile.units import parse_duration
+from orchestrator.tracing.spans import span
 from orchestrator.transport.agent_client import AgentClient
 from orchestrator.transport.shipping import ship
 
@@ -85,7 +86,8 @@ class Images:
             try:
                 source = await self._source_node(image)
                 emit(ShipEvent(image=name, source=source, target=node))
-                await ship(image, self.cluster.get(source).client, self.cluster.get(node).client)
+                with span("ship image", image=name, source=source, target=node):
+                    await ship(image, self.cluster.get(source).client, self.cluster.get(node).client)
             except PystackError as error:
                 reason = f"image {name} cannot be brought to {node}: {error}"
                 failures.append(Failure(task=task.name, where=task.where, reason=reason))
@@ -135,8 +137,9 @@ class Images:
         async def fetch(image: str, service: str) -> None:
             where = next(s.where for s in stack.services if s.name == service)
             try:
-                async for line in self._local.stream("POST", "/images/create", params={"fromImage": tagged(image)}):
-                    emit(PullEvent.of(image, line))
+                with span("pull image", image=image):
+                    async for line in self._local.stream("POST", "/images/create", params={"fromImage": tagged(image)}):
+                        emit(PullEvent.of(image, line))
             except RefusedError as error:
                 failures.append(Failure(task=service, where=where, reason=f"image {image}: {error}"))
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
+from agent.contract.timings import Histogram
 from orchestrator.errors import RefusedError, require_services
 from orchestrator.placement.explain import Why, explain, with_reasons
 from orchestrator.planning.diff import PlanOptions
@@ -19,10 +20,10 @@ from orchestrator.server.dispatcher import Dispatcher
 from orchestrator.server.images import Images
 from orchestrator.server.inputs import Inputs
 from orchestrator.server.records import UpOptions
-from orchestrator.server.timings import Histogram
 from orchestrator.server.trust import TrustCheck
 from orchestrator.stackfile.graph import needed
 from orchestrator.stackfile.model import Service, Stack
+from orchestrator.tracing.spans import span
 
 
 class Planner:
@@ -45,8 +46,10 @@ class Planner:
 
     async def plan(self, stack: Stack, options: UpOptions) -> Plan:
         """The steps from the present state to *stack*. Raises RefusedError, PystackError."""
-        with self.timing.timed():
-            return await self._plan(stack, options)
+        with self.timing.timed(), span("plan", stack=stack.name) as attributes:
+            made = await self._plan(stack, options)
+            attributes |= {"steps": len(made.changes), "tasks": len(made.desired.tasks)}
+            return made
 
     async def _plan(self, stack: Stack, options: UpOptions) -> Plan:
         stack = self._contents.with_digests(stack)

@@ -9,6 +9,7 @@ from agent.contract.task import Task
 from orchestrator.server.cluster import Cluster
 from orchestrator.server.events import Emit, Failure
 from orchestrator.server.images import Images
+from orchestrator.tracing.spans import span
 
 
 async def prepare_nodes(
@@ -25,5 +26,6 @@ async def prepare_nodes(
 
     Must be called before the write: a manifest leaves out a secret or a tunnel whose node has no key. Returns a failure for
     each image that cannot be brought to its node."""
-    await cluster.ask_keys_for(tasks, networks)
-    return await images.ship([t for t in tasks if t.name not in unchanged], emit)
+    with span("prepare nodes"):
+        await cluster.ask_keys_for(tasks, networks)
+        return await images.ship([t for t in tasks if t.name not in unchanged], emit)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import msgspec
@@ -23,6 +24,7 @@ from orchestrator.server.rollout_control import RolloutPausedError
 from orchestrator.server.staged_update import update_staged
 from orchestrator.server.statuses import Statuses, serves
 from orchestrator.stackfile.model import Dependency, Service
+from orchestrator.tracing.spans import record, span
 
 SETTLE_S = 0.1
 LOOP_LIMIT = 5
@@ -98,6 +100,24 @@ def _epoch(stamp: str) -> float:
     return seconds_of(stamp) if stamp else time.time()
 
 
+@contextmanager
+def _timed(task: Task, statuses: Statuses, began: float) -> Iterator[None]:
+    """A span from *began* until *task* is up, with what its node says of the parts; by its own clock, kept within the span."""
+    with span("task", since_s=began, task=task.name, service=task.service, node=task.node) as attributes:
+        try:
+            yield
+        finally:
+            status, now = statuses.by_task.get(task.name), time.time()
+            if status:
+                attributes |= {"state": status.state, "health": status.health}
+                made, started = (min(max(_epoch(at), began), now) for at in (status.created, status.started))
+                if status.started and started > began:
+                    record("create", began, min(made, started), node=task.node)
+                    record("start", min(made, started), started, node=task.node)
+                    if status.health:
+                        record("wait healthy", started, now, node=task.node)
+
+
 class Rollout:
     """The rollout of one plan. *want* is what it waits for with every task: "up", "begun", or "" for nothing. *timeout_s* is
     the longest wait for one task. *rolling* lists the tasks that a rolling update replaces, as they are now (service → name →
@@ -131,6 +151,8 @@ class Rollout:
         self.followers: set[str] = set()
         """Services whose tasks the nodes start again by themselves, after those of the services that they depend on."""
         self._kept: set[str] = set()
+        self._begun: dict[str, float] = {}
+        """When the tasks of services might begin, in seconds since 1970."""
 
     def set_tasks(self, tasks: Sequence[Task]) -> None:
         """Roll out *tasks*, in this order within each service."""
@@ -193,6 +215,7 @@ class Rollout:
         one = self.services.get(name)
         if one is None or name in self.bystanders:
             return
+        self._begun[name] = time.time()
         held = [t for t in self.tasks[name] if t.desired == "waiting"]
         rolling = self.rolling.get(name, {})
         if held or rolling or name in self.followers:
@@ -230,6 +253,7 @@ class Rollout:
         """Let tasks go that were on hold."""
         later = held_back(one, self.tasks[one.name], self.statuses.by_task)
         released = [msgspec.structs.replace(t, desired="running") for t in held if t.name not in later]
+        self._begun[one.name] = time.time()
         await self.control.write_tasks(released)
         self.tasks[one.name] = [next((r for r in released if r.name == t.name), t) for t in self.tasks[one.name]]
 
@@ -307,7 +331,9 @@ class Rollout:
             return found
 
         try:
-            if reason := await self.statuses.until(up, within_s=self.timeout_s, of=task.name):
+            with _timed(task, self.statuses, time.time()):
+                reason = await self.statuses.until(up, within_s=self.timeout_s, of=task.name)
+            if reason:
                 return reason
         except TimeoutError:
             return f"is not up after {self.timeout_s:g} s"
@@ -374,7 +400,8 @@ class Rollout:
             return self.control.unreachable_reason(task) or verdict(task, status, now=time.time(), want=want or self.want)
 
         try:
-            reason = await self.statuses.until(answer, within_s=self.timeout_s, of=task.name)
+            with _timed(task, self.statuses, self._begun.get(task.service) or time.time()):
+                reason = await self.statuses.until(answer, within_s=self.timeout_s, of=task.name)
         except TimeoutError:
             status = self.statuses.by_task.get(task.name)
             state = (status.health or status.state) if status else "pending"

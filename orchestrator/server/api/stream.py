@@ -14,8 +14,12 @@ from orchestrator.errors import PystackError
 from orchestrator.server.api.guard import change_of
 from orchestrator.server.events import DoneEvent, Emit, ErrorEvent, Event, Failure
 from orchestrator.store.interface import FencedError
+from orchestrator.tracing.export import Exporter
+from orchestrator.tracing.spans import trace
 
 log = logging.getLogger(__name__)
+TRACES = web.AppKey("traces", Exporter)
+"""Who sends traces; absent where nobody does."""
 Work = Callable[[Emit], Awaitable[Sequence[Failure] | None]]
 """What a request does; it returns the tasks that failed."""
 
@@ -34,9 +38,18 @@ async def stream(request: web.Request, work: Work) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     await response.prepare(request)
 
+    async def traced() -> Sequence[Failure] | None:
+        traces = request.app.get(TRACES)
+        parent, route = request.headers.get("traceparent", ""), request.match_info.route.resource
+        name = f"{request.method} {route.canonical if route else request.path}"
+        with trace(name, parent, "server", traces.send if traces else None, **{"url.path": request.path}) as attributes:
+            failures = await work(emit)
+            attributes["pystack.failures"] = len(failures or ())
+            return failures
+
     async def run() -> None:
         try:
-            failures = await work(emit)
+            failures = await traced()
             emit(DoneEvent(failures=tuple(failures or ())))
         except PystackError as error:
             emit(ErrorEvent(message=str(error), again=isinstance(error, FencedError)))

@@ -6,6 +6,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 
 BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -22,6 +23,10 @@ class Histogram:
         """Count one."""
         self.counts[bisect_left(self.bounds, seconds)] += 1
         self.sum_s += seconds
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """For each bound, how many took up to it: as `HistogramMetricFamily.add_metric` of prometheus_client has them."""
+        return list(zip((*map(str, self.bounds), "+Inf"), map(float, accumulate(self.counts)), strict=True))
 
     @contextmanager
     def timed(self) -> Iterator[None]:

@@ -1,0 +1,1 @@
+"""Traces: spans, and a collector that is there, away, or slow."""
