@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from agent.contract.atomic import write_atomically
@@ -57,18 +58,23 @@ def link_in_root(root: Path, path: str, target: str) -> None:
             os.symlink(target, name, dir_fd=parent)
 
 
-def used(path: Path) -> int:
-    """Bytes of the files of a tree, as Docker counts them. Files that vanish meanwhile are not counted."""
+def used(path: Path, is_over: Callable[[], bool] = lambda: False) -> int:
+    """Bytes of the files of a tree, as Docker counts them. Files that vanish meanwhile are not counted, nor what comes once
+    *is_over*."""
     total, seen = 0, set()
     for folder, _, names in os.walk(path):
+        if is_over():
+            break
         for name in names:
             try:
                 status = os.lstat(os.path.join(folder, name))
             except OSError:
                 continue
-            if (status.st_dev, status.st_ino) not in seen:
+            if status.st_nlink > 1:
+                if (status.st_dev, status.st_ino) in seen:
+                    continue
                 seen.add((status.st_dev, status.st_ino))
-                total += status.st_size
+            total += status.st_size
     return total
 
 

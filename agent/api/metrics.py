@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiohttp import web
 
-from agent.api.app_keys import ENGINE
+from agent.api.app_keys import CONVERGER, ENGINE
 from agent.containers import usage
 from agent.contract.times import seconds_of
+from agent.contract.timings import Histogram
 from agent.contract.version import VERSION
 from agent.engine.engine import Engine
+from agent.volumes.use import Use
 
 if TYPE_CHECKING:  # who is never scraped does not load the library
     from prometheus_client.core import Metric
@@ -40,11 +42,15 @@ class Scraped(NamedTuple):
 
 
 class Own(NamedTuple):
-    """What is read beside containers: what the resolver counted (*names*, by COUNTS of `netplugins.resolver.server`), and the
-    folder *root* of the agent's state."""
+    """What is read beside containers: what the resolver counted (*names*, by COUNTS of `netplugins.resolver.server`), the
+    folder *root* of the agent's state, what *volumes* hold, how many endpoints of other nodes overlays know (*far*), and how
+    long *steps* took."""
 
     names: Mapping[str, float]
     root: str
+    volumes: Sequence[Use] = ()
+    far: Mapping[str, int] = {}
+    steps: Mapping[str, Histogram] = {}
 
 
 class Sample(NamedTuple):
@@ -59,7 +65,8 @@ async def metrics(request: web.Request) -> web.Response:
     """What the containers of this node use, in OpenMetrics or in Prometheus' older format, as the client accepts."""
     engine = request.app[ENGINE]
     scraped, names = running(engine), await engine.networks.dataplane.counts()
-    own = Own(names, str(engine.paths.root))
+    steps = {**request.app[CONVERGER].timings, "network": engine.networks.timing}
+    own = Own(names, str(engine.paths.root), engine.volume_use.look(), engine.networks.far_endpoints(), steps)
     body, kind = await asyncio.to_thread(lambda: encoded(read(scraped), own, request.headers.get("Accept", "")))
     return web.Response(body=body, headers={"Content-Type": kind})
 
@@ -138,7 +145,7 @@ def families(samples: Sequence[Sample]) -> Iterator[Metric]:
 
 def own_families(own: Own) -> Iterator[Metric]:
     """The families of the node's resolver, of its connections (node_exporter's names), and of the disk of the agent's state."""
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, SummaryMetricFamily
 
     asked = CounterMetricFamily("pystack_dns_queries", "Questions of containers, by what became of them.", labels=["outcome"])
     for outcome in ("answered", "forwarded", "refused", "malformed"):
@@ -167,6 +174,22 @@ def own_families(own: Own) -> Iterator[Metric]:
         "pystack_disk_size_bytes", "The disk of images, containers and volumes.", disk.f_blocks * disk.f_frsize
     )
     yield GaugeMetricFamily("pystack_disk_free_bytes", "What is free of it.", disk.f_bavail * disk.f_frsize)
+    space = GaugeMetricFamily("pystack_volume_used_bytes", "What the files of the volume take.", labels=["volume"])
+    limit = GaugeMetricFamily("pystack_volume_limit_bytes", "What they may take, where it has a size.", labels=["volume"])
+    for one in own.volumes:
+        space.add_metric([one.volume], one.used)
+        if one.limit:
+            limit.add_metric([one.volume], one.limit)
+    yield from (space, limit)
+    fdb = GaugeMetricFamily("pystack_network_fdb_entries", "Endpoints on other nodes that it knows.", labels=["network"])
+    for network, count in sorted(own.far.items()):
+        fdb.add_metric([network], count)
+    yield fdb
+    text = "How long steps towards the manifest took: those of tasks, and the kernel's networks."
+    steps = HistogramMetricFamily("pystack_reconcile_seconds", text, labels=["step"])
+    for step, counted in sorted(own.steps.items()):
+        steps.add_metric([step], counted.buckets(), counted.sum_s)
+    yield steps
 
 
 GAUGES = {

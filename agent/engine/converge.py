@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable
 
 import msgspec
@@ -16,6 +17,7 @@ from agent.contract.failpoints import failpoint
 from agent.contract.manifest import Manifest
 from agent.contract.status import NodeStatus, TaskStatus
 from agent.contract.task import LAST_GRACE_S, LEASE_S, Task
+from agent.contract.timings import Histogram
 from agent.engine import changing, creating, sharing, stopping
 from agent.engine.departure import Departure
 from agent.engine.engine import Engine
@@ -94,6 +96,8 @@ class Converger:
         self._inherit: dict[str, dict[str, str]] = {}
         self._pulling: set[str] = set()
         self._slots = asyncio.Semaphore(PARALLEL)
+        self.timings: defaultdict[str, Histogram] = defaultdict(Histogram)
+        """How long steps of tasks took, without what they waited for a slot: prepare, create, start, stop, restart, remove."""
         engine.containers.changed = self._changed
         engine.networks.moved = engine.disk_changed = self._moved
 
@@ -265,11 +269,13 @@ class Converger:
         """Do *action*, or what is next when there is a slot for it. The wait for a container's end takes none: one that ignores
         its signal for the whole of its grace period keeps no other waiting."""
         if isinstance(action, Stop | Restart | Remove):
-            return await self._end(name, action)
+            with self.timings[type(action).__name__.lower()].timed():
+                return await self._end(name, action)
         async with self._slots:
             now = self._next(name)  # the world may have changed in the queue
             if isinstance(now, Prepare | Create | Start):
-                await self._begin(name, now)
+                with self.timings[type(now).__name__.lower()].timed():
+                    await self._begin(name, now)
 
     async def _begin(self, name: str, action: Prepare | Create | Start) -> None:
         engine = self.engine

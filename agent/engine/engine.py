@@ -32,6 +32,7 @@ from agent.reserve import DiskReserve, bound_memory
 from agent.settings import Settings
 from agent.volumes.backup import VolumeBackups
 from agent.volumes.migration import VolumeMigration
+from agent.volumes.use import VolumeUse
 
 MONITOR_EXIT_TIMEOUT_S = 5.0
 UNKNOWN_EXIT_CODE = 255
@@ -56,6 +57,7 @@ class Engine:
         self.images, self.pulls = context.images, context.pulls
         self.volumes, self.networks = context.volumes, context.networks
         self.sizes = Sizes(self.images)
+        self.volume_use = VolumeUse(self.volumes)
         self.moving = VolumeMigration(self.volumes, paths.run)
         self.backups = VolumeBackups(
             self.moving,
@@ -331,5 +333,6 @@ class Engine:
     async def close(self) -> None:
         """Let go without touching a container: they run on, and the next agent finds them."""
         await self.supervisor.close()
+        await self.volume_use.close()
         await self.networks.close()
         self.events.close()

@@ -23,7 +23,6 @@ from orchestrator.gitops.model import SyncState
 from orchestrator.ingress.controller import Ingress
 from orchestrator.server.plane import ControlPlane
 from orchestrator.server.rollouts.records import RolloutRecord
-from orchestrator.server.timings import Histogram
 
 TASK_LABELS = ("stack", "service")
 Key = TypeVar("Key", bound=tuple[str, ...])
@@ -133,17 +132,8 @@ def _ingress(ingress: Ingress) -> Iterator[Metric]:
     text = "How long until the answer began."
     seconds = HistogramMetricFamily("pystack_ingress_request_seconds", text, labels=["host"])
     for host, counted in sorted(ingress.requests.counts.seconds.items()):
-        histogram(seconds, [host], counted)
+        seconds.add_metric([host], counted.buckets(), counted.sum_s)
     yield seconds
-
-
-def histogram(family: HistogramMetricFamily, labels: Sequence[str], counted: Histogram) -> None:
-    """Add *counted* to *family* for the values *labels*."""
-    total, buckets = 0, []
-    for bound, count in zip((*map(str, counted.bounds), "+Inf"), counted.counts, strict=True):
-        total += count
-        buckets.append((bound, float(total)))
-    family.add_metric(labels, buckets, counted.sum_s)
 
 
 def _times(plane: ControlPlane) -> Iterator[Metric]:
@@ -151,10 +141,10 @@ def _times(plane: ControlPlane) -> Iterator[Metric]:
     text = "How long operations of the store took."
     store = HistogramMetricFamily("pystack_store_operation_seconds", text, labels=["operation"])
     for operation, counted in sorted(plane.timings.items()):
-        histogram(store, [operation], counted)
+        store.add_metric([operation], counted.buckets(), counted.sum_s)
     yield store
     plans = HistogramMetricFamily("pystack_plan_seconds", "How long plans took to make, placement included.", labels=[])
-    histogram(plans, [], plane.planner.timing)
+    plans.add_metric([], plane.planner.timing.buckets(), plane.planner.timing.sum_s)
     yield plans
 
 

@@ -50,7 +50,29 @@ ALERTS = (
         "critical",
         "{{ $labels.task }} does not have its configuration.",
     ),
+    Alert(
+        "PystackVolumeFull",
+        "pystack_volume_used_bytes / pystack_volume_limit_bytes > 0.9",
+        "5m",
+        "warning",
+        "Volume {{ $labels.volume }} is full to 90 %.",
+    ),
+    Alert(
+        "PystackDiskFull",
+        "pystack_disk_free_bytes / pystack_disk_size_bytes < 0.1",
+        "5m",
+        "warning",
+        "The disk of images, containers and volumes on {{ $labels.instance }} is full to 90 %.",
+    ),
+    Alert(
+        "PystackStoreSlow",
+        "rate(pystack_store_operation_seconds_sum[5m]) / rate(pystack_store_operation_seconds_count[5m]) > 0.5",
+        "5m",
+        "warning",
+        "The store takes more than half a second for {{ $labels.operation }}.",
+    ),
 )
+OF_STORE = "sum by(le, operation) (rate(pystack_store_operation_seconds_bucket[5m]))"
 PANELS = (
     ("Nodes that answer", "sum(pystack_node_up)", "none"),
     ("Tasks that are to run", "sum by(stack) (pystack_tasks_wanted)", "none"),
@@ -60,6 +82,18 @@ PANELS = (
     ("Memory", "sum by(name) (container_memory_working_set_bytes)", "bytes"),
     ("Received", "sum by(name) (rate(container_network_receive_bytes_total[5m]))", "Bps"),
     ("Sent", "sum by(name) (rate(container_network_transmit_bytes_total[5m]))", "Bps"),
+    ("Volumes", "pystack_volume_used_bytes", "bytes"),
+    ("Disk that is free", "pystack_disk_free_bytes / pystack_disk_size_bytes", "percentunit"),
+    ("Questions of DNS", "sum by(outcome) (rate(pystack_dns_queries_total[5m]))", "reqps"),
+    ("Connections", "node_nf_conntrack_entries", "none"),
+    ("Endpoints on other nodes", "sum by(network) (pystack_network_fdb_entries)", "none"),
+    (
+        "Steps towards the manifest, the slowest of twenty",
+        "histogram_quantile(0.95, sum by(le, step) (rate(pystack_reconcile_seconds_bucket[5m])))",
+        "s",
+    ),
+    ("The store, the slowest of twenty", f"histogram_quantile(0.95, {OF_STORE})", "s"),
+    ("Requests", "sum by(host, code) (rate(pystack_ingress_requests_total[5m]))", "reqps"),
     ("Days until certificates end", "(pystack_certificate_expiry_timestamp_seconds - time()) / 86400", "d"),
 )
 """Title, expression and Grafana's unit of each panel."""

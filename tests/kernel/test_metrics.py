@@ -10,17 +10,19 @@ import pytest
 from prometheus_client import parser
 from prometheus_client.openmetrics import parser as openmetrics
 
-from tests.conftest import Pystack, Stack
+from tests.conftest import Pystack, Stack, eventually
 
 pytestmark = pytest.mark.kernel
 WEB = """
 services:
   web:
     image: busybox
-    command: sh -c 'echo up 1 > /tmp/metrics; exec httpd -f -p 80 -h /tmp'
+    command: sh -c 'printf seventy > /data/file; echo up 1 > /tmp/metrics; exec httpd -f -p 80 -h /tmp'
     stop_signal: SIGKILL
     mem_limit: 64m
+    volumes: [data:/data]
     x-metrics: {port: 80}
+volumes: {data: {}}
 """
 
 
@@ -29,6 +31,10 @@ def ask(lab: Pystack, path: str, accept: str = "text/plain") -> str:
     socket = lab.environment["PYSTACK_HOST"].removeprefix("unix://")
     command = ["curl", "-sSf", "-H", f"Accept: {accept}", "--unix-socket", socket, f"http://localhost{path}"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def _is(found: float, wanted: float) -> None:
+    assert found == wanted
 
 
 def value(text: str, name: str, **labels: str) -> float:
@@ -57,6 +63,10 @@ def test_prometheus_reads_servers_nodes_and_tasks(stack: Stack, lab: Pystack) ->
     assert value(ask(lab, "/v1/nodes/local/engine/metrics"), "node_nf_conntrack_entries_limit") > 0
     assert value(ask(lab, "/metrics"), "pystack_store_operation_seconds_count", operation="transact") > 0
     assert value(ask(lab, "/metrics"), "pystack_plan_seconds_count") > 0
+    for step in ("create", "start", "network"):
+        assert value(ask(lab, "/v1/nodes/local/engine/metrics"), "pystack_reconcile_seconds_count", step=step) > 0
+    of = {"volume": f"{stack.name}_data"}
+    eventually(lambda: _is(value(ask(lab, "/v1/nodes/local/engine/metrics"), "pystack_volume_used_bytes", **of), 7.0))
     assert value(ask(lab, "/metrics"), "pystack_rollout_duration_seconds", stack=stack.name) > 0
     for text in (ask(lab, "/metrics"), ask(lab, "/v1/nodes/local/engine/metrics")):
         checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -20,14 +21,17 @@ from agent.contract.container import Attachment, Container
 from agent.contract.network import Network, Subnet
 from agent.contract.status import NodeInfo, TaskStatus
 from agent.contract.task import Task
+from agent.contract.timings import Histogram
+from agent.paths import Paths
+from agent.volumes.use import Use, VolumeUse
+from agent.volumes.volumes import Volumes
 from orchestrator.metrics.discovery import targets
-from orchestrator.metrics.families import encoded, histogram, task_families
+from orchestrator.metrics.families import encoded, task_families
 from orchestrator.metrics.rules import PANELS, alerts, dashboard
 from orchestrator.placement.context import PlacementContext
 from orchestrator.placement.node import Node
 from orchestrator.planning.expand import expand
 from orchestrator.planning.state import State
-from orchestrator.server.timings import Histogram
 from orchestrator.stackfile.model import MetricsEndpoint, Service, Stack, StackNetwork
 
 NETWORKS = {"net": Network(name="net", driver="overlay", subnets=(Subnet(cidr="10.5.0.0/24"),))}
@@ -153,6 +157,36 @@ def test_a_node_tells_of_its_resolver_and_its_disk() -> None:
     assert not silent.keys() & {"pystack_dns_queries_total", "pystack_dns_upstream_seconds_count"}, "of an older data path"
 
 
+def test_a_node_tells_of_its_volumes_overlays_and_steps() -> None:
+    counted = Histogram()
+    counted.add(0.02)
+    own = node.Own({}, "/", [Use("data", 5000, 0), Use("small", 10, 1 << 20)], {"net": 3}, {"create": counted})
+    found = values(*node.encoded([], own, OPENMETRICS))
+    assert {s.labels["volume"]: s.value for s in found["pystack_volume_used_bytes"]} == {"data": 5000, "small": 10}
+    assert {s.labels["volume"]: s.value for s in found["pystack_volume_limit_bytes"]} == {"small": 1 << 20}
+    assert [(s.labels["network"], s.value) for s in found["pystack_network_fdb_entries"]] == [("net", 3)]
+    (count,) = found["pystack_reconcile_seconds_count"]
+    assert (count.labels, count.value) == ({"step": "create"}, 1)
+
+
+async def test_what_volumes_hold_is_counted_in_the_background(tmp_path: Path) -> None:
+    volumes = Volumes(Paths(tmp_path / "root", tmp_path / "run", "abcd"))
+    volumes.create("data")
+    volumes.create("other", driver="local", options={"type": "nfs", "o": "addr=10.9.9.9", "device": ":/x"})
+    (volumes.data("data") / "file").write_bytes(b"x" * 5000)
+    (volumes.data("data") / "same").hardlink_to(volumes.data("data") / "file")
+    use = VolumeUse(volumes)
+    assert use.look() == [], "nothing was counted yet, and nobody waits for it"
+    for _ in range(200):
+        await asyncio.sleep(0.05)
+        if use.look():
+            break
+    assert use.look() == [Use("data", 5000, 0)], "that of the other volume is on another host"
+    (volumes.data("data") / "more").write_bytes(b"x" * 100)
+    assert use.look() == [Use("data", 5000, 0)], "it is not counted again at each look"
+    await use.close()
+
+
 def test_a_histogram_counts_each_bucket_with_those_below() -> None:
     counted = Histogram((0.1, 1.0))
     for seconds in (0.05, 0.1, 0.5, 7.0):
@@ -160,7 +194,7 @@ def test_a_histogram_counts_each_bucket_with_those_below() -> None:
     with pytest.raises(ZeroDivisionError), counted.timed():
         _ = 1 / 0
     family = HistogramMetricFamily("t_seconds", "T.", labels=["a"])
-    histogram(family, ["x"], counted)
+    family.add_metric(["x"], counted.buckets(), counted.sum_s)
     found = values(*encoded([family], OPENMETRICS))
     assert {s.labels["le"]: s.value for s in found["t_seconds_bucket"]} == {"0.1": 3, "1.0": 4, "+Inf": 5}
     assert found["t_seconds_count"][0].value == 5
@@ -208,29 +242,31 @@ def test_promtool_takes_the_metrics() -> None:
     promtool(encoded(list(task_families([task("s-web-1", "web")], {"s-web-1": status})), "")[0])
 
 
+def fires(name: str, minute: str, labels: dict[str, str], *series: tuple[str, str]) -> dict[str, Any]:
+    """A case of `promtool test rules`: the alert *name* does not fire at once, and does at *minute*."""
+    alert = next(r for g in alerts()["groups"] for r in g["rules"] if r["alert"] == name)
+    told = alert["annotations"]["summary"]
+    for key, value in labels.items():
+        told = told.replace(f"{{{{ $labels.{key} }}}}", value)
+    wanted = {
+        "exp_labels": {**alert["labels"], **labels},
+        "exp_annotations": {"summary": told.replace("{{ $value }}", "2")},
+    }
+    return {
+        "interval": "1m",
+        "input_series": [{"series": s, "values": v} for s, v in series],
+        "alert_rule_test": [
+            {"eval_time": "0m", "alertname": name, "exp_alerts": []},
+            {"eval_time": minute, "alertname": name, "exp_alerts": [wanted]},
+        ],
+    }
+
+
 @needs_promtool
 def test_prometheus_takes_the_rules_and_they_fire(tmp_path: Path) -> None:
     rules = tmp_path / "rules.yml"
     rules.write_text(json.dumps(alerts()))
     subprocess.run(["promtool", "check", "rules", rules], check=True, capture_output=True)
-
-    def fires(name: str, minute: str, labels: dict[str, str], *series: tuple[str, str]) -> dict[str, Any]:
-        alert = next(r for g in alerts()["groups"] for r in g["rules"] if r["alert"] == name)
-        told = alert["annotations"]["summary"]
-        for key, value in labels.items():
-            told = told.replace(f"{{{{ $labels.{key} }}}}", value)
-        wanted = {
-            "exp_labels": {**alert["labels"], **labels},
-            "exp_annotations": {"summary": told.replace("{{ $value }}", "2")},
-        }
-        return {
-            "interval": "1m",
-            "input_series": [{"series": s, "values": v} for s, v in series],
-            "alert_rule_test": [
-                {"eval_time": "0m", "alertname": name, "exp_alerts": []},
-                {"eval_time": minute, "alertname": name, "exp_alerts": [wanted]},
-            ],
-        }
 
     web, of = {"stack": "s", "service": "web"}, '{stack="s",service="web"}'
     certificate = 'pystack_certificate_expiry_timestamp_seconds{host="a.org",issuer="acme"}'
@@ -250,6 +286,27 @@ def test_prometheus_takes_the_rules_and_they_fire(tmp_path: Path) -> None:
         fires("PystackTasksRestart", "15m", web, (f"pystack_task_restarts{of}", "0+1x20")),
         fires("PystackCertificateEnds", "15m", {"host": "a.org", "issuer": "acme"}, (certificate, "86400x20")),
         fires("PystackProxyNotReady", "9m", {"task": "p"}, ('pystack_ingress_proxy_ready{task="p"}', "0x10")),
+        fires(
+            "PystackVolumeFull",
+            "9m",
+            {"volume": "data", "instance": "n1"},
+            ('pystack_volume_used_bytes{volume="data",instance="n1"}', "95x10"),
+            ('pystack_volume_limit_bytes{volume="data",instance="n1"}', "100x10"),
+        ),
+        fires(
+            "PystackDiskFull",
+            "9m",
+            {"instance": "n1"},
+            ('pystack_disk_free_bytes{instance="n1"}', "5x10"),
+            ('pystack_disk_size_bytes{instance="n1"}', "100x10"),
+        ),
+        fires(
+            "PystackStoreSlow",
+            "14m",
+            {"operation": "transact"},
+            ('pystack_store_operation_seconds_sum{operation="transact"}', "0+60x20"),
+            ('pystack_store_operation_seconds_count{operation="transact"}', "0+60x20"),
+        ),
     ]
     (tmp_path / "tests.yml").write_text(json.dumps({"rule_files": [str(rules)], "evaluation_interval": "1m", "tests": cases}))
     done = subprocess.run(["promtool", "test", "rules", tmp_path / "tests.yml"], capture_output=True, text=True, check=False)

@@ -11,6 +11,7 @@ import ipaddress
 import json
 import logging
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -23,6 +24,7 @@ from agent.contract.manifest import Manifest
 from agent.contract.network import Network, Subnet
 from agent.contract.sealing import known_key, private_key
 from agent.contract.status import PublishedPort
+from agent.contract.timings import Histogram
 from agent.engine.networks import nftables, ports, translate
 from agent.engine.networks.applier import KernelApplier
 from agent.engine.networks.dataplane import DataplaneProcess
@@ -37,6 +39,7 @@ from agent.paths import Paths
 from agent.rootless.slirp4netns import PortForwarder
 from agent.settings import Settings
 from netplugins import bridge, registry
+from netplugins.driver import FdbEntry
 from netplugins.kernel import prepare_namespace
 from netplugins.linux import netns
 from netplugins.linux.sysctl import allow_forwarding
@@ -61,6 +64,9 @@ class Networks:
         self.has_manifest = False
         """Whether a manifest has arrived: before that the kernel is not changed."""
         self.dataplane = DataplaneProcess(paths.run)
+        self.timing = Histogram()
+        """How long it took to make the kernel equal to what was described."""
+        self._far: frozenset[FdbEntry] = frozenset()
         self._applier = KernelApplier(paths.link_prefix)
         self.moved: Callable[[], None] = lambda: None
         """Called when the host's own addresses have changed."""
@@ -188,8 +194,10 @@ class Networks:
         self.table.drop_left(self.endpoints.networks_in_use())
         bridge.trim(sum(len(r.endpoints) for r in self.endpoints.attached.values()))
         nftables.trim_caches(len(self.manifest.service_addresses))
-        desired = self.desired()
-        self._problems = await self._applier.apply(desired)
+        with self.timing.timed():
+            desired = self.desired()
+            self._problems = await self._applier.apply(desired)
+        self._far = desired.fdb
         self._check_dataplane(await self.dataplane.update(desired.dataplane))
         if self._forwarder:
             for (protocol, _, port), why in (await self._applier.run(self._forwarder.keep, desired.forwarded)).items():
@@ -231,6 +239,11 @@ class Networks:
         if translate.needs_tunnel(self.manifest, networks) and (public := known_key(self.paths.keys, "tunnel")):
             return translate.TunnelKeys(private=str(private_key(self.paths.keys, "tunnel")), public=public)
         return None
+
+    def far_endpoints(self) -> dict[str, int]:
+        """How many endpoints on other nodes each overlay knows, each by an FDB entry."""
+        counts = Counter(entry.bridge for entry in self._far)
+        return {name: counts[self.table.link(name)] for name, n in self.table.all.items() if n.driver == "overlay"}
 
     async def run_undisturbed(self, look: Callable[[], T]) -> T:
         """The result of *look*, called on the thread that otherwise changes the kernel."""
