@@ -35,6 +35,7 @@ ALONE = (
     "backup",
     "ingress",
     "scrape",
+    "paint",
 )
 
 

@@ -33,6 +33,7 @@ from bench.rows import Row, row, size
 from orchestrator.ingress import authority, caddy
 from orchestrator.ingress.controller import Ingress
 from orchestrator.ingress.model import SERVICE, STACK, Certificate, IngressSettings
+from orchestrator.ingress.requests import RequestCounts, read_line, rule_host
 from orchestrator.ingress.routes import Site, Upstream
 from orchestrator.server.members import NodeConnection
 from orchestrator.server.plane import ControlPlane
@@ -46,6 +47,7 @@ ROUNDS = size(9, 1)
 KEPT, FRESH = size(1000, 50), size(100, 5)
 """Requests of a round on one connection, and each on a new one."""
 HOSTS, TASKS, PROXIES, CHANGES = size(200, 5), size(1000, 10), size(3, 2), size(50, 3)
+LINES, GOAL_LINE_US = size(20_000, 100), 50.0
 GOAL_RATIO, GOAL_CHANGE_MS, GOAL_MEMORY = 1 / 0.95, 300.0, 256.0
 STARTED_S = 60.0
 HTTP, HTTPS = 60_080, 60_443
@@ -56,7 +58,7 @@ NODES = size(200, 5)
 def measure() -> dict[str, Row]:
     """Rows of requests, of changes, and of the proxy's memory after them."""
     with tempfile.TemporaryDirectory(prefix="pystack-bench-") as folder:
-        return {**_requests(Path(folder)), **asyncio.run(_changes(Path(folder)))}
+        return {**_requests(Path(folder)), **_counting(), **asyncio.run(_changes(Path(folder)))}
 
 
 # --- proxies ----------------------------------------------------------------------------------------------------
@@ -101,7 +103,8 @@ def _cpu_s(pid: int) -> float:
 
 
 def _requests(folder: Path) -> dict[str, Row]:
-    """Processor time of the proxy for a request, ours and by hand, with one host and with 200, of which the last is asked."""
+    """Processor time of the proxy for a request, ours and by hand, with one host and with 200, of which the last is asked; and
+    ours that says a line of each (`--count-requests`) beside ours that does not."""
     root = authority.make_root("bench", datetime.datetime.now(datetime.UTC))
     tls = ssl.create_default_context(cadata=authority.root_certificate(root))
     backend = _free_port()
@@ -111,10 +114,11 @@ def _requests(folder: Path) -> dict[str, Row]:
         for number in (1, HOSTS):
             hosts = [f"h{n}.example.org" for n in range(number)]
             pairs = {h: read_pair(authority.issue(root, h, datetime.datetime.now(datetime.UTC)), h) for h in hosts}
-            ports = {"ours": _free_port(), "theirs": _free_port()}
+            ports = {name: _free_port() for name in ("ours", "theirs", "counted")}
             configs = {
                 "ours": _ours(hosts, pairs, backend, ports["ours"], folder),
                 "theirs": _by_hand(hosts, pairs, backend, ports["theirs"], folder),
+                "counted": _ours(hosts, pairs, backend, ports["counted"], folder, "hosts"),
             }
             with contextlib.ExitStack() as running:
                 pids = {
@@ -124,20 +128,41 @@ def _requests(folder: Path) -> dict[str, Row]:
                 for port in ports.values():
                     _wait(port)
                 costs = _costs(pids, ports, tls, hosts[-1])
-            for kind, (mine, theirs) in costs.items():
-                out[f"ingress_{kind}_of_{number}_hosts"] = row(mine * 1e6, theirs * 1e6, "µs of the proxy's CPU")
+            for kind, spent in costs.items():
+                mine, theirs, counted = (spent[name] * 1e6 for name in ("ours", "theirs", "counted"))
+                out[f"ingress_{kind}_of_{number}_hosts"] = row(mine, theirs, "µs of the proxy's CPU")
+                out[f"ingress_counted_{kind}_of_{number}_hosts"] = row(counted, mine, "µs of the proxy's CPU")
     return out
+
+
+def _counting() -> dict[str, Row]:
+    """What the server that leads spends on a line that a proxy says of a request."""
+    line = (
+        b'{"msg":"upstream roundtrip","upstream":"10.0.0.5:8080","duration":0.001301,"status":200,'
+        b'"request":{"host":"shop.example.org"}}'
+    )
+    counts, hosts = RequestCounts(), frozenset({"shop.example.org"})
+    began = time.process_time()
+    for _ in range(LINES):
+        one = read_line(line)
+        assert one
+        counts.add(rule_host(one.host, hosts), one.status, one.seconds)
+    return {
+        "ingress_count_of_a_request": row((time.process_time() - began) / LINES * 1e6, GOAL_LINE_US, "µs of the server's CPU")
+    }
 
 
 def _adapter(name: str) -> tuple[str, ...]:
     return ("--adapter", "caddyfile") if name == "theirs" else ()
 
 
-def _ours(hosts: list[str], pairs: Mapping[str, Any], backend: int, port: int, folder: Path) -> str:
+def _ours(
+    hosts: list[str], pairs: Mapping[str, Any], backend: int, port: int, folder: Path, seen: caddy.Seen = "nothing"
+) -> str:
     settings = IngressSettings(image="i", http_port=_free_port(), https_port=port, version="2.6.2-5")
     sites = [Site(IngressRule(host=h, port=backend), "internal", (Upstream(f"127.0.0.1:{backend}", 1),)) for h in hosts]
-    made = caddy.configuration(sites, [(p.chain, p.key) for p in pairs.values()], {}, settings)
-    return json.dumps(made).replace(caddy.ADMIN_SOCKET, str(folder / f"ours{len(hosts)}.sock"))
+    made = caddy.configuration(sites, [(p.chain, p.key) for p in pairs.values()], (), settings, seen)
+    return json.dumps(made).replace(caddy.ADMIN_SOCKET, str(folder / f"ours{len(hosts)}{seen}.sock"))
 
 
 def _by_hand(hosts: list[str], pairs: Mapping[str, Any], backend: int, port: int, folder: Path) -> str:
@@ -150,11 +175,11 @@ def _by_hand(hosts: list[str], pairs: Mapping[str, Any], backend: int, port: int
     return "\n".join(lines) + "\n"
 
 
-def _costs(pids: Mapping[str, int], ports: Mapping[str, int], tls: ssl.SSLContext, host: str) -> dict[str, tuple[float, float]]:
-    """Seconds of CPU for a request, (ours, by hand): of all rounds that in the middle."""
-    found: dict[str, tuple[float, float]] = {}
+def _costs(pids: Mapping[str, int], ports: Mapping[str, int], tls: ssl.SSLContext, host: str) -> dict[str, dict[str, float]]:
+    """Seconds of CPU for a request or connection, by the names of *pids*: the median of rounds in which each has its turn."""
+    found: dict[str, dict[str, float]] = {}
     for kind, count in (("request", KEPT), ("connection", FRESH)):
-        pairs = []
+        rounds = []
         for number in range(ROUNDS + 1):
             spent = {}
             for name in sorted(pids, reverse=bool(number % 2)):
@@ -162,8 +187,8 @@ def _costs(pids: Mapping[str, int], ports: Mapping[str, int], tls: ssl.SSLContex
                 _ask(ports[name], tls, host, count, fresh=kind == "connection")
                 spent[name] = (_cpu_s(pids[name]) - before) / count
             if number or ROUNDS == 1:  # the first warms up
-                pairs.append((spent["ours"], spent["theirs"]))
-        found[kind] = statistics.median(ours for ours, _ in pairs), statistics.median(theirs for _, theirs in pairs)
+                rounds.append(spent)
+        found[kind] = {name: statistics.median(one[name] for one in rounds) for name in pids}
     return found
 
 

@@ -28,6 +28,7 @@ from agent.api import (
     shipping,
     table,
     trust,
+    usage,
     versions,
     volume_migration,
 )
@@ -126,6 +127,7 @@ OURS = (
     manifest_source,
     membership,
     metrics,
+    usage,
     profiling,
 )
 

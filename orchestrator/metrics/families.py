@@ -93,7 +93,8 @@ def task_families(tasks: Iterable[Task], statuses: Mapping[str, TaskStatus]) -> 
         ended_well = state == "exited" and status is not None and status.exit_code == 0
         counts["wanted"][key] += task.desired == "running" and not ended_well
         counts["running"][key] += state == "running"
-        counts["failed"][key] += state == "failed" or (state == "exited" and not ended_well)
+        ended_badly = state == "exited" and not ended_well and task.desired == "running"  # not by a stop that takes a signal
+        counts["failed"][key] += state == "failed" or ended_badly
         counts["unhealthy"][key] += status is not None and status.health == "unhealthy"
         restarts[key] += status.restarts if status else 0
     texts = ("Tasks that are to run.", "Tasks that run.", "Tasks that failed.", "Tasks whose health check fails.")

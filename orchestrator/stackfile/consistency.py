@@ -38,6 +38,7 @@ def check(
         for one in CHECKS:
             for conflict in one(service, bodies[name]):
                 reading.check((*above, *conflict.path), conflict.why, conflict.fix)
+        _ingress(reading, service)
         _build_contexts(reading, service, bodies)
         _addresses(reading, service, networks)
     _container_names(reading, _needed(services, named) if named else services)
@@ -82,21 +83,23 @@ def build(service: Service, body: Mapping[str, Any]) -> Iterator[Conflict]:
         yield Conflict(("build", "platforms"), f"does not have the service's platform, {scalar(body['platform'])}", "add it")
 
 
-def ingress(service: Service, body: Mapping[str, Any]) -> Iterator[Conflict]:
+def _ingress(reading: LoadContext, service: Service) -> None:
     """Rules of `x-ingress` that no task can answer, and two that say the same."""
+    above: Path_ = ("services", service.name, "x-ingress")
+    numbers = rule_numbers(reading, service.name)
     declared = {p.target for p in service.container.ports} | {int(e.partition("/")[0]) for e in service.container.expose}
     seen: dict[str, int] = {}
-    for number, rule in zip(rule_numbers(body.get("x-ingress")), service.ingress, strict=False):
+    for rule in service.ingress:
+        if (number := numbers.get(rule.where)) is None:
+            continue  # read of another proxy's labels
         if declared and rule.port not in declared:
             has = ", ".join(map(str, sorted(declared)))
-            yield Conflict(
-                ("x-ingress", number, "port"), f"the service has no port {rule.port}", f"ports: and expose: have {has}"
-            )
+            reading.check((*above, number, "port"), f"the service has no port {rule.port}", f"ports: and expose: have {has}")
         first = seen.setdefault(rule.place, number)
         if first != number:
-            yield Conflict(("x-ingress", number), f"{rule.place} is x-ingress[{first}] already", "keep one of them")
+            reading.check((*above, number), f"{rule.place} is x-ingress[{first}] already", "keep one of them")
         if service.container.network_mode not in ("", "bridge", "host"):
-            yield Conflict(("x-ingress", number), f"network_mode {service.container.network_mode} has no address of its own")
+            reading.check((*above, number), f"network_mode {service.container.network_mode} has no address of its own")
 
 
 def seen_requests(service: Service, body: Mapping[str, Any]) -> Iterator[Conflict]:
@@ -129,7 +132,7 @@ def cpu_burst(service: Service, body: Mapping[str, Any]) -> Iterator[Conflict]:
         yield Conflict(("x-cpu-burst",), why, "at most the quota" if quota else "say cpus: or cpu_quota: too")
 
 
-CHECKS: tuple[Check, ...] = (given_twice, build, ingress, seen_requests, metrics, cpu_burst)
+CHECKS: tuple[Check, ...] = (given_twice, build, seen_requests, metrics, cpu_burst)
 
 
 def _build_contexts(reading: LoadContext, service: Service, bodies: Mapping[str, Any]) -> None:

@@ -86,9 +86,15 @@ def ingress(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     return {"ingress": tuple(out), "ingress_ports": tuple(published)}
 
 
-def rule_numbers(value: Any) -> list[int]:
-    """The places in `x-ingress` of what became rules: those with a host."""
-    return [n for n, item in enumerate(value or ()) if isinstance(item, dict) and item.get("host")]
+def rule_numbers(reading: LoadContext, service: str) -> dict[str, int]:
+    """Which entry of `x-ingress` of *service* a rule was read of, by its *where*: those with mistakes became none."""
+    services = reading.mapping(reading.tree.value.get("services"), ("services",))
+    body = services.get(service)
+    entries = body.get("x-ingress") if isinstance(body, dict) else None
+    return {
+        str(reading.mark(("services", service, "x-ingress", n))): n
+        for n in range(len(entries) if isinstance(entries, list) else 0)
+    }
 
 
 def _ports(draft: ServiceContext, body: dict[str, Any], at: Path_) -> list[Port]:
@@ -203,9 +209,10 @@ def check_secrets(reading: LoadContext, services: Iterable[Service], contents: S
     """What secrets of rules contain: a chain and its key for the host, or users. Those made by hand the server looks at."""
     known = {c.key: c.content for c in contents if c.kind == "secret" and c.content is not None}
     for service in services:
-        body = reading.mapping(reading.tree.value.get("services"), ("services",)).get(service.name)
-        numbers = rule_numbers(body.get("x-ingress") if isinstance(body, dict) else None)
-        for number, rule in zip(numbers, service.ingress, strict=False):
+        numbers = rule_numbers(reading, service.name)
+        for rule in service.ingress:
+            if (number := numbers.get(rule.where)) is None:
+                continue  # read of another proxy's labels
             at: Path_ = ("services", service.name, "x-ingress", number)
             for key, why in secret_problems(rule, known):
                 reading.check((*at, key), why[0], why[1])

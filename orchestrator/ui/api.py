@@ -14,7 +14,7 @@ from orchestrator.errors import RefusedError
 from orchestrator.server.api.extension import ApiExtension, Route
 from orchestrator.server.api.guard import sees
 from orchestrator.server.api.responses import json_response
-from orchestrator.ui import streams
+from orchestrator.ui import streams, usage
 from orchestrator.ui.board import Board, Rows, difference, visible
 from orchestrator.ui.stackfiles import StackFile, StackFileRequest, read
 
@@ -110,6 +110,8 @@ ROUTES: tuple[Route, ...] = (
     ("GET", "/v1/stacks/{stack}/tasks/{task}/logs", streams.logs, None, None),
     ("GET", "/v1/stacks/{stack}/tasks/{task}/stats", streams.stats, None, None),
     ("GET", "/v1/stacks/{stack}/tasks/{task}/shell", streams.shell, None, None),
+    ("GET", "/v1/stacks/{stack}/usage", usage.of_stack, None, None),
+    ("GET", "/v1/nodes/{node}/usage", usage.of_node, None, None),
 )
 
 

@@ -47,6 +47,8 @@ class Board:
         self._tasks: list[asyncio.Task[None]] = []
         self._before: Callable[[str], None] | None = None
         self._queues: set[asyncio.Queue[dict[str, Any]]] = set()
+        self._stopping: set[str] = set()
+        """Tasks that were told to stop: how they end is no failure."""
         self.events: deque[dict[str, Any]] = deque(maxlen=KEPT_EVENTS)
         """The last changes of tasks, the oldest first."""
 
@@ -74,8 +76,10 @@ class Board:
             "state": status.state,
             "health": status.health,
             "exit_code": status.exit_code,
+            "asked": status.state == "exited" and status.task in self._stopping,
             "reason": status.reason,
         }
+        (self._stopping.add if status.state == "stopping" else self._stopping.discard)(status.task)
         self.events.append(event)
         for queue in self._queues:
             if not queue.full():
@@ -154,7 +158,7 @@ def rows_of(plane: ControlPlane) -> Rows:
     for task in plane.state.tasks.values():
         by_stack.setdefault(task.stack, []).append(task)
         if task.desired != "oneoff":
-            tasks[task.name] = dict(task_row(plane, task))
+            tasks[task.name] = dict(task_row(plane, task)) | {"desired": task.desired}
     return {
         "nodes": {name: dict(node_row(plane, name)) for name in plane.cluster.members},
         "stacks": {n: dict(stack_row(plane, r, by_stack.get(n, ()))) | _of_stack(r) for n, r in plane.state.stacks.items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -85,6 +86,14 @@ class Page:
         field.clear()
         field.send_keys(text)
 
+    def choose(self, label: str, option: str) -> None:
+        script = """
+            const one = document.querySelector(`select[aria-label="${arguments[0]}"]`);
+            if (![...one.options].some((o) => o.value === arguments[1])) return false;
+            one.value = arguments[1];
+            return one.dispatchEvent(new Event('change'));"""
+        self.until(lambda: self.driver.execute_script(script, label, option))
+
     def serious(self, axe: str) -> list[Any]:
         """What axe finds here that is serious or worse."""
         self.driver.execute_cdp_cmd("Runtime.evaluate", {"expression": axe})  # the page's own policy lets no script in
@@ -142,6 +151,14 @@ def page(cluster: Pystack, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         made.shows("Overview", "tasks running")
         assert "code=" not in driver.current_url
         yield made
+
+
+@pytest.fixture(autouse=True)
+def screenshot(request: pytest.FixtureRequest, page: Page) -> Iterator[None]:
+    """With PYSTACK_SCREENSHOTS, how the page looked at the end of each test, in that folder."""
+    yield
+    if folder := os.environ.get("PYSTACK_SCREENSHOTS"):
+        page.driver.save_screenshot(f"{folder}/{request.node.name}.png")
 
 
 def test_a_failure_is_seen_with_its_reason_and_its_log(page: Page) -> None:
@@ -214,10 +231,164 @@ def test_a_node_is_drained_and_activated(page: Page) -> None:
     page.shows("n2 takes tasks again")
 
 
+def drawn(page: Page) -> int:
+    """How many graphs have a line by now."""
+    script = """return [...document.querySelectorAll('.chart .line')]
+        .filter((line) => (line.getAttribute('points') ?? '').includes(' ')).length"""
+    return int(page.driver.execute_script(script))
+
+
+def test_what_each_service_uses_is_drawn(page: Page) -> None:
+    page.go("#/stacks/shop")
+    page.click("Graphs")
+    page.shows("web", "CPU, cores, web", "Network in, a second, web")
+    page.until(lambda: drawn(page) >= 4)
+
+
+def test_what_a_node_uses_is_drawn(page: Page) -> None:
+    page.go("#/nodes/n1")
+    page.shows("What its tasks use", "CPU, cores")
+    page.until(lambda: drawn(page) == 4)
+
+
+def test_what_a_task_uses_is_drawn(page: Page) -> None:
+    page.go("#/tasks/shop/shop-web-1/graphs")
+    page.until(lambda: drawn(page) == 6)
+
+
+def test_why_a_task_is_where_it_is(page: Page) -> None:
+    page.go("#/tasks/shop/shop-web-1/why")
+    page.shows("What every node was found to be good for", "n1", "n2", "here")
+
+
+def test_why_a_service_is_not_on_a_node(page: Page, cluster: Pystack) -> None:
+    cluster("node", "drain", "n2")
+    try:
+        page.go("#/nodes/n2")
+        page.shows("Why, or why not, here")
+        page.choose("Service", "shop/web")
+        page.shows("does not fit", "availability")
+    finally:
+        cluster("node", "activate", "n2")
+
+
+def test_lines_of_a_log_are_filtered(page: Page) -> None:
+    page.go("#/tasks/shop/shop-web-1/logs")
+    page.shows("line 3 ")
+    page.driver.find_element(By.CSS_SELECTOR, "input[type=search]").send_keys("line 3 ")
+    shown = "return [...document.querySelectorAll('.log > div')].filter((d) => !d.hidden).map((d) => d.innerText)"
+    page.until(lambda: all("line 3 " in one for one in page.driver.execute_script(shown)))
+    assert page.driver.execute_script(shown)
+
+
+def test_a_stack_is_stopped_started_and_restarted(page: Page) -> None:
+    page.go("#/stacks/tea")
+    for word, state in (("Stop", "stopped"), ("Start", "healthy"), ("Restart", "healthy")):
+        page.click(word)
+        page.shows(f"{word} tea?")
+        page.click(word, within="dialog")
+        page.shows("Done.")
+        page.click("Close", within="dialog")
+        page.until(lambda state=state: state in page.driver.find_element(By.TAG_NAME, "h1").text)  # type: ignore[misc]
+
+
+def test_a_question_that_is_cancelled_does_nothing(page: Page, cluster: Pystack) -> None:
+    page.go("#/stacks/tea")
+    page.click("Take down")
+    page.shows("Take down tea?")
+    page.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
+    page.until(lambda: not page.driver.find_elements(By.TAG_NAME, "dialog"))
+    assert [r["task"] for r in cluster.json("ps", "-p", "tea", "--format", "json")] == ["tea-pot-1"]
+
+
+def test_the_topology_of_a_stack_is_drawn(page: Page) -> None:
+    page.go("#/stacks/shop/networks")
+    page.until(lambda: page.driver.find_elements(By.CSS_SELECTOR, "main svg text"))
+    words = page.driver.execute_script(
+        "return [...document.querySelectorAll('main svg text')].map((t) => t.textContent).join(' ')"
+    )
+    for word in ("web", "n1", "shop_default"):
+        assert word in words
+
+
+def test_images_and_volumes_are_listed(page: Page) -> None:
+    page.go("#/images")
+    page.shows("busybox", "n1")
+    page.go("#/volumes")
+    page.shows("No volume")
+
+
+def test_doctor_and_the_log_of_changes_are_read(page: Page) -> None:
+    page.go("#/doctor")
+    page.shows("checks are well")
+    page.go("#/access")
+    page.shows("Log of changes", "root", "tea")
+
+
+def test_keys_alone_lead_to_a_task(page: Page) -> None:
+    page.go("#/")
+    page.shows("Overview")
+    page.driver.execute_script("document.querySelector('.skip').focus()")
+    assert page.driver.switch_to.active_element.text == "Skip to the content"
+    for words, place in (("Stacks", "#/stacks"), ("shop", "#/stacks/shop"), ("shop-web-1", "#/tasks/shop/shop-web-1")):
+        for _ in range(60):
+            if page.driver.switch_to.active_element.text.strip() == words:
+                break
+            page.driver.switch_to.active_element.send_keys(Keys.TAB)
+        focus = page.driver.switch_to.active_element
+        assert focus.text.strip() == words
+        outline = page.driver.execute_script("return getComputedStyle(arguments[0]).outlineStyle", focus)
+        assert outline != "none", "who uses keys sees where they are"
+        focus.send_keys(Keys.ENTER)
+        page.until(lambda place=place: page.driver.execute_script("return location.hash") == place)  # type: ignore[misc]
+        page.shows("shop")
+
+
+def test_a_narrow_screen_has_a_menu_and_no_sideways_scrolling(page: Page) -> None:
+    size = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        for place, words in {
+            "#/": "Overview",
+            "#/stacks/shop": "shop-web-1",
+            "#/nodes/n1": "CPU, cores",
+            "#/plan": "Plan",
+        }.items():
+            page.go(place)
+            page.shows(words)
+            assert page.driver.execute_script("return document.documentElement.scrollWidth") <= 390, place
+        page.click("Menu")
+        page.click("Nodes", within="nav")
+        page.shows("n1", "n2")
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_dark_is_kept(page: Page) -> None:
+    page.go("#/")
+    page.click("Light or dark")
+    theme = page.driver.execute_script("return document.documentElement.dataset.theme")
+    page.driver.refresh()
+    page.shows("Overview", "tasks running")
+    assert page.driver.execute_script("return document.documentElement.dataset.theme") == theme
+    page.click("Light or dark")
+
+
+def test_a_stack_is_taken_down(page: Page, cluster: Pystack) -> None:
+    page.go("#/stacks/tea")
+    page.click("Take down")
+    page.click("Take down", within="dialog")
+    page.shows("Done.")
+    page.click("Close", within="dialog")
+    page.shows("This stack is down. Its history is kept.")
+    assert cluster.json("ps", "-p", "tea", "--format", "json") == []
+
+
 def test_nothing_is_hard_to_read_or_to_reach(page: Page) -> None:
     axe = (Path(pytest.importorskip("axe_core_python").__file__).parent / "axe.min.js").read_text()
     places = {
-        "#/": "Overview", "#/stacks/shop": "shop-web-1", "#/tasks/shop/shop-web-1/graphs": "last 2 minutes", "#/nodes": "n1",
+        "#/": "Overview", "#/stacks/shop": "shop-web-1", "#/stacks/shop/graphs": "CPU, cores, web", "#/nodes/n1": "CPU, cores",
+        "#/tasks/shop/shop-web-1/graphs": "last 2 minutes", "#/nodes": "n1",
         "#/networks": "shop_default", "#/plan": "No plan yet", "#/doctor": "checks are well", "#/access": "Log of changes",
     }  # fmt: skip
     for theme in ("light", "dark"):
@@ -270,3 +441,10 @@ def test_only_the_pages_own_files_are_given(page: Page) -> None:
     policy = dict(map(tuple, headers))["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
+
+
+def test_a_session_that_ended_with_its_server_is_said(page: Page, cluster: Pystack) -> None:
+    page.go("#/")
+    cluster("lab", "fault", "--name", cluster.lab, "kill", "n1", "server")
+    eventually(lambda: _equal(cluster("node", "ls", check=False).returncode, 0), 60)
+    page.until(lambda: "The session has ended." in page.text(), 60)

@@ -108,6 +108,18 @@ def test_a_port_that_the_service_does_not_have(tmp_path: Path) -> None:
     )
 
 
+def test_rules_after_one_with_a_mistake_keep_their_places(tmp_path: Path) -> None:
+    (tmp_path / "pem").write_text("none")
+    told = problems(
+        tmp_path,
+        "{host: a_b, port: 80}\n      - {host: a.org, port: 80}\n      - {host: a.org, port: 81}\n"
+        "      - {host: b.org, port: 80, tls: manual, secret: pem}\nsecrets:\n  pem: {file: ./pem}",
+    )
+    assert "stack.yml:8:9: services.web.x-ingress[2]: a.org/ is x-ingress[1] already" in told
+    assert "services.web.x-ingress[2].port: the service has no port 81" in told
+    assert "services.web.x-ingress[3].secret: " in told
+
+
 def test_connections_by_their_name_and_rates(tmp_path: Path) -> None:
     found = rules(
         tmp_path,

@@ -138,6 +138,8 @@ NEEDS: dict[tuple[str, str], Need] = {
     ("POST", "/v1/stackfile"): LOOK_ALL,
     ("GET", "/v1/stacks/{stack}/tasks/{task}/logs"): LOOK_STACK,
     ("GET", "/v1/stacks/{stack}/tasks/{task}/stats"): LOOK_STACK,
+    ("GET", "/v1/stacks/{stack}/usage"): LOOK_STACK,
+    ("GET", "/v1/nodes/{node}/usage"): LOOK_ALL,
     ("GET", "/v1/stacks/{stack}/tasks/{task}/shell"): OPERATE_STACK,
     ("GET", "/v1/sd"): LOOK_CLUSTER,
     ("GET", "/v1/sd/nodes"): LOOK_CLUSTER,

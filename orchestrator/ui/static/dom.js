@@ -30,6 +30,16 @@ export const fill = (element, ...children) => {
   return element;
 };
 
+/** Has *nodes* in *element*; those that are as they were stay, and with them focus and what a pointer is about to press. */
+export function refill(element, nodes) {
+  const there = [...element.childNodes];
+  nodes.forEach((node, n) => {
+    if (!there[n]) element.append(node);
+    else if (!there[n].isEqualNode(node)) there[n].replaceWith(node);
+  });
+  for (const one of there.slice(nodes.length)) one.remove();
+}
+
 /** Links lead to our own views alone. */
 export const path = (...parts) => `#/${parts.map(encodeURIComponent).join("/")}`;
 export const link = (parts, ...children) => h("a", { href: path(...parts) }, ...children);

@@ -1,6 +1,6 @@
 // What the server shows of itself, by kind and key; it says what changed, and views hear of that once a frame.
 
-import { follow } from "./api.js";
+import { follow, get } from "./api.js";
 
 const KINDS = ["nodes", "stacks", "tasks", "rollouts", "networks", "volumes"];
 const KEPT = 300;
@@ -59,7 +59,9 @@ export function connect() {
       live.connected = false;
       fresh = true;
       changed();
-      if (source.readyState === EventSource.CLOSED) setTimeout(() => close && connect(), 3000);
+      if (source.readyState !== EventSource.CLOSED) return;
+      get("/v1/stacks").catch(() => {}); // whose session has ended with its server is asked to sign in
+      setTimeout(() => close && connect(), 3000);
     },
   );
 }

@@ -32,6 +32,7 @@ export const clock = (time) => new Date(time * 1000).toLocaleTimeString([], { ho
 export function stateOf(task) {
   if (task.state === "running" && task.health === "unhealthy") return "unhealthy";
   if (task.state === "running" && task.health === "starting") return "starting";
+  if (task.state === "exited" && task.desired === "stopped") return "stopped";
   if (task.state === "exited" && task.exit_code) return "failed";
   return task.state;
 }
@@ -41,7 +42,7 @@ export const isBad = (task) => ["failed", "unhealthy", "unknown", "restarting"].
 export function stackState(stack, tasks, rollout) {
   if (rollout?.state === "running") return "updating";
   if (tasks.some(isBad)) return "degraded";
-  if (stack.wanted && stack.running === 0 && tasks.every((t) => t.state === "exited")) return "stopped";
+  if (stack.wanted && stack.running === 0 && tasks.every((t) => stateOf(t) === "stopped" || t.state === "exited")) return "stopped";
   if (tasks.some((t) => TONE[stateOf(t)] === "busy")) return "starting";
   return "healthy";
 }

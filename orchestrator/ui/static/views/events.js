@@ -1,9 +1,9 @@
-import { h, path } from "../dom.js";
+import { h, path, refill } from "../dom.js";
 import { live } from "../live.js";
 import { chip, head } from "../widgets.js";
 import { clock } from "../words.js";
 
-const word = (event) => (event.health === "unhealthy" ? "unhealthy" : event.state === "exited" && event.exit_code ? "failed" : event.state);
+const word = (event) => (event.health === "unhealthy" ? "unhealthy" : event.state !== "exited" ? event.state : event.asked ? "stopped" : event.exit_code ? "failed" : event.state);
 
 export const eventLine = (event) =>
   h(
@@ -22,8 +22,7 @@ export function events() {
   let words = "";
   const draw = () => {
     const rows = live.events.filter((e) => `${e.stack} ${e.task} ${e.state} ${e.health} ${e.reason}`.toLowerCase().includes(words));
-    list.replaceChildren(...rows.reverse().map(eventLine));
-    if (!rows.length) list.append(h("li", { class: "muted" }, "No event."));
+    refill(list, rows.length ? rows.reverse().map(eventLine) : [h("li", { class: "muted" }, "No event.")]);
   };
   filter.addEventListener("input", () => {
     words = filter.value.toLowerCase();

@@ -5,6 +5,8 @@ import { may } from "../session.js";
 import { ask, bar, button, chip, empty, facts, failed, head, perform, table, toast } from "../widgets.js";
 import { bytes } from "../words.js";
 import { taskColumns } from "./stacks.js";
+import { verdict } from "./task.js";
+import { usage } from "./usage.js";
 
 const availability = (n) => (n.availability === "active" ? chip("active") : chip(n.availability, "warn"));
 
@@ -37,10 +39,25 @@ export function node(name) {
     if (await ask(`Drain ${name}?`, "Its tasks move to other nodes, where they can; it gets no new ones until it is activated again.", "Drain")) await perform(`Draining ${name}`, url("nodes", name, "drain"), {});
   };
   const activate = () => call("PATCH", url("nodes", name), { availability: "active" }).then(() => toast(`${name} takes tasks again`), failed);
+  const used = usage(url("nodes", name, "usage"), false);
+  const asked = whyNot(name);
   return {
-    element: h("div", { class: "view" }, head([name, " ", state], { crumbs: [link(["nodes"], "Nodes"), h("span", {}, name)], actions: [actions] }), what, h("h2", {}, "Tasks"), rows.element),
+    element: h(
+      "div",
+      { class: "view" },
+      head([name, " ", state], { crumbs: [link(["nodes"], "Nodes"), h("span", {}, name)], actions: [actions] }),
+      what,
+      h("h2", {}, "What its tasks use"),
+      used.element,
+      h("h2", {}, "Why, or why not, here"),
+      asked.element,
+      h("h2", {}, "Tasks"),
+      rows.element,
+    ),
     title: name,
+    close: used.close,
     update() {
+      asked.update();
       rows.update([...live.tasks.values()].filter((t) => t.node === name).sort((a, b) => a.task.localeCompare(b.task)));
       const n = live.nodes.get(name);
       const next = JSON.stringify(n ?? null);
@@ -65,6 +82,36 @@ export function node(name) {
           ["Devices", n.devices.join(", ")],
         ]),
       );
+    },
+  };
+}
+
+/** What speaks for and against this node, for any service. */
+function whyNot(node) {
+  const choice = h("select", { "aria-label": "Service", class: "short" });
+  const answer = h("div", { role: "status" });
+  const look = async () => {
+    const [stack, service] = choice.value.split("/");
+    if (!service) return answer.replaceChildren();
+    try {
+      const found = await get(url("stacks", stack, "services", service, "why"));
+      const one = found.candidates.find((c) => c.node === node);
+      answer.replaceChildren(one ? h("div", { class: "panel list" }, verdict(one, found.node, true)) : empty("The server does not know this node"));
+    } catch (error) {
+      failed(error);
+    }
+  };
+  choice.addEventListener("change", look);
+  let stamp = "";
+  return {
+    element: h("div", {}, h("p", {}, choice), answer),
+    update() {
+      const names = sorted("stacks").flatMap((one) => one.services.map((service) => `${one.stack}/${service.name}`));
+      if (stamp === names.join()) return;
+      stamp = names.join();
+      const before = choice.value;
+      choice.replaceChildren(h("option", { value: "" }, "Choose a service"), ...names.map((one) => h("option", { value: one }, one)));
+      if (names.includes(before)) choice.value = before;
     },
   };
 }

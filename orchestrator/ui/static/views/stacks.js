@@ -5,6 +5,7 @@ import { may } from "../session.js";
 import { ask, bar, button, chip, empty, facts, failed, head, perform, planView, table, tabs } from "../widgets.js";
 import { ago, stackState, stateOf } from "../words.js";
 import { topology } from "./networks.js";
+import { usage } from "./usage.js";
 
 const own = (stack) => [...live.tasks.values()].filter((t) => t.stack === stack).sort((a, b) => a.service.localeCompare(b.service) || a.index - b.index);
 
@@ -68,6 +69,7 @@ export function stack(name, part = "tasks") {
         ["tasks", "Tasks", path("stacks", name)],
         ["rollout", "Rollout", path("stacks", name, "rollout")],
         ["history", "History", path("stacks", name, "history")],
+        ["graphs", "Graphs", path("stacks", name, "graphs")],
         ["networks", "Networks", path("stacks", name, "networks")],
         ["definition", "Definition", path("stacks", name, "definition")],
       ],
@@ -178,4 +180,4 @@ function definition(name) {
   return { element: text };
 }
 
-const PARTS = { tasks, history, rollout, definition, networks: (name) => topology(() => name) };
+const PARTS = { tasks, history, rollout, definition, graphs: (name) => usage(url("stacks", name, "usage")), networks: (name) => topology(() => name) };

@@ -175,18 +175,15 @@ function details(stack, name) {
   };
 }
 
-export function verdicts(found) {
+export const verdicts = (found) => h("div", { class: "panel list" }, found.candidates.map((one) => verdict(one, found.node, one.node === found.node || !one.feasible)));
+
+/** What speaks for and against a node, of a task that is on *here*. */
+export function verdict(one, here, open) {
   return h(
-    "div",
-    { class: "panel list" },
-    found.candidates.map((one) =>
-      h(
-        "details",
-        { class: "item block", open: one.node === found.node || !one.feasible },
-        h("summary", {}, chip(one.feasible ? (one.node === found.node ? "here" : "fits") : "does not fit", one.feasible ? "good" : "bad"), " ", h("strong", {}, one.node), h("span", { class: "muted" }, ` score ${one.score}`)),
-        h("ul", { class: "verdicts" }, one.reasons.map((r) => h("li", { class: r.ok ? "good" : "bad" }, h("span", { "aria-hidden": "true" }, r.ok ? "✓" : "✗"), h("span", { class: "unseen" }, r.ok ? "holds: " : "does not hold: "), h("strong", {}, r.filter), ` ${r.detail}`))),
-      ),
-    ),
+    "details",
+    { class: "item block", open },
+    h("summary", {}, chip(one.feasible ? (one.node === here ? "here" : "fits") : "does not fit", one.feasible ? "good" : "bad"), " ", h("strong", {}, one.node), h("span", { class: "muted" }, ` score ${one.score}`)),
+    h("ul", { class: "verdicts" }, one.reasons.map((r) => h("li", { class: r.ok ? "good" : "bad" }, h("span", { "aria-hidden": "true" }, r.ok ? "✓" : "✗"), h("span", { class: "unseen" }, r.ok ? "holds: " : "does not hold: "), h("strong", {}, r.filter), ` ${r.detail}`))),
   );
 }
 
