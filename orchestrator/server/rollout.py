@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -100,6 +100,17 @@ def _epoch(stamp: str) -> float:
     return seconds_of(stamp) if stamp else time.time()
 
 
+def _down_reason(task: Task, status: TaskStatus | None) -> str:
+    """Why *task*, which was up, is not any more; "" while it is."""
+    if status is None or not is_current(task, status):
+        return ""
+    if status.health == "unhealthy":
+        return "is unhealthy"
+    if status.state == "restarting" or (status.state in ("exited", "failed") and status.exit_code):
+        return "out of memory" if status.oom_killed else f"exited with {status.exit_code}"
+    return status.error
+
+
 @contextmanager
 def _timed(task: Task, statuses: Statuses, began: float) -> Iterator[None]:
     """A span from *began* until *task* is up, with what its node says of the parts; by its own clock, kept within the span."""
@@ -151,8 +162,7 @@ class Rollout:
         self.followers: set[str] = set()
         """Services whose tasks the nodes start again by themselves, after those of the services that they depend on."""
         self._kept: set[str] = set()
-        self._begun: dict[str, float] = {}
-        """When the tasks of services might begin, in seconds since 1970."""
+        self._begun: dict[str, float] = {}  # when the tasks of services might begin, in seconds since 1970
 
     def set_tasks(self, tasks: Sequence[Task]) -> None:
         """Roll out *tasks*, in this order within each service."""
@@ -320,6 +330,10 @@ class Rollout:
         status = self.statuses.by_task.get(task)
         return status is not None and serves(status)
 
+    async def _until(self, answer: Callable[[], str | None], task: Task, began: float) -> str:
+        with _timed(task, self.statuses, began):
+            return await self.statuses.until(answer, within_s=self.timeout_s, of=task.name)
+
     async def _wait_stable(self, task: Task, seconds: float) -> str:
         """Wait until *task* is up and takes connections, and then for *seconds*. Returns "", or the reason why it failed."""
 
@@ -331,9 +345,7 @@ class Rollout:
             return found
 
         try:
-            with _timed(task, self.statuses, time.time()):
-                reason = await self.statuses.until(up, within_s=self.timeout_s, of=task.name)
-            if reason:
+            if reason := await self._until(up, task, time.time()):
                 return reason
         except TimeoutError:
             return f"is not up after {self.timeout_s:g} s"
@@ -344,17 +356,7 @@ class Rollout:
 
     def _down(self, tasks: Sequence[Task]) -> str | None:
         """Why one of *tasks*, which were up, is not any more; None while all are."""
-        for task in tasks:
-            status = self.statuses.by_task.get(task.name)
-            if status is None or not is_current(task, status):
-                continue
-            if status.health == "unhealthy":
-                return "is unhealthy"
-            if status.state == "restarting" or (status.state in ("exited", "failed") and status.exit_code):
-                return "out of memory" if status.oom_killed else f"exited with {status.exit_code}"
-            if status.error:
-                return status.error
-        return None
+        return next((why for t in tasks if (why := _down_reason(t, self.statuses.by_task.get(t.name)))), None)
 
     def _give_up(self, one: Service, dependency: Dependency) -> None:
         self.failures.append(
@@ -400,8 +402,7 @@ class Rollout:
             return self.control.unreachable_reason(task) or verdict(task, status, now=time.time(), want=want or self.want)
 
         try:
-            with _timed(task, self.statuses, self._begun.get(task.service) or time.time()):
-                reason = await self.statuses.until(answer, within_s=self.timeout_s, of=task.name)
+            reason = await self._until(answer, task, self._begun.get(task.service) or time.time())
         except TimeoutError:
             status = self.statuses.by_task.get(task.name)
             state = (status.health or status.state) if status else "pending"

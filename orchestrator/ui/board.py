@@ -48,7 +48,7 @@ class Board:
         self._before: Callable[[str], None] | None = None
         self._queues: set[asyncio.Queue[dict[str, Any]]] = set()
         self._stopping: set[str] = set()
-        """Tasks that were told to stop: how they end is no failure."""
+        """Tasks that stop because somebody wants it: how they end is not a failure."""
         self.events: deque[dict[str, Any]] = deque(maxlen=KEPT_EVENTS)
         """The last changes of tasks, the oldest first."""
 
