@@ -32,7 +32,9 @@ def x_backup(reading: LoadContext, value: Any, path: Path_) -> Backup | None:
         ("ssh_key", "known_hosts") if place.startswith("sftp:") else ("rclone",) if place.startswith("rclone:") else ()
     ):
         if needed not in body:
-            reading.check(path, f"{place.partition(':')[0]} needs {needed}", f"{needed}: the key of a secret")
+            reading.check(
+                path, f"a repository at {place.partition(':')[0]}: needs the key {needed}", f"{needed}: the key of a secret"
+            )
     history = integer("history", 1, 1000)(draft, body["history"], (*path, "history")) if "history" in body else {}
     keep: dict[str, int] = {}
     for rule, number in reading.mapping(body.get("keep"), (*path, "keep")).items():

@@ -69,5 +69,24 @@ def _times(line: str, start: datetime.datetime, *, reverse: bool = False) -> Cro
     try:
         return CronSim(MACROS.get(line, line), start, reverse)
     except (CronSimError, ValueError) as error:
+        if _fires_in_some_month(line, start):
+            raise CronError(
+                f"{line[:60]!r} never fires: its months have no such day", "another day, or another month"
+            ) from None
         known = "five fields: minute hour day-of-month month day-of-week"
         raise CronError(f"{line[:60]!r} is not a cron line: {str(error).lower()}", known) from None
+
+
+def _fires_in_some_month(line: str, start: datetime.datetime) -> bool:
+    """Whether *line* would be one if it named no month."""
+    from cronsim import CronSim, CronSimError
+
+    fields = line.split()
+    if len(fields) < 2:
+        return False
+    fields[-2] = "*"
+    try:
+        CronSim(" ".join(fields), start)
+    except (CronSimError, ValueError):
+        return False
+    return True
