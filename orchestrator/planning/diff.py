@@ -267,7 +267,7 @@ def _task_step(task: Task, old: Task | None, status: TaskStatus | None, options:
     if old.desired == "waiting":
         return step("create", "not started", "was never started: an earlier `up` ended before its turn"), task
     if old.desired == "stopped":
-        return step("update", "stopped", "stopped by hand: starts again"), again
+        return step("update", "stopped", "was stopped: starts again"), again
     if rests and status and (status.exit_code or status.error or task.service in options.again):
         reason = f"failed: {status.reason}" if status.reason else f"exited with {status.exit_code}"
         return step("update", "ended", f"{reason}: starts again"), again

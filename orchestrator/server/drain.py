@@ -17,7 +17,7 @@ from agent.contract.wire import WireStruct
 from orchestrator.errors import PystackError, RefusedError
 from orchestrator.server import store_keys
 from orchestrator.server.cluster import Cluster
-from orchestrator.server.events import Emit, Event, Failure
+from orchestrator.server.events import Emit, Event, Failure, WarningEvent
 from orchestrator.server.membership import Membership, NodeUpdateRequest
 from orchestrator.server.rollouts.manager import RolloutManager
 from orchestrator.server.state import ClusterState
@@ -181,7 +181,23 @@ class NodeDrainer:
                     refused.append(error)
         if refused:
             raise refused[0]
+        for sentence in self._staying(node):
+            live.emit(WarningEvent(message=sentence))
         return failures
+
+    def _staying(self, node: str) -> list[str]:
+        """What is to be said of the tasks that are still on *node* because of a volume that lives there."""
+        out = []
+        for task in sorted((t for t in self._state.tasks.values() if t.node == node), key=lambda t: t.name):
+            volumes = [v for m in task.container.mounts if m.kind == "volume" and (v := self._state.volumes.get(m.source))]
+            for volume in [v for v in volumes if v.node == node and not v.shared][:1]:
+                why = (
+                    f"no other node can take both: `pystack why {task.name}`"
+                    if volume.follow
+                    else f"`pystack volume move {volume.name} NODE` moves both, x-volume: {{follow: true}} does with each drain"
+                )
+                out.append(f"{task.name} stays on {node}, where its volume {volume.name} lives: {why}")
+        return out
 
     def _able(self) -> set[str]:
         """The names of the nodes that answer and may get tasks."""

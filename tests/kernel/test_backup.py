@@ -93,6 +93,8 @@ def test_a_volume_is_backed_up_tried_and_brought_back(stack: Stack, place: Path)
     assert re.search(r"stack\.yml:3:\d+: .*db-1 uses volume .*, which cannot be replaced under it\n.*--stop", refused.stderr)
     assert content(stack) == "two"
     stack.pystack("volume", "restore", volume, first["id"], "--as", f"{stack.name}-old")
+    again = stack.pystack("volume", "restore", volume, second["id"], "--as", f"{stack.name}-old", check=False)
+    assert f"there is a volume {stack.name}-old already" in again.stderr
     beside = json.loads(stack.pystack("volume", "inspect", f"{stack.name}-old").stdout)[0]
     old = Path(beside["Mountpoint"]) / "file"
     assert old.read_text() == "one\n"

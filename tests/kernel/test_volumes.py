@@ -435,6 +435,9 @@ def test_the_other_replicas_of_a_set_run_on_while_the_volume_of_one_moves(stack:
     assert {name: (row["id"], row["started"]) for name, row in after.items() if name == "db-1"} == {
         "db-1": (before["db-1"]["id"], before["db-1"]["started"])
     }
+    said = cluster("node", "drain", target).stderr
+    cluster("node", "activate", target)
+    assert f"{stack.name}-db-2 stays on {target}, where its volume {stack.name}_data-2 lives: `pystack volume move" in said
 
 
 def test_a_volume_that_follows_leaves_a_drained_node_with_its_users(stack: Stack, cluster: Pystack) -> None:

@@ -75,14 +75,26 @@ class VolumeRestorer:
         return failures
 
     async def _beside(self, volume: Volume, node: str, request: RestoreRequest, emit: Emit) -> list[Failure]:
-        if request.into in self._state.volumes:
+        if request.into in self._state.volumes or await self._has(node, request.into):
             raise RefusedError(f"there is a volume {request.into} already: choose another name", 409)
         report = await self._sources.ask(node, "restore", volume, snapshot=request.snapshot, into=request.into)
         await self._commit(
-            node, msgspec.structs.replace(volume, name=request.into, stack="", key="", driver="local", options=())
+            node,
+            msgspec.structs.replace(volume, name=request.into, stack="", key="", driver="local", options=()),
+            replace=False,
         )
         emit(_event(request.into, volume, node, report))
         return []
+
+    async def _has(self, node: str, name: str) -> bool:
+        """Whether *node* has a volume *name*, which need not be of a stack."""
+        try:
+            await self._cluster.get(node).client.call("GET", f"/volumes/{name}")
+        except RefusedError as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
 
     def _check(self, volume: Volume, users: list[Task], *, stop: bool) -> None:
         """Raises RefusedError (409) where somebody uses *volume* who is not to be stopped."""
@@ -112,7 +124,7 @@ class VolumeRestorer:
         self._state.volumes[volume.name] = moved
         emit(_event(volume.name, volume, node, report))
 
-    async def _commit(self, node: str, volume: Volume) -> None:
+    async def _commit(self, node: str, volume: Volume, *, replace: bool = True) -> None:
         record = {
             "name": volume.name,
             "driver": volume.driver,
@@ -121,7 +133,8 @@ class VolumeRestorer:
             "fresh": False,
         }
         path = f"/pystack/volumes/{volume.name}/commit"
-        await self._cluster.get(node).client.call("POST", path, params={"replace": "1"}, json=record)
+        params = {"replace": "1"} if replace else {}
+        await self._cluster.get(node).client.call("POST", path, params=params, json=record)
 
 
 def _event(name: str, source: Volume, node: str, report: BackupReport) -> VolumeEvent:
