@@ -110,8 +110,10 @@ def cluster_of(nodes: int, *labels: str, servers: int = 1, transport: str = "ssh
         ("--servers", str(servers), "--store", "etcd", "--transport", transport) if servers > 1 or transport == "etcd" else ()
     )
     store += ("--disk", disk) if disk else ()
-    pystack("lab", "up", "--name", name, "--nodes", str(nodes), *store, *(w for label in labels for w in ("--label", label)))
     try:
+        pystack(
+            "lab", "up", "--name", name, "--nodes", str(nodes), *store, *(w for label in labels for w in ("--label", label))
+        )
         for word in pystack("lab", "env", "--name", name).stdout.split():
             key, eq, value = word.partition("=")
             if eq:
