@@ -117,8 +117,12 @@ class UpdateExecutor:
         self._control.promoted.clear()
         await self._control.note(phase)
         self.warn(phase)
-        passed = 0.0
+        passed, said = 0.0, phase
         while (passed < seconds or self._control.pausing) and not self._control.promoted.is_set():
+            now = f"{phase}, paused: `pystack rollout resume` goes on with it" if self._control.pausing else phase
+            if now != said:
+                said = now
+                await self._control.note(now)
             part = min(HOLD_PART_S, seconds - passed) if passed < seconds else HOLD_PART_S
             try:
                 return await self._dispatcher.statuses.until(down, within_s=part)

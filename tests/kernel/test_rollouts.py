@@ -132,6 +132,22 @@ def test_a_rollout_is_paused_resumed_and_given_up(stack: Stack, lab: Pystack) ->
     assert "was aborted" in stack.run("history").stdout
 
 
+def test_a_canary_that_is_paused_says_at_which_step_it_stays(stack: Stack, lab: Pystack) -> None:
+    staged = "x-update: {strategy: canary, steps: [{weight: 25%, hold: 20s}]}"
+    one = ("-p", stack.name)
+
+    def phase(words: str) -> None:
+        assert words in rollout(stack, lab)["phase"]
+
+    stack.up(web("one", delay="0s", more=staged))
+    with begun(stack, lab, web("two", delay="0s", more=staged)) as up:
+        eventually(lambda: phase("step 1 of 1"), 60)
+        lab("rollout", "pause", *one)
+        eventually(lambda: phase("web: step 1 of 1, 25% for 20 s, paused: `pystack rollout resume`"), 20)
+        lab("rollout", "resume", *one)
+        assert up.wait(120) == 0
+
+
 def test_the_newest_wish_supersedes(stack: Stack, lab: Pystack) -> None:
     stack.up(web("one", delay="0s"))
     with begun(stack, lab, web("two", delay="5s")) as up:

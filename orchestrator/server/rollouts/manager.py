@@ -193,8 +193,9 @@ class RolloutManager:
     async def pause(self, stack: str) -> RolloutRecord:
         """Let the rollout of *stack* stop at the end of its step. Raises RefusedError (404, 409) if none is going on."""
         live = self._going_on(stack)
-        live.pausing = True
+        # first the word, then the deed: a canary says itself that it stays at its step
         await self.keep(live, phase="is to pause when the tasks are up that are being exchanged")
+        live.pausing = True
         return self.get(stack)
 
     async def resume(self, stack: str, emit: Emit) -> list[Failure]:
