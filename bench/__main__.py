@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench import rows
 
-IN_ONE_LAB = ("up", "layers", "unpack", "loading", "building", "idle", "host", "cli", "presets")
+IN_ONE_LAB = ("up", "layers", "unpack", "loading", "building", "idle", "host", "cli", "streams", "presets")
 """One after the other on the same node: `idle` is measured after heavy use."""
 ALONE = (
     "overlay",

@@ -66,7 +66,7 @@ def _turns(sides: list[Callable[..., float]]) -> dict[str, Row]:
     return rows
 
 
-class _Daemon:
+class Daemon:
     """The requests of the three commands, one connection for each."""
 
     def __init__(self, path: str) -> None:
@@ -87,22 +87,25 @@ class _Daemon:
             return json.loads(text) if text[:1] in (b"{", b"[") else None
 
     def run(self) -> None:
+        """As `docker run --rm`."""
         made = self.ask("POST", "/containers/create", {"Image": "busybox", "Cmd": ["true"]})["Id"]
         self.ask("POST", f"/containers/{made}/start")
         self.ask("POST", f"/containers/{made}/wait")
         self.ask("DELETE", f"/containers/{made}")
 
     def ps(self) -> None:
+        """As `docker ps`."""
         self.ask("GET", "/containers/json")
 
     def exec(self) -> None:
+        """As `docker exec`."""
         made = self.ask("POST", "/containers/bench-cli-0/exec", {"Cmd": ["true"], "AttachStdout": True})["Id"]
         self.ask("POST", f"/exec/{made}/start", {"Detach": False})
 
 
 def _without_command(*paths: str) -> dict[str, Row]:
     """Rows of the daemons at the two sockets, in seconds; they take turns."""
-    sides = [_Daemon(path) for path in paths]
+    sides = [Daemon(path) for path in paths]
 
     def took(name: str) -> Iterator[float]:
         for side in sides:

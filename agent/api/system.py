@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import json
 import os
 import platform
 import subprocess
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from agent import rootless
@@ -309,7 +309,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     await response.prepare(request)
     async for event in request.app[ENGINE].events.listen(since, until):
         if filters.chosen([event], TESTS):
-            await response.write(json.dumps(event).encode() + b"\n")
+            await response.write(msgspec.json.encode(event) + b"\n")
     return response
 
 
