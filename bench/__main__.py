@@ -22,6 +22,7 @@ ALONE = (
     "overlay",
     "limits",
     "resources",
+    "bombs",
     "placement",
     "counters",
     "scale",

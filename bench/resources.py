@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agent import cgroups
+from agent.contract.times import seconds_of
 from bench.environment import Environment, environment
 from bench.page import replace_section
 from bench.rows import Row, row, size
@@ -94,7 +96,7 @@ def loop(image: Path) -> Iterator[str]:
     with image.open("wb") as file:
         file.truncate((IMAGE_MIB + 64) * MIB)
     subprocess.run(["mke2fs", "-q", "-t", "ext4", image], check=True)
-    words = ["losetup", "-f", "--show", str(image)]
+    words = ["losetup", "--direct-io=on", "-f", "--show", str(image)]  # else the page cache answers, and no weight counts
     device = subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
     try:
         yield device
@@ -137,6 +139,11 @@ class Stack:
         ]
         return dict(json.loads(subprocess.run(words, capture_output=True, check=True).stdout))
 
+    def at(self, service: str) -> tuple[float, dict[str, Any]]:
+        """Seconds since 1970 at which the statistics of *service* were read, and they: the answer may come late."""
+        now = self.stats(service)
+        return seconds_of(now["read"]), now
+
     def begin(self, service: str, *command: str) -> subprocess.Popen[bytes]:
         """Start *command* in the task of *service*; its output is discarded."""
         quiet = subprocess.DEVNULL
@@ -155,9 +162,10 @@ class Processes(Stack):
     def rows(self) -> dict[str, Row]:
         """What a busy loop gets of a quarter of a CPU, what an eater of 200 MB gets of 64 MiB, how many processes of 100 there
         are where 50 may be."""
-        before, began = self._cpu(), time.perf_counter()
+        began, before = self.at("cpu")
         time.sleep(SECONDS)  # what is measured is a rate
-        used = (self._cpu() - before) / 1e9 / (time.perf_counter() - began)
+        ended, after = self.at("cpu")
+        used = (_cpu(after) - _cpu(before)) / 1e9 / (ended - began)
         most = self._most_memory()
         with self.begin("pids", "sh", "-c", FORKS) as forks:
             count = 0
@@ -175,9 +183,6 @@ class Processes(Stack):
             "pids_50": row(count, 50, "processes"),
         }
 
-    def _cpu(self) -> int:
-        return int(self.stats("cpu")["cpu_stats"]["cpu_usage"]["total_usage"])
-
     def _most_memory(self) -> int:
         """The most bytes that the eater had: the kernel's own count, or where it has none (version 2 before Linux 5.19) the
         most that was seen."""
@@ -187,6 +192,10 @@ class Processes(Stack):
                 now = self.stats("memory")["memory_stats"]
                 most = max(most, int(now.get("max_usage", 0)), int(now.get("usage", 0)))
         return max(most, int(self.stats("memory")["memory_stats"].get("max_usage", 0)))
+
+
+def _cpu(stats: dict[str, Any]) -> int:
+    return int(stats["cpu_stats"]["cpu_usage"]["total_usage"])
 
 
 class Disks(Stack):
@@ -222,20 +231,22 @@ class Disks(Stack):
 
     def _rates(self, limit: Limit, *services: str) -> dict[str, float]:
         """What each of *services*, at work at the same time, does in a second of what *limit* counts."""
-        at_work = [self.begin(s, "busybox", "timeout", str(SECONDS + 4), "dd", *limit.words) for s in services]
+        loop = f"for n in 1 2 3 4; do busybox timeout {SECONDS + 6} dd {' '.join(limit.words)} & done; wait"
+        at_work = [self.begin(s, "sh", "-c", loop) for s in services]  # one request at a time leaves gaps on a busy machine
         time.sleep(2)  # until all are at work
-        before, began = [self._count(limit, s) for s in services], time.perf_counter()
+        before = [self.at(s) for s in services]
         time.sleep(SECONDS)
-        passed = time.perf_counter() - began
-        found = {s: (self._count(limit, s) - old) / passed for s, old in zip(services, before, strict=True)}
+        after = [self.at(s) for s in services]
         for one in at_work:
             one.wait()
-        return found
+        pairs = zip(services, before, after, strict=True)
+        return {s: (self._count(limit, new) - self._count(limit, old)) / (end - begin) for s, (begin, old), (end, new) in pairs}
 
-    def _count(self, limit: Limit, service: str) -> int:
-        major, minor = Path(self.device).stat().st_rdev >> 8 & 0xFFF, Path(self.device).stat().st_rdev & 0xFF
-        rows = self.stats(service)["blkio_stats"][limit.table] or ()
-        return sum(r["value"] for r in rows if (r["major"], r["minor"], r["op"].lower()) == (major, minor, limit.op))
+    def _count(self, limit: Limit, stats: dict[str, Any]) -> int:
+        number = Path(self.device).stat().st_rdev
+        device = os.major(number), os.minor(number), limit.op
+        rows = stats["blkio_stats"][limit.table] or ()
+        return sum(r["value"] for r in rows if (r["major"], r["minor"], r["op"].lower()) == device)
 
 
 def _sizes(made: Environment) -> dict[str, Row]:

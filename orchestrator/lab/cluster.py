@@ -20,6 +20,9 @@ ANSWER_S = 2.0
 """How long a server may take to say that it leads; one that is stopped does not answer."""
 
 
+SLOW_S = 300.0
+
+
 def leader(lab: Lab) -> Machine | None:
     """The machine whose server leads, None if none does. A server that only answers from memory does not lead."""
     for machine in lab.servers:
@@ -30,15 +33,15 @@ def leader(lab: Lab) -> Machine | None:
 
 
 def wait_for_server(lab: Lab) -> Machine:
-    """Wait for a server that leads, and return its machine. Raises PystackError with the end of the log after 60 s."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
+    """Wait for a server that leads, and return its machine. Raises PystackError with the end of the log after 60 s, or after
+    SLOW_S where it has said nothing yet: on an emulated machine it may take minutes to load."""
+    log, began = lab.directory / "n1" / "server.log", time.monotonic()
+    while (passed := time.monotonic() - began) < 60 or (passed < SLOW_S and not (log.exists() and log.stat().st_size)):
         if found := leader(lab):
             return found
         time.sleep(0.01)
         if not lab.machines["n1"].alive():
             break
-    log = lab.directory / "n1" / "server.log"
     tail = log.read_text(errors="replace").strip().splitlines()[-3:] if log.exists() else []
     raise PystackError("the lab's server does not answer: " + ("; ".join(tail) or "its log is empty"))
 
@@ -83,8 +86,8 @@ def join_nodes(lab: Lab, labels: Mapping[str, Mapping[str, str]]) -> None:
 
 
 def _wait_for_agent(lab: Lab, machine: Machine) -> None:
-    """Wait until the agent of *machine* answers; its sshd is up long before. Raises PystackError after 30 s."""
-    deadline = time.monotonic() + 30
+    """Wait until the agent of *machine* answers; its sshd is up long before. Raises PystackError after 60 s."""
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         with socket.socket(socket.AF_UNIX) as probe:
             try:

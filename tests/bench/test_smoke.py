@@ -15,7 +15,7 @@ from bench.__main__ import ALONE, IN_ONE_LAB
 from orchestrator.lab import lab as labs
 
 ROOT = Path(__file__).parents[2]
-PARTS_OF_OTHERS = {"clients", "compare", "__init__", "__main__", "attach", "environment", "rows", "simulated"}
+PARTS_OF_OTHERS = {"clients", "compare", "__init__", "__main__", "attach", "environment", "rows", "page", "simulated"}
 
 
 def test_each_file_is_a_benchmark_or_part_of_one() -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,16 +21,27 @@ pytestmark = pytest.mark.kernel
 MIB = 1 << 20
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
+def make_xfs(image: Path) -> None:
+    """A file system that `disk.insert` mounts. Skips where there is no mkfs.xfs."""
+    if not shutil.which("mkfs.xfs"):
+        pytest.skip("mkfs.xfs is not installed (Debian's package xfsprogs)")
+    with image.open("wb") as file:
+        file.truncate(320 * MIB)
+    subprocess.run(["mkfs.xfs", "-q", image], check=True)
+
+
+@pytest.fixture(params=["ext4", "xfs"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     if os.geteuid() != 0:
         pytest.skip("to mount needs root")
     goal = tmp_path / "disk"
     goal.mkdir()
+    if request.param == "xfs":
+        make_xfs(tmp_path / "image")
     disk.insert(tmp_path / "image", 256 * MIB, goal)
     try:
         if why := quotas.problem(goal):
-            pytest.skip(f"this kernel has no project quotas (CONFIG_QFMT_V2): {why}")
+            pytest.skip(f"this kernel has no project quotas (CONFIG_QFMT_V2, CONFIG_XFS_QUOTA): {why}")
         yield goal
     finally:
         disk.unmount(goal)

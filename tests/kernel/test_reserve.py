@@ -80,3 +80,7 @@ def test_the_writer_is_evicted_its_neighbour_is_not_and_it_comes_back_with_room(
     assert done.returncode != 0
     assert "reserve" in done.stderr
     stack.exec("still", "true")
+    stack.write(FILE + "  late: {image: busybox, command: sleep 1000, stop_grace_period: 0s}\n")
+    assert "less left than its reserve" in stack.run("plan", check=False).stderr  # nothing more is placed there
+    stack.write(FILE)
+    stack.run("plan")  # what is there stays
