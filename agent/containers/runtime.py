@@ -34,6 +34,9 @@ from agent.isolation.seccomp_cache import SeccompCache
 from agent.paths import Paths
 from agent.processes import ChildProcess
 
+MONITOR_NICE = 10
+"""Of conmon, which is in no container's group: a flood of lines would take a core by way of it, whatever its limit."""
+
 
 class Process(msgspec.Struct, frozen=True):
     """A process that cannot be mistaken for a later one with the same number."""
@@ -200,6 +203,8 @@ class Runtime:
             raise failure(_reason(str(reply.get("message", "")) or complaint, bundle / "runc.log", _program(bundle)))
         self.filters.store(ident, self.root / ident)
         monitor = int((bundle / "conmon.pid").read_text())
+        with contextlib.suppress(OSError):  # it is gone: so is its container
+            os.setpriority(os.PRIO_PROCESS, monitor, MONITOR_NICE)
         failpoint("container.created")
         return Process(monitor, start_time(monitor)), Process(pid, start_time(pid))
 

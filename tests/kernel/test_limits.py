@@ -204,3 +204,16 @@ def test_real_time_is_granted_down_to_the_container(lab: Pystack) -> None:
         assert read(lab, "real", "cpu", "cpu.rt_runtime_us") == "20000"
     finally:
         lab("container", "rm", "-f", "real")
+
+
+def test_who_writes_the_log_of_a_container_makes_way_for_others(lab: Pystack) -> None:
+    """It is in no container's control group: a flood of lines by one with a small part of a CPU would take a whole one."""
+    lab("container", "run", "-d", "--name", "talker", "busybox", "sleep", "1000")
+    try:
+        pid = lab.json("container", "inspect", "talker")[0]["State"]["Pid"]
+        fields = lab.on("n1", "cat", f"/proc/{pid}/stat").rsplit(")", 1)[1].split()
+        monitor = lab.on("n1", "cat", f"/proc/{fields[1]}/stat").rsplit(")", 1)
+        assert "conmon" in monitor[0]
+        assert (monitor[1].split()[16], fields[16]) == ("10", "0")
+    finally:
+        lab("container", "rm", "-f", "talker")
