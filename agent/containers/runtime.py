@@ -35,7 +35,7 @@ from agent.paths import Paths
 from agent.processes import ChildProcess
 
 MONITOR_NICE = 10
-"""Of conmon, which is in no container's group: a flood of lines would take a core by way of it, whatever its limit."""
+"""Of conmon, which is in no container's group: a flood of lines would take a core by way of it, beside the limit."""
 
 
 class Process(msgspec.Struct, frozen=True):

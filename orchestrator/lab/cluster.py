@@ -34,7 +34,7 @@ def leader(lab: Lab) -> Machine | None:
 
 def wait_for_server(lab: Lab) -> Machine:
     """Wait for a server that leads, and return its machine. Raises PystackError with the end of the log after 60 s, or after
-    SLOW_S where it has said nothing yet: on an emulated machine it may take minutes to load."""
+    SLOW_S where its log is still empty: on an emulated machine it may take minutes to load."""
     log, began = lab.directory / "n1" / "server.log", time.monotonic()
     while (passed := time.monotonic() - began) < 60 or (passed < SLOW_S and not (log.exists() and log.stat().st_size)):
         if found := leader(lab):

@@ -8,11 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestrator.errors import PystackError
-from orchestrator.lab import disk
-from orchestrator.lab import lab as labs
 from tests.conftest import Pystack, Stack, cluster_of
-from tests.kernel.test_project_quotas import make_xfs
 
 pytestmark = pytest.mark.kernel
 SIZED = """
@@ -25,26 +21,10 @@ volumes: {data: {driver_opts: {size: 24m}}}
 FILL = "dd if=/dev/zero of={}/fill bs=64k count=2000 2>/dev/null; wc -c < {}/fill"
 
 
-@pytest.fixture(scope="module", params=["ext4", "xfs"])
-def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pystack]:
-    if request.param == "ext4":
-        with cluster_of(1, disk="256m") as pystack:
-            yield pystack
-        return
-    if labs.LABS.is_dir() and any(labs.LABS.iterdir()):
-        pytest.skip("there are labs, which a disk of their folder would hide")
-    image = tmp_path_factory.mktemp("xfs") / "image"
-    make_xfs(image)
-    labs.LABS.mkdir(parents=True, exist_ok=True)
-    try:
-        disk.insert(image, 0, labs.LABS)
-    except PystackError as error:
-        pytest.skip(f"this kernel has no XFS: {error}")
-    try:
-        with cluster_of(1) as pystack:
-            yield pystack
-    finally:
-        disk.unmount(labs.LABS)
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Pystack]:
+    with cluster_of(1, disk="256m") as pystack:
+        yield pystack
 
 
 def has_quotas(lab: Pystack) -> bool:
