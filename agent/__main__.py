@@ -1,7 +1,14 @@
-"""`python -m agent`: the agent of one node, driven by a server on another host."""
+"""`python -m agent`: the agent of one node, driven by a server on another host; `python -m agent join …` makes it a node."""
 
 from __future__ import annotations
 
-from agent.daemon import main
+import sys
 
-main()
+if sys.argv[1:2] == ["join"]:
+    from agent.join_command import main as join
+
+    join(sys.argv[2:])
+else:
+    from agent.daemon import main
+
+    main()

@@ -16,17 +16,20 @@ from aiohttp import web
 
 from agent import activation, memory, programs, rootless, settings
 from agent.api import app, doors
+from agent.api.app_keys import UPLINK
 from agent.build.builder import Builder
 from agent.contract.tunnel import Listener
 from agent.engine.converge import Converger
 from agent.engine.engine import Engine
 from agent.errors import AgentError
 from agent.images import garbage
+from agent.joining import join_at_start
 from agent.manifest_watcher import EtcdManifestWatcher
 from agent.paths import Paths, locate
 from agent.processes import reset_ignored_signals
 from agent.rootless.namespaces import enter, leave
 from agent.settings import Door
+from agent.uplink import Uplink
 
 BACKLOG = 4096
 """Clients that wait to be taken in; a connection beyond that is refused at once. Source: unix(7); listen(2)."""
@@ -35,15 +38,16 @@ SHUTDOWN_S = 1.0
 
 
 class Agent:
-    """A running agent. `converger` takes manifests and reports status."""
+    """A running agent. `converger` takes manifests and reports status. With an *uplink* it may join a cluster by itself."""
 
-    def __init__(self, paths: Paths) -> None:
+    def __init__(self, paths: Paths, uplink: Uplink | None = None) -> None:
         self.paths = paths
         self._lock = _only_one(paths.root)
         self.engine = Engine(paths, settings.load(paths))
         self.converger = Converger(self.engine)
         self.builder = Builder(self.engine.context)
         self.manifest_watcher = EtcdManifestWatcher(paths.root, self.converger.apply)
+        self._uplink = uplink
         self._chores: list[asyncio.Task[None]] = []
         self._runners: list[web.AppRunner] = []
         self._listeners: list[Listener] = []
@@ -58,6 +62,10 @@ class Agent:
             await asyncio.to_thread(self.engine.images.collect)
         await self._listen()
         self.manifest_watcher.start()
+        if self._uplink:
+            self._uplink.start()
+            joining = join_at_start(self.paths, self._uplink, self.converger.manifest.member)
+            self._chores.append(asyncio.create_task(joining, name="join"))
         rule = self.engine.settings.image_gc
         if rule.age or rule.disk:
             self._chores.append(asyncio.create_task(garbage.watch(self.engine.images, rule), name="garbage"))
@@ -80,6 +88,8 @@ class Agent:
         for application, door in applications:
             runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=SHUTDOWN_S)
             self._runners.append(runner)
+            if self._uplink and door.path == str(self.paths.docker_socket):
+                application[UPLINK] = self._uplink
             await runner.setup()
             path = Path(door.path) if door.path else self.paths.run / f"door{len(self._runners)}.sock"
             sock = bind(path)
@@ -100,6 +110,8 @@ class Agent:
     async def stop(self) -> None:
         """Stop serving. Containers run on, unless the host itself goes down: then each is asked to end, and given its time."""
         await self.manifest_watcher.stop()
+        if self._uplink:
+            await self._uplink.stop()
         for chore in self._chores:
             chore.cancel()
         for listener in self._listeners:
@@ -194,7 +206,8 @@ def run(serve: Callable[[], Coroutine[None, None, None]], name: str, refusal: ty
 
 async def serve() -> None:
     """Run the agent of this host until SIGTERM or SIGINT; containers run on afterwards."""
-    agent = Agent(prepared())
+    paths = prepared()
+    agent = Agent(paths, Uplink(paths.root, paths.run, paths.docker_socket))
     await agent.start()
     await stop_event().wait()
     await agent.stop()

@@ -30,7 +30,8 @@ from agent.contract.network import Network, Subnet
 from agent.contract.status import TaskStatus
 from agent.contract.task import Task
 from bench.rows import Row, row, size
-from orchestrator.ingress import authority, caddy
+from orchestrator import authority
+from orchestrator.ingress import caddy
 from orchestrator.ingress.controller import Ingress
 from orchestrator.ingress.model import SERVICE, STACK, Certificate, IngressSettings
 from orchestrator.ingress.requests import RequestCounts, read_line, rule_host

@@ -35,18 +35,21 @@ from orchestrator.metrics.controller import Monitoring
 from orchestrator.notify import api as notify_api
 from orchestrator.notify.notifier import Notifier
 from orchestrator.planning.quotas import Quota
+from orchestrator.server import store_keys
 from orchestrator.server.access.oidc import Provider
 from orchestrator.server.access.syslog import Shipper
 from orchestrator.server.api import oidc
 from orchestrator.server.api.app import OWN_ENGINE, make_app
 from orchestrator.server.api.standby import StandbyState, make_standby_app
 from orchestrator.server.api.stream import TRACES
+from orchestrator.server.node_authority import UplinkServer, known_servers, sealed_authority
 from orchestrator.server.plane import ControlPlane
 from orchestrator.store.interface import Store, StoreError
 from orchestrator.store.sqlite import SqliteStore
 from orchestrator.swarm import api as swarm
 from orchestrator.tracing import export
 from orchestrator.tracing.export import Exporter
+from orchestrator.transport.node_listener import NodeListener
 from orchestrator.ui import api as ui_api
 from orchestrator.ui.board import Board
 
@@ -57,14 +60,16 @@ if TYPE_CHECKING:
 _RESTART = threading.Event()
 RETRY_S = 1.0
 """How long to wait after the store did not answer."""
-
+FOLLOW_S = 3.0
+"""How often a server that does not lead looks which others there are."""
 log = logging.getLogger(__name__)
 
 
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The configuration from the environment. *store* is an etcd:// address, "" for the embedded store; *ca*, *cert* and *key*
     are files for TLS to etcd. *advertise* is how other servers reach this host over SSH (`root@10.0.0.1`). *listen* is a
-    tcp:// address at which the server also answers, "" for none; *web* an https:// one for tokens and browsers."""
+    tcp:// address at which the server also answers, "" for none; *web* an https:// one for tokens and browsers; *nodes* a tcp://
+    one that nodes dial."""
 
     store: str = ""
     ca: str = ""
@@ -73,6 +78,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     advertise: str = ""
     listen: str = ""
     web: str = ""
+    nodes: str = ""
 
     @classmethod
     def read(cls) -> ServerConfig:
@@ -86,6 +92,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
             advertise=get("PYSTACK_ADVERTISE", ""),
             listen=get("PYSTACK_LISTEN", ""),
             web=get("PYSTACK_WEB", ""),
+            nodes=get("PYSTACK_LISTEN_NODES", ""),
         )
 
 
@@ -99,7 +106,7 @@ async def serve() -> None:
         if embedded:
             await embedded.close()
         raise PystackError(str(error)) from error
-    stop, listeners = asyncio.Event(), []
+    stop, listeners, dialled = asyncio.Event(), [], None
     try:
         await agent.start()
         if config.listen or config.web:
@@ -107,12 +114,15 @@ async def serve() -> None:
 
             listeners += [TlsListener(config.listen, paths.control_socket)] if config.listen else []
             listeners += [TlsListener(config.web, paths.web_socket, web=True)] if config.web else []
+        dialled = NodeListener(config.nodes, _name(), paths.run) if config.nodes else None
         stop = stop_event()
         if embedded:
-            await _lead(embedded, agent, config, stop, stop)
+            await _lead(embedded, agent, config, stop, stop, dialled)
         else:
-            await _run_ha(agent, config, stop)
+            await _run_ha(agent, config, stop, dialled)
     finally:
+        if dialled:
+            await dialled.close()
         for listener in listeners:
             listener.close()
         unlink(paths.control_socket)
@@ -120,7 +130,7 @@ async def serve() -> None:
         await agent.stop()
 
 
-async def _run_ha(agent: Agent, config: ServerConfig, stop: asyncio.Event) -> None:
+async def _run_ha(agent: Agent, config: ServerConfig, stop: asyncio.Event, dialled: NodeListener | None) -> None:
     """High availability: wait to become the leader, lead, and wait again when the leadership is lost."""
     paths = agent.paths
     from orchestrator.store.etcd.address import Address
@@ -128,20 +138,22 @@ async def _run_ha(agent: Agent, config: ServerConfig, stop: asyncio.Event) -> No
     address = Address.parse(config.store, ca=config.ca, cert=config.cert, key=config.key)
     state = StandbyState()
     while not stop.is_set():
-        waiting = await _listen(make_standby_app(state, paths.control_socket), paths.control_socket, paths.web_socket)
+        waiting = state.waiting = await _listen(
+            make_standby_app(state, paths.control_socket), paths.control_socket, paths.web_socket
+        )
         store = None
         try:
             while store is None and not stop.is_set():
                 before = state.last_plane
-                store = await _campaign(address, paths, state, stop)
-                if store is None and await _recalled(agent, config, state) is not before:
+                store = await _campaign(address, paths, config, state, stop, dialled)
+                if store is None and await _recalled(agent, config, state, dialled) is not before:
                     await waiting.cleanup()
-                    waiting = await _listen(
+                    waiting = state.waiting = await _listen(
                         make_standby_app(state, paths.control_socket), paths.control_socket, paths.web_socket
                     )
             if store and not stop.is_set():
                 state.begins = True  # it answers as before until it can do more
-                await _lead(store, agent, config, stop, store.lost, state, waiting)
+                await _lead(store, agent, config, stop, store.lost, dialled, state)
                 if store.lost.is_set():
                     log.warning("this server does not lead any more")
             elif store:
@@ -151,7 +163,14 @@ async def _run_ha(agent: Agent, config: ServerConfig, stop: asyncio.Event) -> No
             await waiting.cleanup()
 
 
-async def _campaign(address: Address, paths: Paths, state: StandbyState, stop: asyncio.Event) -> EtcdStore | None:
+async def _campaign(
+    address: Address,
+    paths: Paths,
+    config: ServerConfig,
+    state: StandbyState,
+    stop: asyncio.Event,
+    dialled: NodeListener | None,
+) -> EtcdStore | None:
     """The store, once this server leads; None if the store does not answer. Keeps *state* up to date."""
     from orchestrator.server.leader_watch import LeaderWatch
     from orchestrator.store.etcd.store import EtcdStore
@@ -166,7 +185,12 @@ async def _campaign(address: Address, paths: Paths, state: StandbyState, stop: a
         await store.put_unfenced(f"servers/{_name()}", own)
         state.living_leader = store.living_leader
         state.reason, state.store_unreachable = "another server leads: ask that one (PYSTACK_HOST may name several)", False
-        await _wait_or_stop(stop, store.lead(_name(), silence=watch.silence_s))
+        following = asyncio.create_task(_follow_authority(store, paths, config, dialled)) if dialled else None
+        try:
+            await _wait_or_stop(stop, store.lead(_name(), silence=watch.silence_s))
+        finally:
+            if following:
+                following.cancel()
         state.last_word = watch.last_word
         return store
     except StoreError as error:
@@ -187,10 +211,12 @@ async def _campaign(address: Address, paths: Paths, state: StandbyState, stop: a
             await asyncio.gather(copying, return_exceptions=True)
 
 
-async def _recalled(agent: Agent, config: ServerConfig, state: StandbyState) -> ControlPlane | None:
+async def _recalled(
+    agent: Agent, config: ServerConfig, state: StandbyState, dialled: NodeListener | None
+) -> ControlPlane | None:
     """What this server last knew, while the store does not answer: by its copy where that is newer than what it led with."""
     if state.store_unreachable and state.copy.as_of is not None and state.copy.as_of > state.since:
-        plane, as_of = _plane(state.copy, agent, config), state.copy.as_of
+        plane, as_of = _plane(state.copy, agent, config, dialled), state.copy.as_of
         try:
             await plane.recall()
         except StoreError as error:
@@ -200,9 +226,9 @@ async def _recalled(agent: Agent, config: ServerConfig, state: StandbyState) -> 
     return state.last_plane
 
 
-def _plane(store: Store, agent: Agent, config: ServerConfig) -> ControlPlane:
+def _plane(store: Store, agent: Agent, config: ServerConfig, dialled: NodeListener | None) -> ControlPlane:
     paths = agent.paths
-    return ControlPlane(
+    made = ControlPlane(
         store,
         _name(),
         paths.docker_socket,
@@ -211,6 +237,27 @@ def _plane(store: Store, agent: Agent, config: ServerConfig) -> ControlPlane:
         advertise=config.advertise,
         reschedule_after_s=agent.engine.settings.reschedule_after_s,
     )
+    if dialled:
+        made.listen_for_nodes(dialled)
+    return made
+
+
+async def _follow_authority(store: EtcdStore, paths: Paths, config: ServerConfig, dialled: NodeListener) -> None:
+    """Let nodes link to this server before it leads: the leader has sealed the authority to it, or will."""
+    from orchestrator.transport.ssh import SshTarget
+
+    own = UplinkServer(address=dialled.address(SshTarget.parse(config.advertise).host if config.advertise else ""))
+    while True:
+        try:
+            known = await store.get(store_keys.of_uplink(_name()))
+            if known is None or known.value != msgspec.json.encode(own):
+                await store.put_unfenced(store_keys.of_uplink(_name()), msgspec.json.encode(own))
+            if root := await sealed_authority(store, paths.keys, _name()):
+                dialled.servers = await known_servers(store)
+                await dialled.serve(root)
+        except (StoreError, OSError) as error:
+            log.warning("nodes cannot dial this server yet: %s", error)
+        await asyncio.sleep(FOLLOW_S)
 
 
 async def _lead(
@@ -219,13 +266,13 @@ async def _lead(
     config: ServerConfig,
     stop: asyncio.Event,
     over: asyncio.Event,
+    dialled: NodeListener | None,
     state: StandbyState | None = None,
-    waiting: web.AppRunner | None = None,
 ) -> None:
-    """Be the control plane until *stop* or *over*; *waiting* answers until it is. Leaves in *state* what a stand-by can answer
-    from."""
+    """Be the control plane until *stop* or *over*; what waits in *state* answers until it is. Leaves there what a stand-by can
+    answer from. *dialled* is what nodes dial."""
     paths = agent.paths
-    plane = _plane(store, agent, config)
+    plane = _plane(store, agent, config, dialled)
     plane.cluster.last_word = state.last_word if state else {}
     plane.autoscaler.figures.prometheus = agent.engine.settings.prometheus
     beside = _Companions(plane, agent)
@@ -242,8 +289,8 @@ async def _lead(
             await _listen(swarm.make_app(plane), paths.cluster_socket),
         ]
         agent.open_to_docker_group(paths.cluster_socket)
-        if waiting:
-            await waiting.cleanup()
+        if state and state.waiting:
+            await state.waiting.cleanup()
         await _wait_or_stop(stop, over.wait())
         for runner in runners:
             await runner.cleanup()

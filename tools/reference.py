@@ -51,6 +51,8 @@ VARIABLES = {
     "PYSTACK_STORE_KEY": "`server --key`: its key.",
     "PYSTACK_ADVERTISE": "`server --advertise`: how the other servers reach this host over SSH.",
     "PYSTACK_LISTEN": "`server --listen`: a tcp:// address at which the server answers over TLS.",
+    "PYSTACK_LISTEN_NODES": "`server --listen-nodes`: a tcp:// address that machines dial which join by a token.",
+    "PYSTACK_JOIN": "Of an agent: TOKEN@SERVER, or a file with it, by which the machine joins when the agent starts; once.",
     "PYSTACK_WEB": "`server --web`: an https:// address for tokens and browsers.",
     "PYSTACK_TOKEN": "The client's token (`pystack token create`), for a server at https://.",
     "PYSTACK_NOTICE_KIND": "For a command of `notify:`: what happened.",

@@ -28,6 +28,7 @@ from agent.api import (
     shipping,
     table,
     trust,
+    uplink,
     usage,
     versions,
     volume_migration,
@@ -129,6 +130,7 @@ OURS = (
     metrics,
     usage,
     profiling,
+    uplink,
 )
 
 

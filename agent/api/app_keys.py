@@ -14,6 +14,7 @@ from agent.engine.converge import Converger
 from agent.engine.engine import Engine
 from agent.errors import BadRequestError
 from agent.manifest_watcher import EtcdManifestWatcher
+from agent.uplink import Uplink
 
 T = TypeVar("T")
 
@@ -21,6 +22,8 @@ ENGINE = web.AppKey("engine", Engine)
 BUILDER = web.AppKey("builder", Builder)
 CONVERGER = web.AppKey("converger", Converger)
 MANIFEST_WATCHER = web.AppKey("manifest_watcher", EtcdManifestWatcher)
+UPLINK = web.AppKey("uplink", Uplink)
+"""Not there where the agent is a server's own."""
 BODY = "body"
 """Of a request: its body, compared with its route's shape."""
 VERSION = "version"

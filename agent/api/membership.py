@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
-from agent.api.app_keys import CONVERGER, MANIFEST_WATCHER, given
+from agent.api.app_keys import CONVERGER, MANIFEST_WATCHER, UPLINK, given
 from agent.contract.manifest import Farewell, Manifest
 from agent.errors import ConflictError
 
@@ -22,5 +22,7 @@ async def leave(request: web.Request) -> web.Response:
         raise ConflictError(f"this node is {f'member {member} of a cluster' if member else 'no member of a cluster'}")
     converger.membership.leave(member)
     await request.app[MANIFEST_WATCHER].disable()
+    if uplink := request.app.get(UPLINK):
+        uplink.forget()
     await converger.apply(Manifest())
     return web.Response(body=msgspec.json.encode(farewell), content_type="application/json")

@@ -7,10 +7,37 @@ from __future__ import annotations
 
 import asyncio
 import select
+from collections.abc import Callable
+from typing import Any
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.web_request import BaseRequest
+
+
+class HangUp:
+    """Calls *then* when the other end of *sock* is gone as a whole. One that has ended its input may still read, and the
+    connection is not read from any more, so only the end of both directions is of interest, which epoll always reports. Source:
+    epoll_ctl(2), EPOLLHUP."""
+
+    def __init__(self, sock: Any, then: Callable[[], None]) -> None:
+        self._then = then
+        self._epoll: select.epoll | None = None
+        if sock is not None and sock.fileno() >= 0:
+            self._epoll = select.epoll()
+            self._epoll.register(sock.fileno(), 0)
+            asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._gone)
+
+    def _gone(self) -> None:
+        self.cancel()
+        self._then()
+
+    def cancel(self) -> None:
+        """Wait no longer."""
+        if self._epoll is not None:
+            asyncio.get_running_loop().remove_reader(self._epoll.fileno())
+            self._epoll.close()
+            self._epoll = None
 
 
 class Taken(asyncio.Protocol):
@@ -25,7 +52,7 @@ class Taken(asyncio.Protocol):
         self._server = request.protocol
         self._writable = asyncio.Event()
         self._writable.set()
-        self._hangup: select.epoll | None = None
+        self._hangup: HangUp | None = None
         self.lost = asyncio.Event()
         """Set when the client goes away as a whole."""
         self.transport.set_protocol(self)
@@ -37,28 +64,9 @@ class Taken(asyncio.Protocol):
     def eof_received(self) -> bool:
         """End the reader's data and keep the connection open for writing."""
         self.reader.feed_eof()
-        self._await_hangup()
+        if self._hangup is None:
+            self._hangup = HangUp(self.transport.get_extra_info("socket"), self.lost.set)
         return True
-
-    def _await_hangup(self) -> None:
-        """Wait until the peer is gone. A client that has ended its input may still read, and the connection is not read from
-        any more, so only the end of both directions is of interest, which epoll always reports. Source: epoll_ctl(2),
-        EPOLLHUP."""
-        sock = self.transport.get_extra_info("socket")
-        if self._hangup is None and sock is not None and sock.fileno() >= 0:
-            self._hangup = select.epoll()
-            self._hangup.register(sock.fileno(), 0)
-            asyncio.get_running_loop().add_reader(self._hangup.fileno(), self._hung_up)
-
-    def _hung_up(self) -> None:
-        self._forget_hangup()
-        self.lost.set()
-
-    def _forget_hangup(self) -> None:
-        if self._hangup is not None:
-            asyncio.get_running_loop().remove_reader(self._hangup.fileno())
-            self._hangup.close()
-            self._hangup = None
 
     def pause_writing(self) -> None:
         """Make `send` wait."""
@@ -73,7 +81,8 @@ class Taken(asyncio.Protocol):
         if not self.reader.at_eof():
             self.reader.feed_eof()
         self._writable.set()
-        self._forget_hangup()
+        if self._hangup:
+            self._hangup.cancel()
         self.lost.set()
         self._server.connection_lost(exc)
 

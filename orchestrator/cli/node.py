@@ -193,6 +193,63 @@ def pause(name: str) -> None:
 
 @node.command()
 @click.argument("names", nargs=-1, required=True)
+def rotate(names: tuple[str, ...]) -> None:
+    """Have nodes that joined by a token exchange their keys and certificates now; they do so by themselves in time."""
+    from orchestrator.cli.client import Client
+
+    client = Client()
+    for name in names:
+        client.json("POST", f"/v1/nodes/{name}/rotate")
+        click.echo(name)
+
+
+@node.group()
+def token() -> None:
+    """What lets machines join by themselves: `pystack agent join`."""
+
+
+@token.command("create")
+@click.option("--name", default="", help="Its name; one is chosen if not given.")
+@click.option("--uses", type=click.IntRange(min=1), default=1, show_default=True, help="How many machines may join with it.")
+@click.option("--hours", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, help="How long it holds.")
+@click.option("--label", "wanted", multiple=True, callback=labels, metavar="K=V", help="Of each node that joins with it.")
+def create_token(name: str, uses: int, hours: float, wanted: list[tuple[str, str]]) -> None:
+    """Create a token, and print TOKEN@SERVER for `pystack agent join`; it is kept nowhere."""
+    from orchestrator.cli.client import Client
+
+    body = {"name": name, "uses": uses, "hours": hours, "labels": wanted}
+    click.echo(Client(start=True).json("POST", "/v1/node-tokens", body=body)["join"])
+
+
+@token.command("ls")
+@format_option
+def list_tokens(shape: str) -> None:
+    """The tokens, and which nodes joined with them."""
+    from orchestrator.cli.client import Client
+    from orchestrator.cli.output import show
+
+    rows = Client(start=True).json("GET", "/v1/node-tokens")
+    if shape == "table":
+        rows = [
+            {**row, "labels": [f"{k}={v}" for k, v in row["labels"].items()], "state": row["problem"] or "open"} for row in rows
+        ]
+    show(rows, ("name", "uses", "labels", "expires", "nodes", "state"), shape)
+
+
+@token.command("rm")
+@click.argument("names", nargs=-1, required=True)
+def remove_tokens(names: tuple[str, ...]) -> None:
+    """Remove tokens: nobody joins with them from now on; nodes that did stay."""
+    from orchestrator.cli.client import Client
+
+    client = Client(start=True)
+    for name in names:
+        client.json("DELETE", f"/v1/node-tokens/{name}")
+        click.echo(name)
+
+
+@node.command()
+@click.argument("names", nargs=-1, required=True)
 @click.option("--force", is_flag=True, help="Even with tasks on it.")
 def rm(names: tuple[str, ...], force: bool) -> None:
     """Let nodes go; what runs there of ours is removed where the node is reached."""

@@ -32,13 +32,22 @@ import click
     help="Answer there, over TLS, to those who show a token or sign in: the API, and the page at /ui.",
 )
 @click.option(
+    "--listen-nodes",
+    envvar="PYSTACK_LISTEN_NODES",
+    default="",
+    metavar="tcp://ADDRESS[:PORT]",
+    help="Let machines dial there, over TLS, that join by a token (`pystack node token`); port 2377.",
+)
+@click.option(
     "--docker-socket",
     envvar="PYSTACK_DOCKER_SOCKET",
     default="",
     metavar="PATH",
     help="Where Docker's API is answered, if not beside the control socket.",
 )
-def server(store: str, ca: str, cert: str, key: str, advertise: str, listen: str, web: str, docker_socket: str) -> None:
+def server(
+    store: str, ca: str, cert: str, key: str, advertise: str, listen: str, web: str, listen_nodes: str, docker_socket: str
+) -> None:
     """Run the server in the foreground: control plane and this host's agent in one process.
 
     With --store, several servers share a cluster: one leads, the others wait to take over. --listen is TLS with certificates on
@@ -60,15 +69,36 @@ def server(store: str, ca: str, cert: str, key: str, advertise: str, listen: str
         "PYSTACK_ADVERTISE": advertise,
         "PYSTACK_LISTEN": listen,
         "PYSTACK_WEB": web,
+        "PYSTACK_LISTEN_NODES": listen_nodes,
         "PYSTACK_DOCKER_SOCKET": docker_socket,
     }
     os.environ.update({k: v for k, v in words.items() if v})
     main()
 
 
-@click.command()
-def agent() -> None:
+@click.group(invoke_without_command=True)
+@click.pass_context
+def agent(context: click.Context) -> None:
     """Run this host's agent alone in the foreground, for a server somewhere else."""
-    import runpy
+    if context.invoked_subcommand is None:
+        _run_agent()
 
+
+@agent.command()
+@click.option("--name", default="", help="Its name; else its host name.")
+@click.option("--underlay", default="", help="The address under which the other nodes reach it.")
+@click.argument("invitation", metavar="TOKEN@SERVER|FILE|-")
+def join(name: str, underlay: str, invitation: str) -> None:
+    """Make this machine a node, by a token of `pystack node token create`; a file that has it, or - for standard input.
+
+    The machine dials the server and keeps the connection: no server has to reach it. Where no agent runs, this is it from then
+    on, in the foreground."""
+    _run_agent("join", "--name", name, "--underlay", underlay, "--", invitation)
+
+
+def _run_agent(*arguments: str) -> None:
+    import runpy
+    import sys
+
+    sys.argv = ["agent", *arguments]
     runpy.run_module("agent", run_name="__main__")

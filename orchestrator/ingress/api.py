@@ -41,7 +41,7 @@ async def get(request: web.Request) -> web.Response:
 
 async def root(request: web.Request) -> web.Response:
     """The certificate of the cluster's own authority."""
-    from orchestrator.ingress import authority
+    from orchestrator import authority
 
     return json_response(Root(certificate=authority.root_certificate(await request.app[INGRESS].certificates.root())))
 

@@ -108,14 +108,14 @@ class Certificates:
         """The cluster's own authority, made at the first call."""
         with contextlib.suppress(PystackError):
             return self._contents.read("secret", ROOT)
-        from orchestrator.ingress import authority  # not at the top: a server without ingress is spared 9 MB
+        from orchestrator import authority  # not at the top: a server without ingress is spared 9 MB
 
         made = authority.make_root("pystack ingress", datetime.datetime.now(datetime.UTC))
         await self._contents.create("secret", ROOT, made, replace=False)
         return made
 
     async def _issue(self, one: Certificate) -> None:
-        from orchestrator.ingress import authority
+        from orchestrator import authority
 
         now = datetime.datetime.now(datetime.UTC)
         await self._keep(one, authority.issue(await self.root(), one.host, now))

@@ -83,6 +83,7 @@ def _init(spec: dict[str, Any]) -> None:
     if members and spec["role"] == "server":
         services["etcd"] = _etcd(spec, members)
     if spec["role"] == "server":
+        environment["PYSTACK_LISTEN_NODES"] = f"tcp://{spec['address']}"
         services["server"] = [*python, "orchestrator.embedded"]
     elif spec["role"] == "node":
         services["agent"] = [*python, "agent"]

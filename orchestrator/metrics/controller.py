@@ -97,7 +97,7 @@ class Monitoring:
         return self._plane.cluster.members[self._plane.cluster.local].node.underlay or LOCAL
 
     async def _stack(self, settings: MonitoringSettings) -> Stack:
-        from orchestrator.ingress import authority  # not at the top: a server without ingress is spared 9 MB
+        from orchestrator import authority  # not at the top: a server without ingress is spared 9 MB
 
         root = authority.root_certificate(await self._ingress.certificates.root())
         return system_stack(settings, self.servers(), root)

@@ -37,7 +37,7 @@ class ScrapeEndpoint:
 
     def renew(self, now: float) -> None:
         """Show another certificate from now on, if the present one was shown for RENEWED_S."""
-        from orchestrator.ingress import authority
+        from orchestrator import authority
 
         if now - self._since < RENEWED_S:
             return

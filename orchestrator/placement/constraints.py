@@ -57,7 +57,7 @@ def value_of(key: str, node: Node) -> str | None:
         "node.id": node.id,
         "node.hostname": node.info.hostname or node.name,
         "node.name": node.name,
-        "node.role": "manager" if node.server or not node.target else "worker",
+        "node.role": "manager" if node.server or node.is_servers_own else "worker",
         "node.platform.os": node.info.os,
         "node.platform.arch": _MACHINES.get(node.info.arch, node.info.arch),
         "node.cpus": f"{node.info.cpus:g}",

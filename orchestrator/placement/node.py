@@ -16,10 +16,11 @@ class Node(WireStruct, frozen=True, kw_only=True):
     *target* is its SSH address (`root@10.0.0.2:22`), "" for the server's own host. *underlay* is the address at which the
     other nodes reach it, for overlay networks. *host_key* is the SSH host key that was accepted when the node was added, in
     OpenSSH's one-line form. With the *transport* etcd, the node reads its manifest from the store itself; streams still use
-    SSH. A *server* can lead the cluster: its role is manager. *taints* keep tasks off (`taints.py`). *availability*: an active
-    node takes tasks, a paused one only keeps those it has, a drained one has none; one that *departed* is drained until its
-    machine is back. *path_mtu* is the measured MTU of the paths to it, in bytes, 0 if that is its link's. *info* is the newest
-    that the node has reported."""
+    SSH. One with the transport uplink joined by a token, and dials the servers; *uplink_key* is the hash of the key of its
+    certificate, *next_uplink_key* that of the one that it asked for last, and comes with next. A *server* can lead the cluster:
+    its role is manager. *taints* keep tasks off (`taints.py`). *availability*: an active node takes tasks, a paused one only
+    keeps those it has, a drained one has none; one that *departed* is drained until its machine is back. *path_mtu* is the
+    measured MTU of the paths to it, in bytes, 0 if that is its link's. *info* is the newest that the node has reported."""
 
     name: str
     id: str
@@ -27,7 +28,9 @@ class Node(WireStruct, frozen=True, kw_only=True):
     underlay: str = ""
     host_key: str = ""
     root: str = ""
-    transport: Literal["ssh", "etcd"] = "ssh"
+    transport: Literal["ssh", "etcd", "uplink"] = "ssh"
+    uplink_key: str = ""
+    next_uplink_key: str = ""
     server: bool = False
     labels: tuple[tuple[str, str], ...] = ()
     taints: tuple[str, ...] = ()
@@ -35,6 +38,11 @@ class Node(WireStruct, frozen=True, kw_only=True):
     departed: bool = False
     path_mtu: int = 0
     info: NodeInfo = NodeInfo()
+
+    @property
+    def is_servers_own(self) -> bool:
+        """Whether it is the host of a server that stands alone: nothing has to be reached."""
+        return not self.target and self.transport != "uplink"
 
     @property
     def mtu(self) -> int:

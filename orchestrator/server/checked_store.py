@@ -28,6 +28,8 @@ from orchestrator.server.access.log import AuditLine
 from orchestrator.server.access.model import Token, User
 from orchestrator.server.contents import ExternalContent, Seal, StoredContent
 from orchestrator.server.jobs.records import JobRun
+from orchestrator.server.joining import NodeToken
+from orchestrator.server.node_authority import UplinkServer
 from orchestrator.server.records import StackRecord
 from orchestrator.server.removed_nodes import RemovedNode
 from orchestrator.server.rollouts.records import RolloutRecord
@@ -51,6 +53,9 @@ TYPES: dict[str, type[msgspec.Struct]] = {
     "users/": User,
     "tokens/": Token,
     "auditlog/": AuditLine,
+    "node-tokens/": NodeToken,
+    "uplinks/": UplinkServer,
+    "uplink-seals/": Seal,
 }
 """What lies below each prefix."""
 DAMAGED = "damaged/"

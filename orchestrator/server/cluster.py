@@ -23,6 +23,7 @@ from orchestrator.server.node_tunnel import make_tunnel
 from orchestrator.server.path_mtu import probe_path_mtu
 from orchestrator.store.interface import Put, Store, StoreError
 from orchestrator.transport.manifest_publisher import EtcdManifestPublisher
+from orchestrator.transport.uplink import Links
 
 OnStatus = Callable[[str, TaskStatus], None]
 LOCAL_TIMEOUT_S = 30.0
@@ -61,6 +62,8 @@ class Cluster:
         self.socket = socket
         self.run = run
         self.manifest = manifest
+        self.links = Links()
+        """Those of the nodes that dial this server."""
         self._on_status = on_status
         self._advertise = advertise
         self._begun = asyncio.get_running_loop().time()
@@ -75,12 +78,12 @@ class Cluster:
         self._saved_info = {n.name: published_info(n.info) for n in nodes}
         if self._advertise:
             nodes = await self._among_servers(nodes)
-        elif all(n.target for n in nodes):
+        elif not any(n.is_servers_own for n in nodes):
             own = Node(name=self.local, id=os.urandom(8).hex())
             await self.save(own)
             nodes.append(own)
         if not self._advertise:
-            self.local = next(n.name for n in nodes if not n.target)
+            self.local = next(n.name for n in nodes if n.is_servers_own)
         for node in await self.with_roles(nodes):
             self.connect(node)
         async with asyncio.timeout(LOCAL_TIMEOUT_S):
@@ -93,6 +96,13 @@ class Cluster:
         """Know the nodes of the store, without connecting any. Raises StoreError."""
         for node in await self.with_roles(await self._stored()):
             self.members[node.name] = self._connection(node)
+
+    @property
+    def advertised_host(self) -> str:
+        """The address at which other servers know this host, "" if there are none."""
+        from orchestrator.transport.ssh import SshTarget
+
+        return SshTarget.parse(self._advertise).host if self._advertise else ""
 
     async def with_roles(self, nodes: Sequence[Node]) -> list[Node]:
         """*nodes*, with those marked that may lead: each server has a key under `servers/`."""
@@ -117,7 +127,7 @@ class Cluster:
         return member
 
     def _connection(self, node: Node) -> NodeConnection:
-        tunnel = make_tunnel(node, self.run) if node.target and node.name != self.local else None
+        tunnel = None if node.is_servers_own or node.name == self.local else make_tunnel(node, self.run, self.links)
         publisher = (
             EtcdManifestPublisher(self.store, node.name) if node.transport == "etcd" and node.name != self.local else None
         )
@@ -159,7 +169,8 @@ class Cluster:
         did."""
         mine, theirs = member.tunnel.ends if member.tunnel else ("", "")
         moved = []
-        if theirs and not member.node.info.has_underlay_address and theirs != member.node.underlay:
+        others = {m.node.underlay for m in self.members.values() if m is not member}
+        if theirs and not member.node.info.has_underlay_address and theirs not in others | {member.node.underlay}:
             moved.append((member, theirs))
         own = self.members.get(self.local)
         if own and own.ready and own.node.underlay and not self._advertise and mine not in ("", own.node.underlay):

@@ -109,7 +109,7 @@ def _summary(entries: list[Put], nodes: tuple[Node, ...]) -> Restored:
     stacks.sort(key=lambda s: (any(n.external for n in s.networks), s.name))
     return Restored(
         stacks=tuple(s.name for s in stacks),
-        nodes=tuple(RestoredNode(name=n.name, labels=n.labels, taints=n.taints, local=not n.target) for n in nodes),
+        nodes=tuple(RestoredNode(name=n.name, labels=n.labels, taints=n.taints, local=n.is_servers_own) for n in nodes),
         volumes=tuple(v.name for s in stacks for v in s.volumes if v.backup and not v.external),
     )
 

@@ -19,6 +19,7 @@ from orchestrator.placement.node import Node
 from orchestrator.server.node_tunnel import make_tunnel
 from orchestrator.store.interface import Store, StoreError
 from orchestrator.transport.agent_client import AgentClient
+from orchestrator.transport.uplink import Links
 
 HEARTBEAT_S = 0.4
 AGAIN_S = 0.2
@@ -67,7 +68,7 @@ class LeaderWatch:
         if node is None or not node.target:
             return
         self._run.mkdir(mode=0o700, exist_ok=True)
-        tunnel = make_tunnel(node, self._run)
+        tunnel = make_tunnel(node, self._run, Links())  # a server is reached over SSH
         tunnel.start()
         try:
             while True:

@@ -14,6 +14,7 @@ import msgspec
 
 from agent.contract.coalescing import Coalescer
 from agent.contract.manifest import Manifest, diff
+from agent.contract.printable import shown
 from agent.contract.sealing import PURPOSES
 from agent.contract.status import NodeInfo, TaskStatus
 from orchestrator.errors import PystackError, RefusedError, SilentNodeError, UndeliveredError, UnreachableError
@@ -23,6 +24,7 @@ from orchestrator.transport.manifest_publisher import EtcdManifestPublisher
 
 if TYPE_CHECKING:
     from orchestrator.transport.ssh import SshTunnel
+    from orchestrator.transport.uplink import UplinkTunnel
 
 OFFER_AGAIN_S = 2.0
 """How long after a node refused its manifest it is offered again."""
@@ -46,7 +48,7 @@ async def _ignore(member: NodeConnection) -> None:
 
 
 class NodeConnection:
-    """*socket* is the agent's, or the local end of *tunnel*, the SSH connection that forwards it. *manifest_publisher* is
+    """*socket* is the agent's, or the local end of *tunnel*, which forwards it. *manifest_publisher* is
     set for a node that reads its manifest from etcd. *manifest* makes the node's manifest, *on_status* takes each status."""
 
     def __init__(
@@ -55,7 +57,7 @@ class NodeConnection:
         socket: Path,
         manifest: Callable[[str], Manifest],
         on_status: Callable[[TaskStatus], None],
-        tunnel: SshTunnel | None = None,
+        tunnel: SshTunnel | UplinkTunnel | None = None,
         manifest_publisher: EtcdManifestPublisher | None = None,
     ) -> None:
         self.node = node
@@ -120,7 +122,7 @@ class NodeConnection:
 
     @property
     def machine_answers(self) -> bool:
-        """Whether the node's SSH server keeps its connection: then its machine runs, and so do its containers."""
+        """Whether the node's SSH server, or its agent, keeps a connection: then its machine runs, and so do its containers."""
         return self.tunnel is not None and self.tunnel.connected
 
     def _on_tunnel_problem(self, problem: str) -> None:
@@ -142,6 +144,9 @@ class NodeConnection:
             except (UnreachableError, RefusedError) as error:
                 if self.tunnel is None or self.ready or self.client.silent:
                     self.problem = error.reason if isinstance(error, SilentNodeError) else str(error)
+            except (ValueError, TypeError, LookupError) as error:  # what answers is not an agent: it may be again
+                log.warning("node %s answers what no agent does: %s", self.node.name, shown(str(error), 200))
+                self.problem = "it answers what no agent does: see the server's log"
             self.streaming = False
             if self.ready:
                 self.silent_since = asyncio.get_running_loop().time()

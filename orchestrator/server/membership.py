@@ -46,7 +46,7 @@ class Membership:
         self._cluster = cluster
         self._store = cluster.store
         self._adding = asyncio.Lock()
-        self._removed = RemovedNodes(cluster.store, run)
+        self._removed = RemovedNodes(cluster.store, run, lambda: cluster.links)
 
     async def start(self) -> None:
         """Notify removed nodes that do not know of their removal yet. Raises StoreError."""
@@ -66,10 +66,7 @@ class Membership:
         node = (await cluster.with_roles([node]))[0]
         async with self._adding:
             check_duplicate(node, [m.node for m in cluster.members.values()])
-            own = cluster.members[cluster.local]
-            if not own.node.underlay and not own_address.startswith("127.") and own_address != "::1":
-                own.node = msgspec.structs.replace(own.node, underlay=own_address, host_key=await own_host_key(own_address))
-                await cluster.save(own.node)
+            await self._learn_own_address(own_address)
             member = cluster.connect(node)
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
@@ -105,6 +102,27 @@ class Membership:
         await member.manifest_publisher.publish(self._cluster.manifest(name))
         await member.client.call("PUT", "/pystack/manifest-source", data=msgspec.json.encode(access))
 
+    async def _learn_own_address(self, address: str) -> None:
+        """A node reaches this host at *address*: so do others, if nothing else is known. Raises StoreError."""
+        own = self._cluster.members[self._cluster.local]
+        if not own.node.underlay and not address.startswith("127.") and address != "::1":
+            own.node = msgspec.structs.replace(own.node, underlay=address, host_key=await own_host_key(address))
+            await self._cluster.save(own.node)
+
+    async def take_in(self, node: Node, own_address: str, *also: Put) -> None:
+        """Make *node* a member, which joins by itself and reached this host at *own_address*; write *also* with it. Raises
+        RefusedError, StoreError."""
+        async with self._adding:
+            node = (await self._cluster.with_roles([node]))[0]
+            check_duplicate(node, [m.node for m in self._cluster.members.values()])
+            await self._learn_own_address(own_address)
+            await self._cluster.save(node, *also)
+            self._cluster.connect(node)
+
+    def is_leaving(self, ident: str) -> bool:
+        """Whether the node with the ID *ident* was removed and does not know it yet: it is linked to be notified."""
+        return ident in self._removed.waiting
+
     async def _change_address(self, member: NodeConnection, target: str) -> NodeConnection:
         """Reach a node at *target* from now on. Raises RefusedError or UnreachableError; the old address then stays."""
         from orchestrator.transport import ssh
@@ -112,6 +130,8 @@ class Membership:
         cluster = self._cluster
         if member.tunnel is None:
             raise RefusedError("the server runs on this node: it is reached without SSH", 409)
+        if member.node.transport == "uplink":
+            raise RefusedError(f"{member.node.name} dials the servers itself, wherever it is: there is nothing to change", 409)
         async with await ssh.connect(target, member.node.host_key):
             pass  # the same host key: it is the same node
         await member.close()

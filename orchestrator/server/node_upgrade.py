@@ -16,6 +16,8 @@ async def upgrade_node(member: NodeConnection) -> None:
     from orchestrator.transport import bootstrap, ssh
 
     node = member.node
+    if node.transport == "uplink":
+        raise RefusedError(f"{node.name} dials the server, and is not reached over SSH: upgrade its package there", 409)
     if not node.target:
         raise RefusedError(f"{node.name} is the server's own host: its agent is upgraded with the server", 409)
     async with await ssh.connect(node.target, node.host_key) as connection:

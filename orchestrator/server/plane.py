@@ -36,6 +36,7 @@ from orchestrator.server.jobs.book import RunBook
 from orchestrator.server.jobs.controller import JobController
 from orchestrator.server.jobs.hooks import DeployHooks
 from orchestrator.server.jobs.waiting import JobWaiter
+from orchestrator.server.joining import NodeJoiner
 from orchestrator.server.membership import Membership
 from orchestrator.server.plan import Planner
 from orchestrator.server.preemption import PreemptedReturn
@@ -45,6 +46,7 @@ from orchestrator.server.rollouts.manager import RolloutManager
 from orchestrator.server.state import ClusterState
 from orchestrator.server.volume_migration import VolumeMigrator
 from orchestrator.store.interface import Store, StoreError
+from orchestrator.transport.node_listener import NodeListener
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +86,7 @@ class ControlPlane:
             advertise,
         )
         self.membership = Membership(self.cluster, run)
+        self.joiner = NodeJoiner(self.cluster, self.membership, keys)
         self.dispatcher = Dispatcher(self.state, self.cluster, self.contents)
         self.statuses = self.dispatcher.statuses
         self.images = Images(self.cluster)
@@ -112,6 +115,10 @@ class ControlPlane:
         self._loops: list[asyncio.Task[None]] = []
         self._placing = asyncio.Lock()
 
+    def listen_for_nodes(self, listener: NodeListener) -> None:
+        """Let machines join that dial *listener*; to be called before `start`."""
+        self.cluster.links, self.joiner.listener = listener.links, listener
+
     @property
     def node(self) -> str:
         """The name of the server's own node."""
@@ -127,6 +134,7 @@ class ControlPlane:
         # gates that a killed server left closed are not opened here: those tasks wait for the next `up`
         await self.cluster.start()
         await self.membership.start()
+        await self.joiner.start()
         self.loaded = True
         self._loops.append(asyncio.create_task(self.jobs.run(), name="jobs"))
         self._loops.append(asyncio.create_task(self.autoscaler.run(), name="autoscale"))
@@ -194,6 +202,7 @@ class ControlPlane:
         await self.drainer.close()
         await self.rollouts.close()
         await self.dispatcher.close()
+        await self.joiner.close()
         await self.membership.close()
         await self.cluster.close()
         await self.audit.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -21,6 +22,7 @@ from orchestrator.server import store_keys
 from orchestrator.server.node_tunnel import make_tunnel
 from orchestrator.store.interface import Delete, Put, Store, StoreError
 from orchestrator.transport.agent_client import AgentClient
+from orchestrator.transport.uplink import Links
 
 ASK_S = 2.0
 """How often a removed node is tried: less than a task waits after a boot before it starts unasked."""
@@ -37,10 +39,14 @@ class RemovedNode(WireStruct, frozen=True, kw_only=True):
 
 
 class RemovedNodes:
-    """Tells removed nodes that they are none. *run* is the folder of forwarded sockets."""
+    """Tells removed nodes that they are none. *run* is the folder of forwarded sockets; *links* gives those of nodes that
+    dial."""
 
-    def __init__(self, store: Store, run: Path) -> None:
+    def __init__(self, store: Store, run: Path, links: Callable[[], Links]) -> None:
+        self.waiting: set[str] = set()
+        """The IDs of those that do not know it yet."""
         self._store = store
+        self._links = links
         self._run = run
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -51,13 +57,14 @@ class RemovedNodes:
 
     def keep_notifying(self, removed: RemovedNode) -> None:
         """Tell *removed*, whose key is in the store, for as long as it takes."""
+        self.waiting.add(removed.node.id)
         task = asyncio.create_task(self._keep_notifying(removed), name=f"removed node {removed.node.name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _keep_notifying(self, removed: RemovedNode) -> None:
         node = removed.node
-        tunnel = make_tunnel(node, self._run)
+        tunnel = make_tunnel(node, self._run, self._links())
         client = AgentClient(node.name, tunnel.local)
         tunnel.start()
         try:
@@ -72,6 +79,8 @@ class RemovedNodes:
 
     async def forget(self, node: Node) -> None:
         """*node* was notified, or is waited for no more."""
+        self.waiting.discard(node.id)
+        self._links().drop(node.id)
         try:
             await self._store.transact((), [Delete(store_keys.of_removed_node(node.id))])
         except StoreError as error:  # the next server that leads tries again

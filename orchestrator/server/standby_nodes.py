@@ -32,7 +32,7 @@ class _Way:
         node = cluster.get(name).node
         folder = cluster.run / "standby"
         folder.mkdir(mode=0o700, exist_ok=True)
-        self._tunnel = make_tunnel(node, folder) if node.target and node.name != cluster.local else None
+        self._tunnel = None if node.is_servers_own or node.name == cluster.local else make_tunnel(node, folder, cluster.links)
         self.client = AgentClient(node.name, self._tunnel.local if self._tunnel else cluster.socket)
         self._problem = "no answer yet"
         self._changed = asyncio.Event()

@@ -62,6 +62,33 @@ def of_removed_node(ident: str) -> str:
     return f"{REMOVED_NODES}{ident}"
 
 
+NODE_TOKENS = "node-tokens/"
+"""The prefix of the tokens by which machines join."""
+
+
+def of_node_token(name: str) -> str:
+    """`node-tokens/<name>`."""
+    return f"{NODE_TOKENS}{name}"
+
+
+UPLINKS = "uplinks/"
+"""The prefix of the servers that nodes dial."""
+
+
+def of_uplink(server: str) -> str:
+    """`uplinks/<server>`: where nodes dial it."""
+    return f"{UPLINKS}{server}"
+
+
+UPLINK_SEALS = "uplink-seals/"
+"""The prefix of the authority for nodes, sealed to each server."""
+
+
+def of_uplink_seal(server: str) -> str:
+    """`uplink-seals/<server>`."""
+    return f"{UPLINK_SEALS}{server}"
+
+
 def of_preempted(stack: str, task: str) -> str:
     """`preempted/<stack>/<task>`, as long as the task waits for room."""
     return f"preempted/{stack}/{task}"

@@ -200,7 +200,7 @@ async def update_node(plane: ControlPlane, text: str, spec: Object) -> None:
     availability = AVAILABILITY.get(str(spec.get("Availability", "")))
     if availability is None:
         raise RefusedError(f"availability {quoted(str(spec.get('Availability')))}: active, pause or drain", 400)
-    role = "manager" if node.server or not node.target else "worker"
+    role = "manager" if node.server or node.is_servers_own else "worker"
     if spec.get("Role", role) != role:
         raise RefusedError(
             "a node is a manager where a server of pystack runs: roles are not given by `docker node update`", 400

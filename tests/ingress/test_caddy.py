@@ -23,7 +23,8 @@ import pytest
 from aiohttp import web
 from cryptography import x509
 
-from orchestrator.ingress import authority, caddy
+from orchestrator import authority
+from orchestrator.ingress import caddy
 from orchestrator.ingress.model import Challenge, IngressSettings
 from orchestrator.ingress.routes import Site, Upstream
 from orchestrator.stackfile.certificate_text import read_pair

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.ingress import authority, caddy, haproxy
+from orchestrator import authority
+from orchestrator.ingress import caddy, haproxy
 from orchestrator.ingress.model import IngressSettings
 from orchestrator.ingress.routes import Site, Upstream
 from orchestrator.stackfile.model import IngressRule

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from orchestrator.ingress import authority
+from orchestrator import authority
 from tests.conftest import Pystack, Stack, cluster_of, eventually
 from tests.images import archive, busybox_rootfs, tar_of
 

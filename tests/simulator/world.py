@@ -22,6 +22,7 @@ from orchestrator.server.leader_watch import FRESH_S
 from orchestrator.server.plane import ControlPlane
 from orchestrator.store.interface import StoreError
 from orchestrator.transport.agent_client import HEARTBEAT_S, SILENT_S
+from orchestrator.transport.uplink import Links
 from tests.simulator.clock import VirtualLoop
 from tests.simulator.node import INFO, Container, SimNode
 from tests.simulator.storage import LEASE_S, SUCCEED_S, Backing, TermStore
@@ -235,9 +236,9 @@ class SimTunnel:
     async def close(self) -> None: ...
 
 
-def make_tunnel(node: Node, run: Path) -> SimTunnel:
+def make_tunnel(node: Node, run: Path, links: Links) -> SimTunnel:
     """In place of the production one."""
-    del run
+    del run, links
     return SimTunnel(node)
 
 

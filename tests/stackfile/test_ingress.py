@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.ingress.authority import issue, make_root
+from orchestrator.authority import issue, make_root
 from orchestrator.stackfile.certificate_text import CertificateTextError, covers, read_pair
 from orchestrator.stackfile.ingress import HostNameError, host_name, path_problem
 from orchestrator.stackfile.load import Loaded, Options, load

@@ -61,7 +61,7 @@ def node_row(plane: ControlPlane, name: str) -> NodeRow:
     return NodeRow(
         name=node.name,
         id=node.id,
-        address=node.target or "local",
+        address=node.target or ("local" if node.is_servers_own else "uplink"),
         underlay=node.underlay,
         mtu=node.mtu,
         state="ready" if member.ready else "down",

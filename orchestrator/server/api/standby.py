@@ -56,6 +56,8 @@ class StandbyState:
         """Since when the store does not answer, in monotonic seconds, if it does not."""
         self.last_word: Mapping[str, float] = {}
         """When the server that led before this one said something last, by the loop's clock in seconds."""
+        self.waiting: web.AppRunner | None = None
+        """What answers while this server does not lead."""
         self.begins = False
         """Whether this server is about to lead."""
         self.living_leader: Callable[[], Awaitable[str]] = _nobody
