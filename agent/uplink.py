@@ -214,7 +214,7 @@ class Uplink:
         if self._known is None:
             return
         for address in self._known.addresses:
-            if address not in self._dialling:
+            if address not in self._dialling or self._dialling[address].done():  # done: removed, and joined again
                 self._dialling[address] = asyncio.create_task(self._keep_linked(address), name=f"link to {address}")
         if self._rotating is None:
             self._rotating = asyncio.create_task(self._rotate_in_time(), name="certificate of the links")

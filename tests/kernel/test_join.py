@@ -345,7 +345,6 @@ def test_an_agent_joins_when_it_starts_and_by_one_token_once(lab: Pystack, tmp_p
         agent.wait(30)
         if "outside" in states(lab):
             lab("node", "rm", "--force", "outside")
-        lab.on("outside", "sh", "-c", f"kill $(pgrep -f 'netplugins.dataplane {root}') 2>/dev/null; true")
 
 
 @pytest.mark.long
