@@ -117,11 +117,11 @@ class UpdateExecutor:
         self._control.promoted.clear()
         await self._control.note(phase)
         self.warn(phase)
-        passed, said = 0.0, phase
+        passed, shown_phase = 0.0, phase
         while (passed < seconds or self._control.pausing) and not self._control.promoted.is_set():
             now = f"{phase}, paused: `pystack rollout resume` goes on with it" if self._control.pausing else phase
-            if now != said:
-                said = now
+            if now != shown_phase:
+                shown_phase = now
                 await self._control.note(now)
             part = min(HOLD_PART_S, seconds - passed) if passed < seconds else HOLD_PART_S
             try:
