@@ -292,6 +292,8 @@ async def _lead(
         if state and state.waiting:
             await state.waiting.cleanup()
         await _wait_or_stop(stop, over.wait())
+        if state and over.is_set():
+            plane.cluster.resign()
         for runner in runners:
             await runner.cleanup()
     except StoreError as error:

@@ -297,6 +297,12 @@ class Cluster:
                 member.node = msgspec.structs.replace(member.node, path_mtu=path_mtu)
                 await self.save(member.node)
 
+    def resign(self) -> None:
+        """Another server leads: say nothing to nodes any more. What this one acknowledged while it ends would prolong leases by
+        more than its successor waits for."""
+        for member in self.members.values():
+            member.fall_silent()
+
     async def close(self) -> None:
         """Disconnect all nodes; their tasks run on."""
         await asyncio.gather(*(m.close() for m in self.members.values()))

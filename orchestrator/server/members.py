@@ -245,8 +245,8 @@ class NodeConnection:
             await self.client.deliver(named)
         self._delivered = named
 
-    async def close(self) -> None:
-        """Disconnect."""
+    def fall_silent(self) -> None:
+        """Say nothing to the node from now on: no manifest, and no acknowledgement of a beat."""
         self._closed = True
         if self._retry:
             self._retry.cancel()
@@ -255,6 +255,11 @@ class NodeConnection:
         self._delivering.close()
         if self._listener:
             self._listener.cancel()
+
+    async def close(self) -> None:
+        """Disconnect."""
+        self.fall_silent()
+        if self._listener:
             await asyncio.gather(self._listener, return_exceptions=True)
         await self.client.close()
         if self.tunnel:

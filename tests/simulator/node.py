@@ -206,7 +206,11 @@ class SimNode:
         self.world.began(self.name, container)
 
     def die(self, container: Container) -> None:
-        """Its process ends by itself; its restart policy starts it again."""
+        """Its process ends by itself; its restart policy starts it again, unless it was to stop."""
+        if container.stopped:
+            container.state, container.exit_code = "exited", 1
+            self._report(container.task.name)
+            return
         container.state, container.exit_code = "restarting", 1
         container.restarts += 1
         self._report(container.task.name)

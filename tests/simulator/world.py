@@ -138,6 +138,7 @@ class World:
                     await plane.cluster.save(member.node)
             self.leading[name] = plane
             await store.lost.wait()
+            plane.cluster.resign()
             self.note(f"{name} does not lead any more")
         except (StoreError, TimeoutError) as error:
             self.note(f"{name} cannot lead: {error}")
