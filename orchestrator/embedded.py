@@ -30,6 +30,10 @@ from orchestrator.gitops import api as gitops_api
 from orchestrator.gitops.gitops import Gitops
 from orchestrator.ingress import api as ingress_api
 from orchestrator.ingress.controller import Ingress
+from orchestrator.managed import api as managed_api
+from orchestrator.managed.cluster import ManagedMembers
+from orchestrator.managed.settings import MemberFolder
+from orchestrator.managed.supervisor import MemberSupervisor
 from orchestrator.metrics import api as metrics_api
 from orchestrator.metrics.controller import Monitoring
 from orchestrator.notify import api as notify_api
@@ -62,6 +66,9 @@ RETRY_S = 1.0
 """How long to wait after the store did not answer."""
 FOLLOW_S = 3.0
 """How often a server that does not lead looks which others there are."""
+WAY_BACK = (
+    "where more than half of the servers are gone for good: `pystack store recover --force-new` on the host of one that is left"
+)
 log = logging.getLogger(__name__)
 
 
@@ -79,6 +86,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     listen: str = ""
     web: str = ""
     nodes: str = ""
+    member: MemberSupervisor | None = None
+    """This host's, of an etcd that pystack manages; *store* then follows from it."""
 
     @classmethod
     def read(cls) -> ServerConfig:
@@ -99,7 +108,9 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
 async def serve() -> None:
     """Run until SIGTERM, SIGINT or a request to shut down. Containers run on afterwards."""
     paths, config = prepared(), ServerConfig.read()
-    embedded = None if config.store else await SqliteStore.open(paths.root / "store.db")
+    if not config.store:
+        config = msgspec.structs.replace(config, member=_managed(paths))
+    embedded = None if config.store or config.member else await SqliteStore.open(paths.root / "store.db")
     try:
         agent = Agent(paths)
     except AgentError as error:
@@ -119,8 +130,12 @@ async def serve() -> None:
         if embedded:
             await _lead(embedded, agent, config, stop, stop, dialled)
         else:
+            if config.member:
+                config.member.start()
             await _run_ha(agent, config, stop, dialled)
     finally:
+        if config.member:
+            await config.member.close()
         if dialled:
             await dialled.close()
         for listener in listeners:
@@ -130,12 +145,28 @@ async def serve() -> None:
         await agent.stop()
 
 
-async def _run_ha(agent: Agent, config: ServerConfig, stop: asyncio.Event, dialled: NodeListener | None) -> None:
-    """High availability: wait to become the leader, lead, and wait again when the leadership is lost."""
-    paths = agent.paths
+def _managed(paths: Paths) -> MemberSupervisor | None:
+    """The member of etcd on this host, if pystack manages it. Raises PystackError."""
+    folder = MemberFolder(paths.root)
+    settings = folder.settings()
+    return MemberSupervisor(folder, settings) if settings else None
+
+
+def _address(config: ServerConfig) -> tuple[Address, ServerConfig]:
+    """Where the store is now: the members may have changed since the last time."""
     from orchestrator.store.etcd.address import Address
 
-    address = Address.parse(config.store, ca=config.ca, cert=config.cert, key=config.key)
+    if config.member:
+        files, known = config.member.folder, config.member.settings
+        config = msgspec.structs.replace(
+            config, store=known.store, ca=str(files.ca), cert=str(files.cert), key=str(files.key), advertise=known.advertise
+        )
+    return Address.parse(config.store, ca=config.ca, cert=config.cert, key=config.key), config
+
+
+async def _run_ha(agent: Agent, given: ServerConfig, stop: asyncio.Event, dialled: NodeListener | None) -> None:
+    """High availability: wait to become the leader, lead, and wait again when the leadership is lost."""
+    paths, config = agent.paths, given
     state = StandbyState()
     while not stop.is_set():
         waiting = state.waiting = await _listen(
@@ -144,7 +175,7 @@ async def _run_ha(agent: Agent, config: ServerConfig, stop: asyncio.Event, diall
         store = None
         try:
             while store is None and not stop.is_set():
-                before = state.last_plane
+                before, (address, config) = state.last_plane, _address(given)
                 store = await _campaign(address, paths, config, state, stop, dialled)
                 if store is None and await _recalled(agent, config, state, dialled) is not before:
                     await waiting.cleanup()
@@ -215,6 +246,8 @@ async def _recalled(
     agent: Agent, config: ServerConfig, state: StandbyState, dialled: NodeListener | None
 ) -> ControlPlane | None:
     """What this server last knew, while the store does not answer: by its copy where that is newer than what it led with."""
+    if state.store_unreachable and config.member:
+        state.reason += f"; {WAY_BACK}"
     if state.store_unreachable and state.copy.as_of is not None and state.copy.as_of > state.since:
         plane, as_of = _plane(state.copy, agent, config, dialled), state.copy.as_of
         try:
@@ -275,7 +308,7 @@ async def _lead(
     plane = _plane(store, agent, config, dialled)
     plane.cluster.last_word = state.last_word if state else {}
     plane.autoscaler.figures.prometheus = agent.engine.settings.prometheus
-    beside = _Companions(plane, agent)
+    beside = _Companions(plane, agent, config.member)
     plane.inputs.quotas.quotas = _quotas(agent)
     try:
         await plane.start()
@@ -314,7 +347,7 @@ async def _lead(
 class _Companions:
     """What a server that leads has beside its control plane, and the routes of it."""
 
-    def __init__(self, plane: ControlPlane, agent: Agent) -> None:
+    def __init__(self, plane: ControlPlane, agent: Agent, member: MemberSupervisor | None) -> None:
         paths, settings = agent.paths, agent.engine.settings
         self._gitops = Gitops(plane, paths.root / "gitops", paths.run / "gitops")
         self._ingress = Ingress(plane)
@@ -324,12 +357,14 @@ class _Companions:
         self._shipper = Shipper(settings.audit_log.syslog) if settings.audit_log.syslog else None
         plane.audit.ship = self._shipper
         self.traces = _traces(settings.traces)
+        self._members = ManagedMembers(member, plane) if member else None
         self.extensions = [
             gitops_api.extension(self._gitops),
             ingress_api.extension(self._ingress),
             metrics_api.extension(self._ingress, self._monitoring, self._gitops),
             notify_api.extension(self._notifier),
             oidc.extension(Provider(settings.oidc) if settings.oidc.issuer else None),
+            managed_api.extension(self._members),
             ui_api.extension(self._board, paths.run / "pasted"),
         ]
 
@@ -343,9 +378,13 @@ class _Companions:
         await self._gitops.start()
         self._board.start()
         await self._notifier.start()
+        if self._members:
+            self._members.start()
 
     async def close(self) -> None:
         """Stop, before the plane does."""
+        if self._members:
+            await self._members.close()
         self._board.close()
         await self._notifier.close()
         await self._monitoring.close()

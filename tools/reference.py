@@ -111,6 +111,10 @@ CHECKS = {
         "bring another one, or let the authority reach port 80",
     ),
     "ingress": ("a proxy of the ingress has its configuration", "see `pystack logs -p pystack-ingress`"),
+    "etcd": (
+        "a member of the etcd that pystack manages answers, and has room",
+        "`pystack server ls`; start its server, or `server rm` it",
+    ),
     "clock": ("a node's clock is far from the server's", "`timedatectl set-ntp true` there"),
     "dns": ("a container's resolver answers, or does not", "`doctor --repair` starts it again"),
     "firewall": (

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import click
 
+from orchestrator.cli import servers
 
-@click.command()
+
+@click.group(invoke_without_command=True)
 @click.option("--store", envvar="PYSTACK_STORE", default="", metavar="URL", help="etcd://a,b,c/prefix; SQLite without it.")
 @click.option("--ca", envvar="PYSTACK_STORE_CA", default="", help="PEM file of the CA of etcd's certificates.")
 @click.option("--cert", envvar="PYSTACK_STORE_CERT", default="", help="PEM file of this server's certificate for etcd.")
@@ -45,14 +47,28 @@ import click
     metavar="PATH",
     help="Where Docker's API is answered, if not beside the control socket.",
 )
+@click.pass_context
 def server(
-    store: str, ca: str, cert: str, key: str, advertise: str, listen: str, web: str, listen_nodes: str, docker_socket: str
+    context: click.Context,
+    store: str,
+    ca: str,
+    cert: str,
+    key: str,
+    advertise: str,
+    listen: str,
+    web: str,
+    listen_nodes: str,
+    docker_socket: str,
 ) -> None:
     """Run the server in the foreground: control plane and this host's agent in one process.
 
     With --store, several servers share a cluster: one leads, the others wait to take over. --listen is TLS with certificates on
     both sides: ca.pem, cert.pem and key.pem in the folder PYSTACK_CERT_PATH, ~/.pystack by default; --web needs cert.pem and
-    key.pem of it."""
+    key.pem of it.
+
+    With a command: several servers on an etcd that pystack manages itself, each on its own host."""
+    if context.invoked_subcommand:
+        return
     import os
 
     from orchestrator.cli.starting import require_runtime_folder, require_server_parts
@@ -74,6 +90,10 @@ def server(
     }
     os.environ.update({k: v for k, v in words.items() if v})
     main()
+
+
+for command in (servers.init, servers.join, servers.ls, servers.rm):
+    server.add_command(command)
 
 
 @click.group(invoke_without_command=True)

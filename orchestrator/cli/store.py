@@ -83,3 +83,30 @@ def migrate(source: str, target: str, ca: str, cert: str, key: str) -> None:
 
     count = asyncio.run(body())
     click.echo(f"{count} entries, the same in both" + (f"; start the server with --store {target}" if "://" in target else ""))
+
+
+@store.command()
+@click.option("--force-new", is_flag=True, help="Go on with this host's member of etcd alone. There is no other way.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def recover(force_new: bool, yes: bool) -> None:
+    """Go on after etcd lost its quorum for good, on the host of the member that has most.
+
+    Says what is lost by that, and asks. The other servers then join again, with `pystack server join --replace`."""
+    from orchestrator.cli import service
+    from orchestrator.managed import recovering
+    from orchestrator.managed.settings import MemberFolder, own_places
+
+    if not force_new:
+        raise click.UsageError("say --force-new: the members that are gone can never come back after that")
+    root, control_socket = own_places()
+    folder = MemberFolder(root)
+    with service.stopped("pystack") as units:
+        loss = recovering.assess(folder, control_socket)
+        click.echo(loss.words())
+        if not yes and not click.confirm(f"Go on with {loss.settings.name} alone?"):
+            raise PystackError("nothing was changed")
+        recovering.force_new(folder, loss.settings)
+    click.echo(
+        f"{loss.settings.name} is the only member now{units.advice()}; on each other host:\n"
+        f"  pystack server join {loss.settings.advertise} --advertise USER@ITS-ADDRESS --replace"
+    )

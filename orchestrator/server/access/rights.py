@@ -119,6 +119,10 @@ NEEDS: dict[tuple[str, str], Need] = {
     ("POST", "/v1/session/connection"): LOOK_ALL,
     ("*", "/{path}"): OPEN,  # of a server that does not lead: it says so to all
     # of gitops, ingress and metrics
+    ("GET", "/v1/servers"): LOOK_CLUSTER,
+    ("POST", "/v1/servers"): ADMIN,
+    ("POST", "/v1/servers/{server}/promote"): ADMIN,
+    ("DELETE", "/v1/servers/{server}"): ADMIN,
     ("GET", "/v1/gitops"): LOOK_CLUSTER,
     ("POST", "/v1/gitops"): ADMIN,
     ("GET", "/v1/gitops/{name}"): LOOK_CLUSTER,
