@@ -189,6 +189,7 @@ After=network-online.target
 
 [Service]
 {environment}ExecStart={python} -E -s -m agent
+ExecStop=-{python} -E -s -m agent.shutdown --within 60
 Restart=always
 KillMode=process
 TimeoutStopSec=5min
