@@ -174,9 +174,11 @@ class Converger:
             if not task or task.desired != "running" or not record.running or not adjusted(record.container, task.container):
                 continue
             if attached or record.container.attachments == task.container.attachments:
-                with contextlib.suppress(AgentError, OSError):  # else it is recreated
+                try:
                     changing.adjust(self.engine.context, record, task.container, digest(task.container))
                     found = True
+                except (AgentError, OSError) as error:
+                    log.warning("task %s is recreated: its limits cannot be changed in place: %s", task.name, error)
         return found
 
     def _remove_orphans(self) -> None:

@@ -196,6 +196,7 @@ VALUE = {
     "--label-file": "vars",
     "--network": "net",
     "--cap-add": "CHOWN",
+    "--hugepages": "2MB=64m",
 }
 
 
