@@ -179,7 +179,7 @@ def test_what_somebody_changed_by_hand_is_put_back_or_told(repository: Repositor
     assert repository.tasks(), "its stacks run on"
     repository.add("--drift", "report")
     repository.pystack("stop", "-p", repository.name)
-    assert "stopped by hand" in repository.sync().stdout
+    assert "was stopped" in repository.sync().stdout
     assert repository.row()["state"] == "drifted"
     assert repository.tasks()[0]["state"] == "exited"
 
