@@ -295,6 +295,7 @@ AGAIN = """
 import asyncio, sys
 from agent import joining
 from agent.contract.joining import Invitation
+from agent.errors import AgentError
 from agent.uplink import new_key
 
 async def ask() -> None:
@@ -303,7 +304,10 @@ async def ask() -> None:
     for _ in range(2):
         print((await joining._ask_server(invitation.servers[0], invitation, options, key)).name)
 
-asyncio.run(ask())
+try:
+    asyncio.run(ask())
+except AgentError as error:
+    sys.exit(str(error))
 """
 
 
