@@ -113,10 +113,17 @@ class RolloutManager:
             await self._executor.statuses.until(
                 lambda: None if left and any(m.unheard for m in cluster.members.values()) else True, within_s=NODES_S
             )
-        for record in left:
-            if self.records.get(record.stack.name) is record:
-                log.warning("the rollout of %s goes on: another server began it", record.stack.name)
-                await self._restart(record)
+        await asyncio.gather(*map(self._go_on, left))
+
+    async def _go_on(self, record: RolloutRecord) -> None:
+        """Go on with what *record* has, unless somebody asked for something else meanwhile: the client of that rollout does,
+        where its server went away. Nothing may come of what was asked, so its end is waited for."""
+        name = record.stack.name
+        while asked := [live.task for live in self._live.get(name, ()) if live.verb in ("up", "apply") and live.task]:
+            await asyncio.wait(asked)
+        if self.records.get(name) is record:
+            log.warning("the rollout of %s goes on: another server began it", name)
+            await self._restart(record)
 
     async def _restart(self, record: RolloutRecord) -> LiveRollout:
         live = LiveRollout(self, record.stack, record.options, record.verb, record)
