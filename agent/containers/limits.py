@@ -23,7 +23,8 @@ from agent.errors import AgentError
 File = tuple[str, str, str]
 """A limit: the controller, its file, and, where that has a line for each device, whose line: `8:0`, `8:0 rbps`."""
 INHERITED = "inherited"
-"""The value of the group above, in version 1, where an empty one is refused."""
+"""The value of the group above: an empty one is refused by version 1, and by Linux 6.1 for a group with processes.
+Source: kernel, validate_change() of the cpuset controller."""
 PERIOD_US = 100_000
 RT_PERIOD_US = 1_000_000
 SHARES = 1024
@@ -93,8 +94,8 @@ def _of_v2(c: Container, quota: int, period: int) -> dict[File, str]:
         ("cpu", "cpu.weight", ""): str(weight),
         ("cpu", "cpu.max", ""): f"{quota or 'max'} {period}",
         ("cpu", "cpu.max.burst", ""): str(c.cpu_burst),
-        ("cpuset", "cpuset.cpus", ""): c.cpuset,
-        ("cpuset", "cpuset.mems", ""): c.cpuset_mems,
+        ("cpuset", "cpuset.cpus", ""): c.cpuset or INHERITED,
+        ("cpuset", "cpuset.mems", ""): c.cpuset_mems or INHERITED,
         ("memory", "memory.max", ""): str(c.memory or "max"),
         ("memory", "memory.swap.max", ""): str(swap) if c.memory and swap >= 0 else "max",
         ("memory", "memory.low", ""): str(c.memory_reservation),
@@ -196,4 +197,6 @@ def _real_time(group: Path) -> float:
 
 
 def _above(path: Path) -> str:
-    return (path.parent.parent / path.name).read_text().strip()
+    above = path.parent.parent
+    effective = above / f"{path.name}.effective"  # in version 2, where the group above may have none of its own
+    return (effective if effective.exists() else above / path.name).read_text().strip()

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Set
 
+from agent.contract.backoff import Backoff
 from orchestrator.errors import PystackError
 from orchestrator.placement.assign import is_eligible
 from orchestrator.server.cluster import Cluster
@@ -19,6 +20,8 @@ from orchestrator.server.inputs import Inputs
 from orchestrator.server.state import ClusterState
 
 POLL_INTERVAL_S = 1.0
+RETRY_S, RETRY_MAX_S = 2.0, 120.0
+"""How long after one that was not carried out it is tried again, at first and at last."""
 Redeploy = Callable[[str, Emit], Awaitable[list[Failure]]]
 log = logging.getLogger(__name__)
 
@@ -38,6 +41,7 @@ class GlobalTasks:
     async def run(self) -> None:
         """Never returns."""
         seen: object = None
+        pauses = Backoff(RETRY_S, RETRY_MAX_S)
         while True:
             await asyncio.sleep(POLL_INTERVAL_S)
             self._look()
@@ -48,8 +52,14 @@ class GlobalTasks:
             self._activated -= activated
             for stack in sorted(self._state.stacks):
                 # it may have been taken down meanwhile
-                if stack in self._state.stacks and not self._is_paused(stack) and self.lacking(stack, activated):
-                    await self._bring(stack)
+                if stack not in self._state.stacks or self._is_paused(stack) or not self.lacking(stack, activated):
+                    continue
+                if not await self._bring(stack):  # another change of the stack came between, or a node went
+                    seen, self._activated = None, self._activated | activated
+            if seen is None:
+                await asyncio.sleep(next(pauses))
+            else:
+                pauses.reset()
 
     def _look(self) -> None:
         inactive = frozenset(n for n, m in self._cluster.members.items() if m.node.availability != "active")
@@ -77,9 +87,12 @@ class GlobalTasks:
             lacking |= (wanted - there) if there else (wanted & activated)
         return lacking
 
-    async def _bring(self, stack: str) -> None:
+    async def _bring(self, stack: str) -> bool:
+        """Returns whether it was carried out; tasks that failed are no reason to do it again."""
         try:
             if failures := await self._redeploy(stack, ignore):
                 log.warning("tasks of stack %s failed on nodes that can have tasks now: %s", stack, failures[0].reason)
         except PystackError as error:
             log.warning("stack %s has no tasks yet on nodes that can have them: %s", stack, error)
+            return False
+        return True
