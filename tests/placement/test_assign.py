@@ -247,6 +247,7 @@ def test_why_lists_the_best_node_first_with_all_its_reasons() -> None:
     assert [(r.filter, r.ok, r.detail) for r in why.candidates[1].reasons] == [
         ("ready", True, "answers"),
         ("availability", True, "is active"),
+        ("disk", True, "its disk has room"),
         ("cpus", False, "asks 3, 1 of 4 free"),
     ]
     assert [c.score for c in why.candidates] == [0, -1001]

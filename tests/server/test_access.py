@@ -18,6 +18,7 @@ from agent.contract.task import Task
 from orchestrator.errors import RefusedError
 from orchestrator.gitops import api as gitops_api
 from orchestrator.ingress import api as ingress_api
+from orchestrator.managed import api as managed_api
 from orchestrator.metrics import api as metrics_api
 from orchestrator.notify import api as notify_api
 from orchestrator.server.access import passwords, sessions
@@ -40,6 +41,7 @@ ALL_ROUTES = (
     *ROUTES,
     *gitops_api.ROUTES,
     *ingress_api.ROUTES,
+    *managed_api.ROUTES,
     *metrics_api.ROUTES,
     *notify_api.ROUTES,
     *oidc.ROUTES,
