@@ -83,7 +83,7 @@ def _init(spec: dict[str, Any]) -> None:
     if members and spec["role"] == "server":
         services["etcd"] = _etcd(spec, members)
     if spec["role"] == "server":
-        environment["PYSTACK_LISTEN_NODES"] = f"tcp://{spec['address']}"
+        environment["PYSTACK_LISTEN_NODES"] = "tcp://0.0.0.0"  # wherever the machine moves
         services["server"] = [*python, "orchestrator.embedded"]
     elif spec["role"] == "node":
         services["agent"] = [*python, "agent"]
