@@ -288,7 +288,8 @@ class Job(BuildContext):
 
     def _recall(self, number: int, before: State, state: State, say: Channel) -> None:
         """Report whether the step from *before* to *state*, which changes no file, was done by an earlier build."""
-        key = key_of("recalled", before.key, state.trail)
+        # by the text of the step alone: an ARG with another value is known, and what comes after it is not
+        key = key_of("recalled", before.key, before.trail, state.document["history"][-1]["created_by"])
         if self.cached(number) and self.builder.cache.known(key) and self.sources.have(state):
             say.recalled()
         self.builder.cache.remember(key, "done")

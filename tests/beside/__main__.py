@@ -57,6 +57,7 @@ MEANT = {
     r"\.(ContainersDeleted|NetworksDeleted|CachesDeleted|BuildCache|Warnings|diff idle|prune kept)$": "an empty list, no null",
     r"anonymous\.Labels$|stays\.answers\.Labels$": "anonymous volumes are labelled, as by later daemons of Docker's",
     r"\.init$": "the first process has another name",
+    r"looked_into\.stats\b": "pressure is said where the kernel measures it",
     r"containers\.lists\.(since|before)\b": "what docker-py documents of these two, which the daemon passes over",
     r"field_of_host_config\.dns$": "names of containers are known on every network",
     r"field_of_host_config\.extra hosts$": "blanks in /etc/hosts are no tabulators",
