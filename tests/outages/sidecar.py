@@ -61,8 +61,9 @@ class Reading:
 
     def _read(self) -> None:
         assert self.process.stdout
-        for line in self.process.stdout:
-            self.rows.append(json.loads(line))
+        with self.process.stdout:
+            for line in self.process.stdout:
+                self.rows.append(json.loads(line))
 
     def stop(self) -> None:
         self.process.terminate()
