@@ -9,6 +9,7 @@ import click
 
 from orchestrator.cli.apply import apply
 from orchestrator.cli.attach_options import Attach
+from orchestrator.cli.flags import ValuedFlags
 from orchestrator.cli.options import StackOptions, global_option, is_compose, is_set, progress_option, scales, stack_options
 from orchestrator.cli.project_files import enforce_lock
 from orchestrator.cli.show_plan import show_plan
@@ -119,7 +120,7 @@ def scale(stack: StackOptions, no_deps: bool, replicas: dict[str, int]) -> None:
     apply(Client(start=True), loaded, Progress(), services=tuple(replicas), scale=replicas, no_deps=no_deps)
 
 
-@click.command()
+@click.command(cls=ValuedFlags)
 @stack_options
 @click.argument("services", nargs=-1)
 @click.option("-d", "--detach", is_flag=True, help="Do not follow the output (the default).")

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from orchestrator.cli.compose import pretend, reference
+from orchestrator.cli.flags import ValuedFlags
 from orchestrator.cli.options import NAMES, StackOptions, global_option, selects_stack
 
 LOOKING = ("attach", "events", "images", "logs", "ls", "port", "ps", "stats", "top", "version", "volumes", "wait")
@@ -91,8 +92,8 @@ def _pretending(context: click.Context, _: click.Parameter, given: bool) -> None
         pretending(context, context.command.name)
 
 
-class Verb(click.Command):
-    """A command whose flags can be given as --flag=true and --flag=false too, as Go programs take them."""
+class Verb(ValuedFlags):
+    """A verb of Docker Compose."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Do it, or say what would be done."""
@@ -104,27 +105,6 @@ class Verb(click.Command):
         if ctx.meta.get("dry_run") and self.name in pretend.OF_ONE:
             return pretend.pretend_one(self.name, StackOptions(**{n: global_option(n) or () for n in NAMES}), ctx.params)
         return super().invoke(ctx)
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse *args* as Docker Compose does: a flag may have a value, as in --flag=false."""
-        flags = {n: p for p in self.params if isinstance(p, click.Option) and p.is_flag for n in p.opts}
-        valued = {n for p in self.params if isinstance(p, click.Option) and not p.is_flag for n in p.opts}
-        out: list[str] = []
-        rest = list(args)
-        while rest:
-            word = rest.pop(0)
-            name, sep, value = word.partition("=")
-            if word == "--" or not (word.startswith("-") or ctx.allow_interspersed_args):
-                return super().parse_args(ctx, [*out, word, *rest])  # the rest is somebody else's
-            if sep and name in flags and value.lower() in ("true", "1", "false", "0"):
-                option = flags[name]
-                no = option.secondary_opts[:1]
-                out += [name] if value.lower() in ("true", "1") else no
-                continue
-            out.append(word)
-            if word in valued and rest:
-                out.append(rest.pop(0))
-        return super().parse_args(ctx, out)
 
 
 def _also(parameter: click.Parameter, names: tuple[str, ...]) -> click.Parameter:
