@@ -88,7 +88,7 @@ class GlobalTasks:
         return lacking
 
     async def _bring(self, stack: str) -> bool:
-        """Returns whether it was carried out; tasks that failed are no reason to do it again."""
+        """Returns whether it was carried out, be it with tasks that failed."""
         try:
             if failures := await self._redeploy(stack, ignore):
                 log.warning("tasks of stack %s failed on nodes that can have tasks now: %s", stack, failures[0].reason)

@@ -27,6 +27,11 @@ def _never_fenced(self: Cluster, name: str) -> bool:
     return True
 
 
+def _speaks_on(self: Cluster) -> None:
+    """A leader that was succeeded goes on speaking to nodes until it has ended."""
+    del self
+
+
 def _holds_nothing(self: BootFence, task: str) -> bool:
     """A booted node starts what it had, whoever has it by now."""
     del self, task
@@ -68,6 +73,7 @@ def _never_has_room(self: PreemptedReturn, stack: str) -> bool:
 BUGS: dict[str, tuple[type, str, Any]] = {
     "back": (PreemptedReturn, "_has_room", _never_has_room),
     "fence": (Cluster, "is_fenced", _never_fenced),
+    "resign": (Cluster, "resign", _speaks_on),
     "boot": (BootFence, "holds", _holds_nothing),
     "move": (ClusterState, "put", _moves_in_two),
     "drain": (Dispatcher, "undrain_tasks", _stays_drained),
