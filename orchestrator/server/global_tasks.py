@@ -69,7 +69,8 @@ class GlobalTasks:
     def _situation(self) -> object:
         """What a service of mode global may get another node by."""
         nodes = [m.node for m in self._cluster.members.values() if m.ready]
-        return [(n.name, n.availability, n.labels, n.taints) for n in nodes]
+        # a node that was drained and activated between two looks is as before, and its tasks are gone
+        return [(n.name, n.availability, n.labels, n.taints) for n in nodes], frozenset(self._state.tasks)
 
     def _busy(self) -> bool:
         return any(self._state.lock(f"stack {s}").busy for s in self._state.stacks)
