@@ -18,7 +18,7 @@ from agent.contract.container import Attachment, Container, Mount
 from agent.engine import prepare
 from agent.engine.engine import Engine
 from agent.engine.networks.table import network_id
-from agent.engine.records import Record, labels
+from agent.engine.records import Record, labels_with_image
 from agent.errors import AgentError
 from agent.files import used
 from agent.images.reference import parse
@@ -85,7 +85,7 @@ def summary(engine: Engine, record: Record, version: int = 48) -> Document:
         "State": state_word(record),
         "Status": status_words(record),
         "Ports": _ports(record, config),
-        "Labels": (config.labels or {}) | labels(record),
+        "Labels": labels_with_image(record, config.labels),
         "Mounts": mounts(engine, record),
         "HostConfig": {"NetworkMode": network_mode(record, version)},
         "NetworkSettings": {"Networks": networks(engine, record, version)},
@@ -376,7 +376,7 @@ def _state(record: Record) -> Document:
 def all_labels(engine: Engine, record: Record) -> dict[str, str]:
     """Its own, and those of its image."""
     image = image_of(engine, record)
-    return (((image.config.config if image else None) or RunConfig()).labels or {}) | labels(record)
+    return labels_with_image(record, ((image.config.config if image else None) or RunConfig()).labels)
 
 
 def exposed(engine: Engine, record: Record) -> list[str]:
@@ -423,7 +423,7 @@ def _config(record: Record, config: RunConfig) -> Document:
         "WorkingDir": c.working_dir or config.working_dir,
         "Entrypoint": list(entrypoint) if entrypoint else [] if asked.get("Entrypoint") == [] else None,
         "OnBuild": config.on_build,
-        "Labels": (config.labels or {}) | labels(record),
+        "Labels": labels_with_image(record, config.labels),
         "StopSignal": c.stop_signal or config.stop_signal or "SIGTERM",
         "ExposedPorts": {name: {} for name in _exposed(record, config)},
     }

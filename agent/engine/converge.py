@@ -94,6 +94,7 @@ class Converger:
         self._again: set[str] = set()
         self._errors: dict[str, str] = {}
         self._inherit: dict[str, dict[str, str]] = {}
+        """Of each task whose container was removed to be made again: the anonymous volumes that go over."""
         self._pulling: set[str] = set()
         self._slots = asyncio.Semaphore(PARALLEL)
         self.timings: defaultdict[str, Histogram] = defaultdict(Histogram)
@@ -301,8 +302,8 @@ class Converger:
                 last = min(LAST_GRACE_S, record.container.stop_grace_s) if task and task.strict and self.lease.ended else None
                 await stopping.stop(engine.context, record, grace_s=last)
             case Remove(replaced=replaced):
-                if replaced and not (name in self.tasks and self.tasks[name].renew):
-                    self._inherit[name] = dict(record.anonymous)
+                if replaced:
+                    self._inherit[name] = {} if name in self.tasks and self.tasks[name].renew else dict(record.anonymous)
                 # containers in its namespaces end with it, and join its successor when the control plane says so
                 ending = [record, *(u for u in sharing.users(engine.containers, record, *sharing.KINDS) if replaced and u.task)]
                 with engine.containers.is_leaving(record):
@@ -335,6 +336,7 @@ class Converger:
             service=task.service,
             digest=digest(c),
             generation=task.generation,
+            replaces=task.name in self._inherit,
             anonymous=self._inherit.pop(task.name, {}),
         )
         creating.create(self.engine.context, c, name=task.container_name or task.name, record=base)

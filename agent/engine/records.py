@@ -15,6 +15,8 @@ from agent.contract.container import Container, digest
 from agent.contract.status import PublishedPort, State
 
 log = logging.getLogger(__name__)
+IMAGE_OF = "com.docker.compose."
+"""How the labels begin that Docker Compose gives to images that it builds."""
 
 
 class Endpoint(msgspec.Struct, kw_only=True):
@@ -71,6 +73,8 @@ class Record(msgspec.Struct, kw_only=True):
     endpoints: list[Endpoint] = []
     ports: list[PublishedPort] = []
     anonymous: dict[str, str] = {}
+    replaces: bool = False
+    """Whether it was made in the place of a container of the same task."""
     notes: list[str] = []
     asked: dict[str, Any] = {}
     """The request of the Engine API that the container was created by; answers repeat its words."""
@@ -94,15 +98,26 @@ def labels(record: Record) -> dict[str, str]:
     """The container's labels, with those of Docker Compose for the tools that look for them."""
     out = {**dict(record.container.labels), **dict(record.container.origin)}
     if record.stack:
+        number = record.task.rsplit("-", 1)[-1] if record.task else "1"
         out |= {
             "com.docker.compose.project": record.stack,
             "com.docker.compose.service": record.service,
-            "com.docker.compose.container-number": record.task.rsplit("-", 1)[-1] if record.task else "1",
+            "com.docker.compose.container-number": number,
             "com.docker.compose.oneoff": str(not record.task),
             "com.docker.compose.image": record.image_id,
             "com.docker.compose.config-hash": record.digest or digest(record.container),
         }
+        if record.replaces:
+            parts = (record.stack, record.service, number)
+            joint = next((j for j in "-_" if record.name == j.join(parts)), "")
+            out["com.docker.compose.replace"] = joint.join(parts[1:]) if joint else record.name
     return out
+
+
+def labels_with_image(record: Record, of_image: dict[str, str] | None) -> dict[str, str]:
+    """The container's labels over those of its image, without those that say of which project the image is: a container that
+    somebody else makes of it is not that project's, nor for who may see that project alone."""
+    return {k: v for k, v in (of_image or {}).items() if not k.startswith(IMAGE_OF)} | labels(record)
 
 
 def encoded(record: Record) -> bytes:

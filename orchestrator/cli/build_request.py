@@ -101,6 +101,7 @@ def build_one(client: Client, stack: Stack, service: Service, progress: Progress
     """Build the image of *service*.
 
     Raises PystackError if its folder or Dockerfile does not exist, RefusedError with the builder's words."""
+    from agent.contract.project_labels import project_labels
     from orchestrator.cli.build_node import node_of
     from orchestrator.cli.context import pack
     from orchestrator.cli.sending import send
@@ -121,6 +122,7 @@ def build_one(client: Client, stack: Stack, service: Service, progress: Progress
             contexts |= {name: f"sent:{known}" for name, value in contexts.items() if value == where}
             del folders[where]
     query = _query(service, build_options, options) | {
+        "labels": json.dumps(dict(build_options.labels) | project_labels("service", stack.name, service.name)),
         "dockerfile": dockerfile,
         "sent": sent,
         "contexts": json.dumps(contexts),
@@ -151,7 +153,6 @@ def _query(service: Service, build: Build, options: BuildOptions) -> dict[str, A
         "t": [service.container.image, *build.tags],
         "buildargs": json.dumps(dict(build.args) | dict(options.args)),
         "target": build.target,
-        "labels": json.dumps(dict(build.labels)),
         "nocache": int(options.no_cache or build.no_cache),
         "nocachefilter": json.dumps(build.no_cache_filter),
         "entitlements": json.dumps(build.entitlements),

@@ -32,7 +32,8 @@ def with_project_labels(loaded: Loaded) -> Stack:
     services = []
     for one in loaded.stack.services:
         needs = ",".join(f"{d.service}:{d.condition}:{str(d.restart).lower()}" for d in one.depends_on)
-        origin = tuple((f"com.docker.compose.{k}", v) for k, v in {**same, "depends_on": needs}.items() if v)
+        origin = tuple((f"com.docker.compose.{k}", v) for k, v in same.items() if v)
+        origin += (("com.docker.compose.depends_on", needs),)  # empty, too: tools read it
         # as Docker Compose of old, and the later ones with --compatibility, call containers
         called = one.container_name or (f"{loaded.stack.name}_{one.name}_{SLOT}" if joined_by_underscores else "")
         container = msgspec.structs.replace(one.container, origin=origin)

@@ -128,7 +128,9 @@ def run(
     prepare(client, loaded, shown, service, needs, **making)
     tty = not (no_tty or detach) and sys.stdin.isatty() and sys.stdout.isatty()
     container = one_off(wanted, command, loaded.environment, tty=tty, stdin=interactive and not detach, **given)
-    name = name or f"{loaded.stack.name}-{service}-run-{os.urandom(6).hex()}"
+    slug = os.urandom(32).hex()
+    container = msgspec.structs.replace(container, origin=(*container.origin, ("com.docker.compose.slug", slug)))
+    name = name or f"{loaded.stack.name}-{service}-run-{slug[:12]}"
     route = f"/v1/stacks/{loaded.stack.name}/oneoff"
     requested = {"name": name, "service": service, "container": msgspec.to_builtins(container)}
     oneoff = msgspec.convert(client.json("POST", route, body=requested), Task)

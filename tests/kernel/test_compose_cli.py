@@ -377,10 +377,24 @@ def test_containers_say_which_project_they_are_of(compose: DockerCompose) -> Non
         assert found.keys() == {"project", kind, "version", "config-hash"}
         assert (found["project"], found[kind]) == (compose.name, key)
         assert re.fullmatch("[0-9a-f]{64}", found["config-hash"])
+    assert "com.docker.compose.depends_on=," in str(rows(compose, "db")[0]["Labels"])
+    assert "replace" not in found
     before = rows(compose)
     again = compose("--project-directory", str(compose.folder.parent), "-f", file, "up", "-d").stderr
     assert "Recreate" not in again
     assert [row["ID"] for row in rows(compose)] == [row["ID"] for row in before]
+    compose("up", "-d", "--force-recreate", "--no-deps", "web")
+    assert "com.docker.compose.replace=web-1," in str(rows(compose, "web")[0]["Labels"])
+
+
+def test_what_is_replaced_is_named_as_the_file_does(compose: DockerCompose) -> None:
+    for number in ("1", "2"):
+        (compose.folder / "compose.yaml").write_text(
+            "services: {a: {image: busybox, command: sleep 1000, stop_grace_period: 0s, "
+            f"container_name: '{compose.name}-a', environment: {{NUMBER: {number}}}}}}}\n"
+        )
+        compose("up", "-d")
+    assert f"com.docker.compose.replace={compose.name}-a," in str(rows(compose)[0]["Labels"])
 
 
 def test_names_that_the_file_gives_and_those_of_old(compose: DockerCompose) -> None:
@@ -443,6 +457,9 @@ def test_a_container_of_run_has_the_check_and_the_name_of_its_service(compose: D
     eventually(lambda: _is_healthy(compose))
     (one,) = rows(compose, "-a")
     assert re.fullmatch(f"{compose.name}-db-run-[0-9a-f]{{12}}", str(one["Name"]))
+    slug = re.search("com.docker.compose.slug=([0-9a-f]{64})", str(one["Labels"]))
+    assert slug
+    assert str(one["Name"]).endswith(slug[1][:12])
 
 
 def _is_healthy(compose: DockerCompose) -> None:
@@ -458,6 +475,24 @@ def test_images_that_were_built_go_with_down(compose: DockerCompose) -> None:
     )
     built = compose("build")
     assert "RUN echo a step" in built.stdout
+    pystack = [sys.executable, "-m", "orchestrator"]
+    for image, service in ((f"{compose.name}-own", "own"), (f"{compose.name}kept", "named")):
+        asked = [*pystack, "image", "inspect", image]
+        [seen] = json.loads(subprocess.run(asked, capture_output=True, env=compose.environment, check=True).stdout)
+        assert {k.removeprefix("com.docker.compose."): v for k, v in seen["Config"]["Labels"].items()} == {
+            "project": compose.name,
+            "service": service,
+            "version": compose("version", "--short").stdout.strip(),
+        }
+    # a container that is made of it by hand is none of the project
+    alone = f"{compose.name}alone"
+    subprocess.run(
+        [*pystack, "container", "run", "-d", "--name", alone, seen["Id"], "true"], env=compose.environment, check=True
+    )
+    asked = [*pystack, "container", "inspect", alone]
+    [seen] = json.loads(subprocess.run(asked, capture_output=True, env=compose.environment, check=True).stdout)
+    assert not [key for key in seen["Config"]["Labels"] or {} if key.startswith("com.docker.compose.")]
+    subprocess.run([*pystack, "container", "rm", "-f", alone], env=compose.environment, check=True)
     assert f" Image {compose.name}-own  Built\n" in built.stderr
     assert f" Image {compose.name}-own  Removed\n" in compose("down", "--rmi", "local").stderr
     assert f" Image {compose.name}kept  Removed\n" in compose("down", "--rmi", "all").stderr
