@@ -93,8 +93,7 @@ class Converger:
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
         self._errors: dict[str, str] = {}
-        self._inherit: dict[str, dict[str, str]] = {}
-        """Of each task whose container was removed to be made again: the anonymous volumes that go over."""
+        self._inherit: dict[str, dict[str, str]] = {}  # anonymous volumes that go over to a task's next container
         self._pulling: set[str] = set()
         self._slots = asyncio.Semaphore(PARALLEL)
         self.timings: defaultdict[str, Histogram] = defaultdict(Histogram)
@@ -283,8 +282,7 @@ class Converger:
     async def _begin(self, name: str, action: Prepare | Create | Start) -> None:
         engine = self.engine
         match action:
-            case Prepare(image=image):
-                del image
+            case Prepare():
                 c = self.tasks[name].container
                 await engine.pulls.ensure(c.image_id or c.image, "never" if c.image_id else c.pull_policy)
             case Create():

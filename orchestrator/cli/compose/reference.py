@@ -247,8 +247,8 @@ why. Progress has Docker Compose's words on the standard error; `ps`, `ls`, `ima
 `COMPOSE_STATUS_STDOUT`, `COMPOSE_COMPATIBILITY`, `COMPOSE_MENU`, `COMPOSE_REMOVE_ORPHANS` and `COMPOSE_IGNORE_ORPHANS` count.
 
 Services that ended well start again with each `up`, as there; `pystack up` itself leaves them, since it has nothing to do.
-`ps`, `logs` and the rest find the containers of all nodes. Containers, one-off containers, networks, volumes and images that are
-built have Docker Compose's labels; a container that is made by hand of such an image is not of the project, and shows none.
+`ps`, `logs` and the rest find the containers of all nodes. Containers, one-off containers, networks, volumes and built
+images have Docker Compose's labels; a container that is made by hand of such an image is not of the project, and shows none.
 Builds tell of their steps as Docker's classic builder did. A mistake in a command line ends with 2, where Docker Compose has 1
 or 16, and an error stands after `pystack:`, with file, line and column where a file is wrong.
 """
