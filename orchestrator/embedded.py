@@ -41,7 +41,6 @@ from orchestrator.notify.notifier import Notifier
 from orchestrator.planning.quotas import Quota
 from orchestrator.server import store_keys
 from orchestrator.server.access.oidc import Provider
-from orchestrator.server.access.syslog import Shipper
 from orchestrator.server.api import oidc
 from orchestrator.server.api.app import OWN_ENGINE, make_app
 from orchestrator.server.api.standby import StandbyState, make_standby_app
@@ -58,6 +57,7 @@ from orchestrator.ui import api as ui_api
 from orchestrator.ui.board import Board
 
 if TYPE_CHECKING:
+    from orchestrator.server.access.syslog import Shipper
     from orchestrator.store.etcd.address import Address
     from orchestrator.store.etcd.store import EtcdStore
 
@@ -354,7 +354,7 @@ class _Companions:
         self._monitoring = Monitoring(plane, self._ingress, paths.web_socket)
         self._board = Board(plane)
         self._notifier = Notifier(plane, self._certificate_ends, settings.notify)
-        self._shipper = Shipper(settings.audit_log.syslog) if settings.audit_log.syslog else None
+        self._shipper = _shipper(settings.audit_log.syslog)
         plane.audit.ship = self._shipper
         self.traces = _traces(settings.traces)
         self._members = ManagedMembers(member, plane) if member else None
@@ -397,6 +397,14 @@ class _Companions:
             self._shipper.close()
         if self.traces:
             self.traces.close()
+
+
+def _shipper(syslog: str) -> Shipper | None:
+    if not syslog:
+        return None
+    from orchestrator.server.access.syslog import Shipper
+
+    return Shipper(syslog)
 
 
 def _traces(collector: str) -> Exporter | None:

@@ -11,13 +11,10 @@ import hashlib
 import hmac
 import os
 import signal
-import smtplib
 import ssl
 from collections.abc import Sequence
-from email.message import EmailMessage
-from email.utils import formatdate
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import aiohttp
 import msgspec
@@ -26,6 +23,9 @@ from agent.contract.notify import Command, Kind, Mail, NotifySettings, Webhook
 from agent.contract.printable import escaped
 from orchestrator.errors import PystackError
 from orchestrator.notify.model import Notice
+
+if TYPE_CHECKING:
+    from email.message import EmailMessage
 
 WITHIN_S = 30.0
 """How long a receiver may take."""
@@ -101,6 +101,8 @@ class MailChannel:
         await asyncio.to_thread(self._send, _message(self._settings, notice))
 
     def _send(self, message: EmailMessage) -> None:
+        import smtplib
+
         one, context = self._settings, ssl.create_default_context()
         plain = one.security != "tls"
         made = smtplib.SMTP(one.host, one.port, timeout=WITHIN_S) if plain else None
@@ -114,6 +116,9 @@ class MailChannel:
 
 def _message(settings: Mail, notice: Notice) -> EmailMessage:
     """Names of stacks and nodes are strangers': no line of a head begins in them."""
+    from email.message import EmailMessage
+    from email.utils import formatdate
+
     message = EmailMessage()
     message["From"] = settings.sender
     message["To"] = ", ".join(settings.recipients)
