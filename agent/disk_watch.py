@@ -60,8 +60,12 @@ class DiskWatch:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            self.look(Room.at(self._path))
+            self.look_now()
             await asyncio.sleep(EVERY_S)
+
+    def look_now(self) -> None:
+        """Look, and act on what is left. Raises OSError."""
+        self.look(Room.at(self._path))
 
     def look(self, room: Room) -> None:
         """Act on what is left."""

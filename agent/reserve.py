@@ -93,15 +93,22 @@ class DiskReserve:
                 log.warning("the disk of %s cannot be looked at: %s", self._path, error)
             await asyncio.sleep(EVERY_S)
 
-    async def look(self, room: Room) -> None:
-        """Act on what is left."""
+    def look_now(self) -> bool:
+        """Bring `problem` up to date, and return whether less is left than is kept. Raises OSError."""
+        return self._is_low(Room.at(self._path))
+
+    def _is_low(self, room: Room) -> bool:
         kept, before = self._kept(room.total), self.problem
         low = room.bytes < kept
         self.problem = f"the disk of {self._path} has less left than its reserve of {kept >> 20} MiB: make room" if low else ""
         if bool(before) != low:
             log.warning("%s", self.problem or f"the disk of {self._path} has its reserve again")
             self._changed()
-        if not low:
+        return low
+
+    async def look(self, room: Room) -> None:
+        """Act on what is left."""
+        if not self._is_low(room):
             self._sizes = {}
             return
         folders = self._folders()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import platform
@@ -56,6 +57,9 @@ async def info(request: web.Request) -> web.Response:
         features |= {quotas.FEATURE}
     if usage.keeps_pressure():
         features |= {"pressure"}
+    for watch in (engine.disk, engine.reserve):  # room that was made a moment ago counts
+        with contextlib.suppress(OSError):
+            watch.look_now()
     found = NodeInfo(
         hostname=platform.node(),
         arch=architecture(),

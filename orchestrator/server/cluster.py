@@ -250,11 +250,12 @@ class Cluster:
             for wait in waits:
                 wait.cancel()
 
-    async def refresh_info(self) -> None:
-        """Ask every connected node for its info: links come and go without an event. Errors are ignored: the connection
-        notices them itself."""
-        await asyncio.gather(*(m.refresh_info() for m in self.members.values() if m.ready), return_exceptions=True)
-        if await self._persist_changed_info(self.members.values()):
+    async def refresh_info(self, *, problems_only: bool = False) -> None:
+        """Ask every connected node for its info: links come and go without an event, and a node looks at its disk once a
+        second. With *problems_only*, ask those that had a problem. Errors are ignored: the connection notices them itself."""
+        asked = [m for m in self.members.values() if m.ready and (m.node.info.problem or not problems_only)]
+        await asyncio.gather(*(m.refresh_info() for m in asked), return_exceptions=True)
+        if await self._persist_changed_info(asked):
             self._spread = asyncio.create_task(self.deliver())
 
     async def ask_keys(self, nodes: Iterable[str], purpose: str) -> None:

@@ -48,6 +48,7 @@ async def create_oneoff(
             raise RefusedError("\n".join(problems), 403)
         draft = Task(name=name, stack=stack, service=service, container=container, desired="oneoff", where=one.where)
         inputs.quotas.require_more(record, service)
+        await dispatcher.cluster.refresh_info(problems_only=True)
         placement, current = inputs.placement(stack), state.of_stack(stack)
         placed, evicted = arrange_oneoff(record, draft, current.tasks, placement)
         task = oneoff_with_templates(record, one, placed, placement)

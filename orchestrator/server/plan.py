@@ -53,8 +53,7 @@ class Planner:
 
     async def _plan(self, stack: Stack, options: UpOptions) -> Plan:
         stack = self._contents.with_digests(stack)
-        if any(n.parent for n in stack.networks):
-            await self._cluster.refresh_info()
+        await self._cluster.refresh_info(problems_only=not any(n.parent for n in stack.networks))
         current = self._state.of_stack(stack.name)
         named = frozenset(options.services)
         require_services(named, stack.name, (s.name for s in stack.services))
@@ -116,6 +115,7 @@ class Planner:
 
         Raises RefusedError (404) if there is no such stack or service."""
         self._state.get_service(stack, service)
+        await self._cluster.refresh_info(problems_only=True)
         known = self._state.stacks[stack].stack
         found = explain(known, service, task, self._state.of_stack(stack).tasks, self._inputs.placement(stack))
         one = next(s for s in known.services if s.name == service)

