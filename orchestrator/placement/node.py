@@ -19,8 +19,10 @@ class Node(WireStruct, frozen=True, kw_only=True):
     SSH. One with the transport uplink joined by a token, and dials the servers; *uplink_key* is the hash of the key of its
     certificate, *next_uplink_key* that of the one that it asked for last, and comes with next. A *server* can lead the cluster:
     its role is manager. *taints* keep tasks off (`taints.py`). *availability*: an active node takes tasks, a paused one only
-    keeps those it has, a drained one has none; one that *departed* is drained until its machine is back. *path_mtu* is the
-    measured MTU of the paths to it, in bytes, 0 if that is its link's. *info* is the newest that the node has reported."""
+    keeps those it has, a drained one has none; one that *departed* is drained until its machine is back. *emptied*
+    names the services (STACK/NAME) of mode global that a drain took a task of: those come back with the node although they have
+    no task left. *path_mtu* is the measured MTU of the paths to it, in bytes, 0 if that is its link's. *info* is the newest
+    that the node has reported."""
 
     name: str
     id: str
@@ -36,6 +38,7 @@ class Node(WireStruct, frozen=True, kw_only=True):
     taints: tuple[str, ...] = ()
     availability: Availability = "active"
     departed: bool = False
+    emptied: tuple[str, ...] = ()
     path_mtu: int = 0
     info: NodeInfo = NodeInfo()
 

@@ -101,13 +101,14 @@ class NodeDrainer:
         Raises RefusedError, UnreachableError."""
         whole = request.availability == "drain"
         if not whole and not any(t.endswith(":NoExecute") for t in request.taints):
-            node = await self._membership.change(name, request)
+            node = await self._membership.change(name, request, emptied=self._emptied(name, request))
             if request.availability:
                 await self._give_up(node.name)
             return None
         record = DrainRecord(node=self._cluster.get(name).node.name, whole=whole)
         # in one transaction: there is no drained node that nobody empties
-        await self._membership.change(name, request, Put(store_keys.of_drain(record.node), msgspec.json.encode(record)))
+        put = Put(store_keys.of_drain(record.node), msgspec.json.encode(record))
+        await self._membership.change(name, request, put, emptied=self._emptied(name, request))
         live = self._live.get(record.node)
         if live is None or live.record != record:
             live = self._start(record)
@@ -115,6 +116,23 @@ class NodeDrainer:
             live.attempt = asyncio.get_running_loop().create_future()
             self._statuses.wake()
         return live
+
+    def _emptied(self, name: str, request: NodeUpdateRequest) -> tuple[str, ...]:
+        """The services of mode global that the node lacks for its drain, once it is as *request* says. Those that have tasks
+        elsewhere when it is activated need no mention: it gets one as any node does, unless their user takes them away."""
+        node, tasks = self._cluster.get(name).node, self._state.tasks.values()
+        everywhere = {
+            f"{stack}/{service.name}"
+            for stack, record in self._state.stacks.items()
+            for service in record.stack.services
+            if service.mode == "global"
+        }
+        found = set(node.emptied)
+        if request.availability == "drain":
+            found |= {f"{t.stack}/{t.service}" for t in tasks if t.node == node.name}
+        elif request.availability == "active":
+            found -= {f"{t.stack}/{t.service}" for t in tasks}
+        return tuple(sorted(found & everywhere))
 
     async def resume_all(self) -> None:
         """Go on with what another leader left. Raises StoreError."""

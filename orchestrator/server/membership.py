@@ -146,14 +146,15 @@ class Membership:
             ) from None
         return new
 
-    async def change(self, name: str, request: NodeUpdateRequest, *also: Put) -> Node:
-        """Change labels, taints, availability or address of a node, and write *also* with it. Raises RefusedError,
-        UnreachableError."""
+    async def change(self, name: str, request: NodeUpdateRequest, *also: Put, emptied: tuple[str, ...] | None = None) -> Node:
+        """Change labels, taints, availability or address of a node, and what it is *emptied* of unless that is None, and write
+        *also* with it. Raises RefusedError, UnreachableError."""
         cluster = self._cluster
         member = cluster.get(name)
         if request.address:
             member = await self._change_address(member, request.address)
-        member.node = updated(member.node, request)
+        emptied = member.node.emptied if emptied is None else emptied
+        member.node = msgspec.structs.replace(updated(member.node, request), emptied=emptied)
         await cluster.save(member.node, *also)
         return member.node
 

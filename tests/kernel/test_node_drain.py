@@ -134,6 +134,22 @@ def test_tasks_of_mode_global_come_back_to_a_node_that_is_activated(
     eventually(lambda: _check(nodes_of(stack) == [("n1", "running"), ("n2", "running")]), 30)
 
 
+def test_what_was_removed_before_a_drain_or_after_it_stays_away(lab: Pystack, stack: Stack) -> None:
+    """A drain that took nothing of a service gives nothing back; and who removes it right after an activation means it."""
+    stack.up(GLOBAL % "node.hostname != n9")
+    stack.run("rm", "-s", "-f", "each")
+    lab("node", "drain", "n2")
+    lab("node", "activate", "n2")
+    for _ in range(3):  # there is a second between two looks: some of these fall into one
+        stack.up(GLOBAL % "node.hostname != n9")
+        lab("node", "drain", "n2")
+        lab("node", "activate", "n2")
+        stack.run("rm", "-s", "-f", "each")
+        assert stack.ps() == {}
+    with pytest.raises(AssertionError):
+        eventually(lambda: _check(stack.ps() != {}), 4)
+
+
 def test_a_service_of_mode_global_that_was_removed_stays_away(lab: Pystack, stack: Stack, tmp_path: Path) -> None:
     stack.up(GLOBAL % "node.hostname != n9")
     stack.run("rm", "-s", "-f", "each")
