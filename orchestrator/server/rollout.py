@@ -162,10 +162,11 @@ class Rollout:
         self.followers: set[str] = set()
         """Services whose tasks the nodes start again by themselves, after those of the services that they depend on."""
         self._kept: set[str] = set()
-        self._begun: dict[str, float] = {}  # when the tasks of services might begin, in seconds since 1970
+        self._begun: dict[str, float] = {}  # when the tasks of services that were held might begin, in seconds since 1970
 
     def set_tasks(self, tasks: Sequence[Task]) -> None:
-        """Roll out *tasks*, in this order within each service."""
+        """Roll out *tasks*, in this order within each service: they are about to be written, and may begin from now on."""
+        self._written_at = time.time()
         self.tasks = {}
         for task in tasks:
             self.tasks.setdefault(task.service, []).append(task)
@@ -225,7 +226,6 @@ class Rollout:
         one = self.services.get(name)
         if one is None or name in self.bystanders:
             return
-        self._begun[name] = time.time()
         held = [t for t in self.tasks[name] if t.desired == "waiting"]
         rolling = self.rolling.get(name, {})
         if held or rolling or name in self.followers:
@@ -402,7 +402,7 @@ class Rollout:
             return self.control.unreachable_reason(task) or verdict(task, status, now=time.time(), want=want or self.want)
 
         try:
-            reason = await self._until(answer, task, self._begun.get(task.service) or time.time())
+            reason = await self._until(answer, task, self._begun.get(task.service, self._written_at))
         except TimeoutError:
             status = self.statuses.by_task.get(task.name)
             state = (status.health or status.state) if status else "pending"
