@@ -26,7 +26,8 @@ check:
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	$(PYTEST) -q -n 2 --timeout 60 $(UNIT) tests
+	# more workers than processors: many a test waits for a program. Properties are tried on fewer examples than in `make test`
+	$(PYTEST) -q -n 3 --timeout 60 --hypothesis-profile check $(UNIT) tests
 
 # branches of the code that unit tests take, without root; build/coverage/index.html shows them by line
 coverage:

@@ -21,6 +21,7 @@ from tests.images import archive, busybox_rootfs, tar_of
 T = TypeVar("T")
 
 settings.register_profile("pystack", deadline=None)  # how long an example takes is the machine's mood
+settings.register_profile("check", deadline=None, max_examples=30)  # `make check`; `make test` has all of them
 settings.load_profile("pystack")
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 
@@ -33,6 +34,7 @@ ROOTS = (
     "netplugins/test_elements.py",
     "netplugins/test_kernel.py",
     "netplugins/test_conformance.py",
+    "netplugins/test_doctor.py",
     "netplugins/test_resolver.py",
 )
 """What of the tests needs root and namespaces as a whole."""

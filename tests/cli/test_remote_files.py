@@ -15,6 +15,7 @@ import pytest
 
 from orchestrator.cli import sensitive
 from tests.conftest import eventually
+from tests.ports import free_port
 
 BASE = "services:\n  b: {image: busybox, labels: {of: base}}\n"
 STACK = """\
@@ -25,12 +26,6 @@ services:
     env_file: [conf/a.env]
     volumes: ["./data:/data"]
 """
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def answers(port: int) -> None:

@@ -29,14 +29,10 @@ from orchestrator.ingress.model import Challenge, IngressSettings
 from orchestrator.ingress.routes import Site, Upstream
 from orchestrator.stackfile.certificate_text import read_pair
 from orchestrator.stackfile.model import IngressRule
+from tests.ports import free_port
 
 HOST = "a.example.org"
 pytestmark = pytest.mark.skipif(not shutil.which("caddy"), reason="needs Debian's caddy: `make setup`")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 class Proxy:

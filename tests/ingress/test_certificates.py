@@ -20,7 +20,7 @@ from orchestrator.ingress.model import IngressSettings
 from orchestrator.server.contents import Contents
 from orchestrator.store.sqlite import SqliteStore
 from tests.conftest import eventually
-from tests.ingress.test_caddy import free_port
+from tests.ports import free_port
 
 HOST, HOUR_S, DAY_S = "shop.example.org", 3600.0, 86400.0
 pytestmark = pytest.mark.skipif(not shutil.which("pebble"), reason="needs Debian's pebble: `make setup`")

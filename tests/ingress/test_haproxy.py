@@ -25,7 +25,7 @@ from orchestrator.ingress.model import IngressSettings
 from orchestrator.ingress.routes import Site, Upstream
 from orchestrator.stackfile.model import IngressRule
 from tests.conftest import eventually
-from tests.ingress.test_caddy import free_port
+from tests.ports import free_port
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("haproxy") and shutil.which("caddy")), reason="needs Debian's haproxy and caddy: `make setup`"

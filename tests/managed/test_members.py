@@ -23,6 +23,7 @@ from orchestrator.server.plane import ControlPlane
 from orchestrator.store.interface import Put
 from orchestrator.store.sqlite import SqliteStore
 from orchestrator.store.transfer import open_store
+from tests.ports import free_port
 
 HERE = "127.0.0.1"
 
@@ -32,12 +33,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MemberFo
     """Ports of this test's own, and an address that no other host needs to reach."""
     if not shutil.which("etcd"):
         pytest.skip("etcd is not installed (etcd-server)")
-    with socket.socket() as one, socket.socket() as other:
-        one.bind((HERE, 0))
-        other.bind((HERE, 0))
-        ports = one.getsockname()[1], other.getsockname()[1]
-    monkeypatch.setattr(managed_settings, "CLIENT_PORT", ports[0])
-    monkeypatch.setattr(managed_settings, "PEER_PORT", ports[1])
+    monkeypatch.setattr(managed_settings, "CLIENT_PORT", free_port())
+    monkeypatch.setattr(managed_settings, "PEER_PORT", free_port())
     monkeypatch.setattr(joining, "address_of", lambda advertise: HERE)
     made = MemberFolder(tmp_path)
     yield made

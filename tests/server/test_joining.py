@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import socket
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -36,16 +35,12 @@ from agent.uplink import Credentials, Uplink, UplinkError, ask, certificate_requ
 from orchestrator import authority, tls
 from orchestrator.errors import PystackError, RefusedError
 from orchestrator.transport.node_listener import NodeListener, Peer
+from tests.ports import free_port
 
 NOW = datetime.datetime.now(datetime.UTC)
 ROOT = authority.make_root("nodes", NOW)
 HASH = authority.certificate_key_hash(ROOT)
 SECRET = "s" * 22
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 @asynccontextmanager

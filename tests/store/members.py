@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
 
 from orchestrator.store.etcd.address import Address
+from tests.ports import free_port
 
 TRIES = 5
 
@@ -24,7 +23,7 @@ class Members:
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         _certificates(directory)
         for _ in range(TRIES):
-            self.ports = _free_ports(6)
+            self.ports = [free_port() for _ in range(6)]
             for number in range(3):
                 self.start(number)
             if self.wait():
@@ -128,15 +127,6 @@ class Members:
             process.send_signal(signal.SIGCONT)
             process.kill()
             process.wait()
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that are free, all at once: one asked for alone may be given again."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [int(sock.getsockname()[1]) for sock in sockets]
 
 
 def _certificates(directory: Path) -> None:
