@@ -50,6 +50,7 @@ class Certificates:
         self._changed = changed
         self._orders: dict[str, asyncio.Task[None]] = {}
         self._registering = asyncio.Lock()
+        self._ensuring, self._rooting = asyncio.Lock(), asyncio.Lock()
         self._pairs: dict[str, tuple[str, Pair]] = {}
         self._wanted: set[str] = set()
 
@@ -76,6 +77,10 @@ class Certificates:
     async def ensure(self, wanted: Mapping[str, Issuer], settings: IngressSettings) -> None:
         """Have a certificate made for each host that is *wanted* and has none, or whose own is near its end. Those of the
         cluster's own authority are there when this returns; the others come later."""
+        async with self._ensuring:  # a host that is wanted twice at once has one certificate
+            await self._ensure(wanted, settings)
+
+    async def _ensure(self, wanted: Mapping[str, Issuer], settings: IngressSettings) -> None:
         now = time.time()
         self._wanted = set(wanted)
         for host, issuer in wanted.items():
@@ -105,14 +110,15 @@ class Certificates:
         return max(1.0, min(times, default=now + 3600.0) - now)
 
     async def root(self) -> bytes:
-        """The cluster's own authority, made at the first call."""
-        with contextlib.suppress(PystackError):
-            return self._contents.read("secret", ROOT)
-        from orchestrator import authority  # not at the top: a server without ingress is spared 9 MB
+        """The cluster's own authority, made at the first call. Of two first calls at once both get the same one."""
+        async with self._rooting:
+            with contextlib.suppress(PystackError):
+                return self._contents.read("secret", ROOT)
+            from orchestrator import authority  # not at the top: a server without ingress is spared 9 MB
 
-        made = authority.make_root("pystack ingress", datetime.datetime.now(datetime.UTC))
-        await self._contents.create("secret", ROOT, made, replace=False)
-        return made
+            made = authority.make_root("pystack ingress", datetime.datetime.now(datetime.UTC))
+            await self._contents.create("secret", ROOT, made, replace=False)
+            return made
 
     async def _issue(self, one: Certificate) -> None:
         from orchestrator import authority

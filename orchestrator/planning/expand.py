@@ -30,9 +30,10 @@ SINGLE_NODE = PlacementContext(nodes=(Node(name="local", id="local"),), ready=fr
 
 class Existing(msgspec.Struct, frozen=True, kw_only=True):
     """What exists outside the stack: *networks* of other stacks, names of *volumes*, and *images*: the ID that the nodes have
-    for each name."""
+    for each name. *coming* are networks that other stacks are about to make: their addresses are taken."""
 
     networks: tuple[Network, ...] = ()
+    coming: tuple[Network, ...] = ()
     volumes: frozenset[str] = frozenset()
     images: Mapping[str, str] = {}
 
@@ -59,7 +60,9 @@ def expand(
     _check_externals(stack, {n.name for n in existing.networks}, existing.volumes, only)
     _check_networks(stack, context)
     others, images = existing.networks, existing.images
-    networks = _networks(stack, current, others, _sizes(stack, scale, context), overlay=len(context.nodes) > 1)
+    networks = _networks(
+        stack, current, (*others, *existing.coming), _sizes(stack, scale, context), overlay=len(context.nodes) > 1
+    )
     by_name = {n.name: n for n in (*others, *networks)}
     known = {t.name: t for t in current.tasks}
     arranged = arrange(stack, _drafts(stack, current, scale, images, context), current.tasks, context)

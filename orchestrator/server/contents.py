@@ -75,6 +75,7 @@ class Contents:
         self._key = b""
         self._locked = ""
         self._seals: dict[str, Seal] = {}
+        self._naming = asyncio.Lock()
 
     async def start(self) -> None:
         """Read the store, open the cluster's key, and seal it to the servers that do not have it yet."""
@@ -223,20 +224,23 @@ class Contents:
         """Create a config or secret. Raises RefusedError (400, 409) for a bad name, or if there is one and not *replace*."""
         if not NAME.fullmatch(name):
             raise RefusedError(f"{name!r} is not a name of a {kind}: up to 64 letters, digits, _, . and -", 400)
-        old = self.named.get((kind, name))
-        if old and not replace:
-            raise RefusedError(
-                f"there is a {kind} {name} already: --replace gives it new content, and `pystack up` rolls its users", 409
+        async with self._naming:  # of two that create it at once, one is the first
+            old = self.named.get((kind, name))
+            if old and not replace:
+                raise RefusedError(
+                    f"there is a {kind} {name} already: --replace gives it new content, and `pystack up` rolls its users", 409
+                )
+            given = StackContent(
+                kind="secret" if kind == "secret" else "config", key=name, name=name, content=content, where=name
             )
-        given = StackContent(kind="secret" if kind == "secret" else "config", key=name, name=name, content=content, where=name)
-        await self.keep([given])
-        now = timestamp(digits="seconds")
-        made = ExternalContent(
-            kind=kind, name=name, digest=self._digest(kind, content, name), created=old.created if old else now, updated=now
-        )
-        await self._store.transact((), [Put(f"named/{kind}/{name}", msgspec.json.encode(made))])
-        self.named[kind, name] = made
-        return made
+            await self.keep([given])
+            now = timestamp(digits="seconds")
+            made = ExternalContent(
+                kind=kind, name=name, digest=self._digest(kind, content, name), created=old.created if old else now, updated=now
+            )
+            await self._store.transact((), [Put(f"named/{kind}/{name}", msgspec.json.encode(made))])
+            self.named[kind, name] = made
+            return made
 
     def find(self, kind: str, name: str) -> ExternalContent:
         """Raises RefusedError (404) if there is none."""

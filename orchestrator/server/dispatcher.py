@@ -17,7 +17,7 @@ from orchestrator.server.cluster import Cluster
 from orchestrator.server.contents import Contents
 from orchestrator.server.events import Failure, TaskChange
 from orchestrator.server.state import ClusterState
-from orchestrator.server.statuses import Statuses, may_serve, serves
+from orchestrator.server.statuses import Statuses, is_removed, may_serve, serves
 
 LOG_LINES = 10
 """How many last lines of a task's output a failure carries."""
@@ -69,7 +69,7 @@ class Dispatcher:
         """Those of now. They are made again where anything that they are made of is another object than it was then."""
         state = self.state
         nodes = [m.node for m in self.cluster.members.values()]
-        tasks = [*state.tasks.values(), *self._still_leaving()]
+        tasks = [*(t for n, t in state.tasks.items() if n not in state.moving), *self._still_leaving()]
         moment = (
             state.revision,
             nodes,
@@ -119,8 +119,8 @@ class Dispatcher:
 
     async def write_tasks(self, tasks: Sequence[Task]) -> None:
         """Write *tasks* and deliver them."""
-        self.statuses.outdate(tasks)
         await self.state.put(tasks=tasks)
+        self.statuses.outdate(tasks)
         await self.cluster.deliver()
 
     async def remove_tasks(self, names: Sequence[str]) -> None:
@@ -193,7 +193,8 @@ class Dispatcher:
     def on_status(self, node: str, status: TaskStatus) -> None:
         """Take in what *node* reports of one task."""
         tasks = self.state.tasks
-        if self._node_of(status.task) not in ("", node):
+        known = self.statuses.nodes.get(status.task)
+        if self._node_of(status.task) not in ("", node) and not (is_removed(status) and known == node):
             return  # the node was silent and does not know yet that its task went to another
         before = self.statuses.by_task.get(status.task)
         self.statuses.update(node, status)

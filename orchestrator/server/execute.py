@@ -90,7 +90,7 @@ class PlanExecutor:
         """Plan and execute; where hooks run before, the plan is made again after them. Returns the first plan, and what
         failed."""
         async with self.allocated(stack.name) as held:
-            plan = await self._plan(stack, options)
+            plan = await self._plan(stack, options, held)
             present = self._state.stacks.get(stack.name)
             await control.begin(plan, present.stack if present else None)
             for warning in plan.warnings:
@@ -101,11 +101,15 @@ class PlanExecutor:
         if failures := await self._before(stack, plan, first, options, control, emit):
             return plan, failures
         async with self.allocated(stack.name) as held:
-            return plan, await self.execute_plan(stack, await self._plan(stack, options), options, emit, held, control)
+            again = await self._plan(stack, options, held)
+            return plan, await self.execute_plan(stack, again, options, emit, held, control)
 
-    async def _plan(self, stack: Stack, options: UpOptions) -> Plan:
+    async def _plan(self, stack: Stack, options: UpOptions, held: AsyncExitStack) -> Plan:
+        """Plan; until *held* is closed nobody else gets the places and addresses in it."""
         plan = await self.planner.plan(stack, options)
-        return plan.without_tasks(self._state.of_stack(stack.name)) if options.no_tasks else plan
+        plan = plan.without_tasks(self._state.of_stack(stack.name)) if options.no_tasks else plan
+        held.enter_context(self._state.expected(stack, plan.desired.tasks, plan.desired.networks))
+        return plan
 
     async def _before(
         self, stack: Stack, plan: Plan, first: Sequence[Service], options: UpOptions, control: RolloutControl, emit: Emit
@@ -115,7 +119,7 @@ class PlanExecutor:
         if missing := missing_needs(stack, first, {t.service for t in self._state.of_stack(stack.name).tasks if t.planned}):
             some = msgspec.structs.replace(options, services=tuple(missing), no_deps=False, wait=True, remove_orphans=False)
             async with self.allocated(stack.name) as held:
-                needs = await self._plan(stack, some)
+                needs = await self._plan(stack, some, held)
                 if failures := await self.execute_plan(stack, needs, some, emit, held, control):
                     return failures
         await self._hooks.make_networks(plan)
@@ -154,7 +158,6 @@ class PlanExecutor:
         """Do exactly what *plan* says; the caller holds the stack's lock, and *held* from before the plan was made: it is
         closed when the tasks are written. Returns the tasks that failed; those of jobs have begun, `finish_jobs` waits for
         them."""
-        held.enter_context(self._state.expected(stack, plan.desired.tasks))
         await self._contents.keep(stack.contents)
         names = {t.name: t.container_name for t in (*self._state.of_stack(stack.name).tasks, *plan.desired.tasks)}
         for step in plan.changes:

@@ -42,14 +42,14 @@ class Inputs:
         for name, record in state.stacks.items():
             if name != stack:
                 known |= service_requests(record.stack, empty)
-        coming: list[Task] = []
-        for name, (planned, tasks) in state.coming.items():
-            if name != stack:
-                known = service_requests(planned, empty) | known
-                coming += [t for t in tasks if t.name not in state.tasks or state.tasks[t.name].node != t.node]
+        coming: dict[str, Task] = {}
+        for one in state.coming:
+            if one.stack.name != stack:
+                known = service_requests(one.stack, empty) | known
+                coming |= {t.name: t for t in one.tasks if t.name not in state.tasks or state.tasks[t.name].node != t.node}
         return msgspec.structs.replace(
             empty,
-            others=(*(t for t in state.tasks.values() if t.stack != stack), *coming),
+            others=(*(t for t in state.tasks.values() if t.stack != stack), *coming.values()),
             stacks={n: r.stack for n, r in state.stacks.items() if n != stack and not state.lock(f"stack {n}").busy},
             preempted=state.waiting_for_room(stack),
             requests=known,
@@ -70,16 +70,15 @@ class Inputs:
         asked = [r for t in tasks if t.name not in ended and (r := services.get((t.stack, t.service)))]
         return sum(r.cpus for r in asked), sum(r.memory for r in asked)
 
-    async def foreign_networks(self, stack: str) -> list[Network]:
-        """The networks of other stacks, and those that were made on the server's node by hand."""
-        known = self._state.networks
-        out = {n.name: n for n in known.values() if n.stack != stack}
+    async def networks_by_hand(self) -> list[Network]:
+        """Those that were made on the server's node by hand."""
+        out = []
         for found in await self._local.call("GET", "/networks"):
-            if found["Name"] not in known and found.get("IPAM", {}).get("Config"):
+            if found["Name"] not in self._state.networks and found.get("IPAM", {}).get("Config"):
                 pools = found["IPAM"]["Config"]
                 subnets = tuple(Subnet(cidr=p["Subnet"], gateway=p.get("Gateway", "")) for p in pools)
-                out[found["Name"]] = Network(name=found["Name"], subnets=subnets)
-        return list(out.values())
+                out.append(Network(name=found["Name"], subnets=subnets))
+        return out
 
     async def volume_names(self, stack: Stack) -> list[str]:
         """The volumes of the server's node. Empty, without a request, if *stack* has no external volume."""

@@ -57,6 +57,7 @@ class NodeAuthority:
         """Certificate and key in PEM, b"" while there is none."""
         self._store, self._folder, self._server = store, folder, server
         self._seals: dict[str, Seal] = {}
+        self._making = asyncio.Lock()
 
     async def load(self) -> None:
         """Read the store. Raises StoreError."""
@@ -67,25 +68,30 @@ class NodeAuthority:
 
     async def ensure(self) -> bytes:
         """The authority, made at the first call. Raises RefusedError (409), StoreError."""
-        if not self.root and self._seals:
-            raise RefusedError(
-                f"server {self._server} cannot open the authority for nodes: start a server that can "
-                f"({', '.join(sorted(self._seals))}) once, or put this one's {self._folder} back",
-                409,
-            )
-        if not self.root:
-            from orchestrator import authority
+        async with self._making:
+            if not self.root and self._seals:
+                raise RefusedError(
+                    f"server {self._server} cannot open the authority for nodes: start a server that can "
+                    f"({', '.join(sorted(self._seals))}) once, or put this one's {self._folder} back",
+                    409,
+                )
+            if not self.root:
+                from orchestrator import authority
 
-            self.root = authority.make_root("pystack nodes", datetime.datetime.now(datetime.UTC))
-            await self.share()
-        return self.root
+                made = authority.make_root("pystack nodes", datetime.datetime.now(datetime.UTC))
+                await self._share(made)  # it certifies nobody before the store has it
+                self.root = made
+            return self.root
 
     async def share(self) -> None:
         """Seal the authority to each server that does not have it yet. Raises StoreError."""
+        await self._share(self.root)
+
+    async def _share(self, root: bytes) -> None:
         keys = {e.key.removeprefix("servers/"): e.value.decode() for e in await self._store.scan("servers/")}
         keys[self._server] = await asyncio.to_thread(make_key, self._folder, "seal")
         fresh = {
-            name: Seal(public=key, box=seal(key, self.root, PURPOSE))
+            name: Seal(public=key, box=seal(key, root, PURPOSE))
             for name, key in sorted(keys.items())
             if name not in self._seals or self._seals[name].public != key
         }

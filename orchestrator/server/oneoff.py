@@ -53,12 +53,11 @@ async def create_oneoff(
         placed, evicted = arrange_oneoff(record, draft, current.tasks, placement)
         task = oneoff_with_templates(record, one, placed, placement)
         task, networks = address_oneoff(task, current, list(state.networks.values()), placement)
-        if failures := await prepare_nodes(dispatcher.cluster, images, [task], networks, ignore):
-            raise RefusedError(failures[0].reason, 409)
-        if evicted:
-            with state.expected(record, [task]):  # the room is its own from here on
-                await evict(dispatcher, stack, evicted)
-        await state.put(tasks=[task], networks=networks)
+        with state.expected(record, [task]):  # the room is its own from here on
+            if failures := await prepare_nodes(dispatcher.cluster, images, [task], networks, ignore):
+                raise RefusedError(failures[0].reason, 409)
+            await evict(dispatcher, stack, evicted)
+            await state.put(tasks=[task], networks=networks)
         await dispatcher.cluster.deliver()
         return task
 

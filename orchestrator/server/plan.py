@@ -64,6 +64,8 @@ class Planner:
             raise RefusedError("\n".join(against), 409)
         if against := [why for inquiry in self.inquiries for why in await inquiry(stack)]:
             raise RefusedError("\n".join(against), 409)
+        moved = await self.trust.moved(stack)
+        # from here on without a pause: who plans next knows what is taken
         desired = await self.desired(stack, options)
         if against := self._inputs.quotas.problems(stack, desired.tasks, desired.volumes):
             raise RefusedError("\n".join(against), 409)
@@ -89,19 +91,22 @@ class Planner:
         )
         before = self._state.stacks.get(stack.name)
         steps = (*made.steps, *ingress_steps(before.stack if before else None, stack))
-        return msgspec.structs.replace(made, steps=steps, warnings=(*made.warnings, *await self.trust.moved(stack)))
+        return msgspec.structs.replace(made, steps=steps, warnings=(*made.warnings, *moved))
 
     async def desired(self, stack: Stack, options: UpOptions) -> State:
         """The tasks, networks and volumes that *stack* asks for, placed and addressed, with what their images are held to.
         Raises PystackError."""
         trust = await self.trust.trusted(stack, chosen_services(stack, options))
+        by_hand, images = await self._inputs.networks_by_hand(), await self._images.ids(stack)
+        volumes = frozenset(await self._inputs.volume_names(stack))
         made = expand(
             stack,
             self._state.of_stack(stack.name),
             existing=Existing(
-                networks=tuple(await self._inputs.foreign_networks(stack.name)),
-                images=await self._images.ids(stack),
-                volumes=frozenset(await self._inputs.volume_names(stack)),
+                networks=(*by_hand, *self._state.networks_beside(stack.name)),
+                coming=self._state.networks_to_come(stack.name),
+                images=images,
+                volumes=volumes,
             ),
             only=chosen_services(stack, options),
             scale=options.scale,

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence, Set
 
 import msgspec
 
 from agent.contract.task import Task
 from orchestrator.errors import PystackError
 from orchestrator.placement.arrange import reassign
+from orchestrator.placement.context import PlacementContext
 from orchestrator.planning.expand import networks_after_move
 from orchestrator.planning.jobs import end_of
+from orchestrator.planning.state import State
 from orchestrator.server.dispatcher import Dispatcher
 from orchestrator.server.events import ignore
 from orchestrator.server.images import Images
@@ -25,7 +28,7 @@ from orchestrator.server.preemption import evict
 from orchestrator.server.prepare import prepare_nodes
 from orchestrator.server.silence import SilenceWatch
 from orchestrator.server.statuses import serves
-from orchestrator.stackfile.model import Service
+from orchestrator.stackfile.model import Service, Stack
 
 POLL_INTERVAL_S = 0.5
 log = logging.getLogger(__name__)
@@ -98,41 +101,56 @@ class Rescheduler:
         """Move the tasks of stack *name* away from the nodes that are silent, as far as other nodes can take them."""
         state = self._state
         async with state.lock(f"stack {name}").hold("move off a silent node"):
-            silent = self._silent()
             if name not in state.stacks:
                 return
             await self._drop_bound(name)
             stack, current, placement = state.stacks[name].stack, state.of_stack(name), self._inputs.placement(name)
-            services = {s.name: s for s in stack.services}
-            mobile = {s.name for s in stack.services if s.mode.startswith("replicated")}
-            lost = {
-                t.name
-                for t in current.tasks
-                if t.node in silent - self._cluster.ready
-                and t.service in mobile
-                and t.desired == "running"
-                and (not t.strict or self._cluster.is_fenced(t.node))
-                and not self._is_done(t, services[t.service])
-                and not (services[t.service].stable and self._has_volume(t))
-            }
             flapping = self._watch_of_silence.flapping(asyncio.get_running_loop().time())
             placement = msgspec.structs.replace(placement, ready=placement.ready - flapping)
-            nodes, evicted = reassign(stack, [t for t in current.tasks if t.desired != "oneoff"], placement, lost)
+            there = [t for t in current.tasks if t.desired != "oneoff"]
+            nodes, evicted = reassign(stack, there, placement, self._lost_tasks(stack))
             moved = [msgspec.structs.replace(t, node=nodes[t.name]) for t in current.tasks if t.name in nodes]
-            networks = networks_after_move(moved, current, list(state.networks.values()), placement)
-            failures = await prepare_nodes(self._cluster, self._images, moved, networks, ignore)
-            if stuck := {f.task for f in failures}:
-                moved = [t for t in moved if t.name not in stuck]
+            with state.expected(stack, moved):  # nobody else gets that room
                 networks = networks_after_move(moved, current, list(state.networks.values()), placement)
-            if not moved:
-                return
-            if going := [e for e in evicted if e.by not in stuck]:
-                await evict(self._dispatcher, name, going)
-            await state.put(tasks=moved, networks=networks)
-            self._dispatcher.statuses.forget({t.name for t in moved})
-            for task in moved:
-                log.warning("%s goes to %s: its node is silent, or gone", task.name, task.node)
-            await self._cluster.deliver()
+                failures = await prepare_nodes(self._cluster, self._images, moved, networks, ignore)
+                stuck = {f.task for f in failures}
+                if moved := self._still_lost(stack, moved, stuck):
+                    await evict(self._dispatcher, name, [e for e in evicted if e.by in {t.name for t in moved}])
+                    await self._write(self._still_lost(stack, moved), current, placement)
+
+    def _lost_tasks(self, stack: Stack) -> set[str]:
+        """The tasks of *stack* that are to go to other nodes, as their own is silent now and must not run them any more."""
+        away = self._silent() - self._cluster.ready
+        services = {s.name: s for s in stack.services}
+        mobile = {s.name for s in stack.services if s.mode.startswith("replicated")}
+        return {
+            t.name
+            for t in self._state.of_stack(stack.name).tasks
+            if t.node in away
+            and t.service in mobile
+            and t.desired == "running"
+            and (not t.strict or self._cluster.is_fenced(t.node))
+            and not self._is_done(t, services[t.service])
+            and not (services[t.service].stable and self._has_volume(t))
+        }
+
+    def _still_lost(self, stack: Stack, moved: Sequence[Task], stuck: Set[str] = frozenset()) -> list[Task]:
+        """Those of *moved* whose node did not come back while the others were made ready for them; it runs them again."""
+        lost = self._lost_tasks(stack) - stuck
+        return [t for t in moved if t.name in lost]
+
+    async def _write(self, moved: Sequence[Task], current: State, placement: PlacementContext) -> None:
+        """Write that *moved* have other nodes now."""
+        names = {t.name for t in moved}
+        if not moved:
+            return
+        networks = networks_after_move(moved, current, list(self._state.networks.values()), placement)
+        with self._state.on_their_way(names):  # a node that comes back now does not get them any more
+            await self._state.put(tasks=moved, networks=networks)
+        self._dispatcher.statuses.forget(names)
+        for task in moved:
+            log.warning("%s goes to %s: its node is silent, or gone", task.name, task.node)
+        await self._cluster.deliver()
 
     async def _drop_bound(self, stack: str) -> None:
         """Delete the tasks of *stack* that went with their removed node: those that are one for each node, or nobody keeps."""

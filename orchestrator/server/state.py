@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import msgspec
 
@@ -25,6 +26,14 @@ HISTORY = 100
 """How many revisions of a stack are kept."""
 
 
+class Coming(NamedTuple):
+    """What a change of *stack* is about to write: *tasks* with their nodes, *networks* with their subnets."""
+
+    stack: Stack
+    tasks: tuple[Task, ...]
+    networks: tuple[Network, ...]
+
+
 class ClusterState:
     """A copy of what *store* holds of stacks. Only the server that leads writes it, so the copy stays true."""
 
@@ -36,8 +45,10 @@ class ClusterState:
         self.volumes: dict[str, Volume] = {}
         self.preempted: dict[str, Eviction] = {}
         """The tasks that had to make room for others of a higher priority, by name, until they are back."""
-        self.coming: dict[str, tuple[Stack, tuple[Task, ...]]] = {}
-        """Of stacks that are being changed, the tasks that have a node and are not written yet."""
+        self.coming: list[Coming] = []
+        """Of stacks that are being changed, what has its place and is not written yet."""
+        self.moving: set[str] = set()
+        """Names of tasks that are being written to another node: no node gets them meanwhile."""
         self.held: dict[str, str] = {}
         """Of deleted tasks that must not run twice, the nodes that may still run them: who deleted them may be gone."""
         self.draining: set[str] = set()
@@ -79,6 +90,14 @@ class ClusterState:
             contents=self.stacks[stack].stack.contents if stack in self.stacks else (),
         )
 
+    def networks_beside(self, stack: str) -> tuple[Network, ...]:
+        """The networks of all stacks but *stack*."""
+        return tuple(n for n in self.networks.values() if n.stack != stack)
+
+    def networks_to_come(self, stack: str) -> tuple[Network, ...]:
+        """The networks that changes of all stacks but *stack* are about to make."""
+        return tuple(n for one in self.coming for n in one.networks if n.stack != stack and n.name not in self.networks)
+
     def get_stack(self, stack: str) -> StackRecord:
         """Raises RefusedError (404) if there is no such stack."""
         if stack not in self.stacks:
@@ -101,13 +120,24 @@ class ClusterState:
         return [n for n, e in self.preempted.items() if e.stack == stack and n not in waiting]
 
     @contextmanager
-    def expected(self, stack: Stack, tasks: Sequence[Task]) -> Iterator[None]:
-        """Meanwhile *tasks* count as being on their nodes when tasks of other stacks are placed."""
-        self.coming[stack.name] = (stack, tuple(tasks))
+    def expected(self, stack: Stack, tasks: Sequence[Task], networks: Sequence[Network] = ()) -> Iterator[None]:
+        """Meanwhile *tasks* count as being on their nodes when tasks of other stacks are placed, and *networks* have their
+        addresses."""
+        mine = Coming(stack, tuple(tasks), tuple(networks))
+        self.coming.append(mine)
         try:
             yield
         finally:
-            self.coming.pop(stack.name, None)
+            self.coming = [one for one in self.coming if one is not mine]
+
+    @contextmanager
+    def on_their_way(self, names: Set[str]) -> Iterator[None]:
+        """Meanwhile no manifest has the tasks *names*: their node may come back while they are written to another."""
+        self.moving |= names
+        try:
+            yield
+        finally:
+            self.moving -= names
 
     def lock(self, what: str) -> ChangeLock:
         """The lock that a change of *what* holds: `stack NAME`, or `volume NAME`."""

@@ -29,6 +29,11 @@ def may_serve(status: TaskStatus) -> bool:
     return status.state == "running" and status.health in ("", "healthy")
 
 
+def is_removed(status: TaskStatus) -> bool:
+    """Whether a node says that it has removed the task: it is pending, without container and error."""
+    return status.state == "pending" and not status.container and not status.error
+
+
 class Statuses:
     """Statuses by the names of their tasks. *listeners* are called with each change."""
 
@@ -47,10 +52,10 @@ class Statuses:
         self._ticker: asyncio.TimerHandle | None = None
 
     def update(self, node: str, status: TaskStatus) -> None:
-        """Take in what *node* reports. A pending task without container and error is one that the node has removed."""
+        """Take in what *node* reports."""
         if self.by_task.get(status.task) == status:
             return
-        if status.state == "pending" and not status.container and not status.error:
+        if is_removed(status):
             if self.nodes.get(status.task, node) != node:
                 return  # removed from its old node; its new node reports it now
             self.by_task.pop(status.task, None)
@@ -64,7 +69,10 @@ class Statuses:
         self._wake_for(status.task)
 
     def outdate(self, tasks: Iterable[Task]) -> None:
-        """*tasks* are to be delivered: why another definition, or an earlier start, of them failed says nothing of these."""
+        """*tasks* are to be delivered: why another definition, or an earlier start, of them failed says nothing of these. No
+        more does what a node says that had one of them before."""
+        tasks = list(tasks)
+        self.forget({t.name for t in tasks if self.nodes.get(t.name, t.node) != t.node})
         for task in tasks:
             status = self.by_task.get(task.name)
             if status and status.error and (status.digest, status.generation) != (digest(task.container), task.generation):

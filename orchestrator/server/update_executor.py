@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from agent.contract.network import Network
 from agent.contract.task import Task
 from orchestrator.errors import PystackError, UndeliveredError
 from orchestrator.planning.state import Plan
@@ -16,6 +17,7 @@ from orchestrator.server.dispatcher import Dispatcher
 from orchestrator.server.events import Emit, StepEvent, WarningEvent
 from orchestrator.server.images import Images
 from orchestrator.server.plan import Planner
+from orchestrator.server.preemption import evict
 from orchestrator.server.prepare import prepare_nodes
 from orchestrator.server.records import UpOptions
 from orchestrator.server.rollout_control import RolloutControl
@@ -86,8 +88,15 @@ class UpdateExecutor:
             for n in desired.networks
             if n.name in known and known[n.name].hosts != n.hosts
         ]
-        if failures := await prepare_nodes(self._cluster, self._images, surge, carried, self._emit):
-            raise PystackError(failures[0].reason)
+        with self._state.expected(self._stack, surge):  # nobody else gets that room
+            if failures := await prepare_nodes(self._cluster, self._images, surge, carried, self._emit):
+                raise PystackError(failures[0].reason)
+            # as any other task of its priority does; who goes comes back when the spare is gone
+            await evict(self._dispatcher, self._stack.name, desired.evicted, self._emit)
+            await self._write_surge(surge, carried)
+        return [known_tasks[t.name] for t in wanted]
+
+    async def _write_surge(self, surge: Sequence[Task], carried: Sequence[Network]) -> None:
         for task in surge:
             self._emit(
                 StepEvent(
@@ -104,7 +113,6 @@ class UpdateExecutor:
         except BaseException:
             await self.remove_surge(surge)
             raise
-        return [known_tasks[t.name] for t in wanted]
 
     async def weigh(self, tasks: Sequence[Task], share: float) -> None:
         """Give *tasks*, which `surge` started, another share of their service's connections."""

@@ -119,6 +119,29 @@ def cluster(tmp_path: Path) -> Cluster:
     return Cluster(tmp_path, Authority(tmp_path))
 
 
+async def test_two_that_need_the_authority_for_the_first_time_get_the_same(cluster: Cluster) -> None:
+    held = await cluster.lead()
+    first, second = await asyncio.gather(held.root(), held.root())
+    assert first == second == await held.root()
+    await cluster.leave(held)
+
+
+async def test_a_host_that_is_wanted_twice_at_once_has_one_certificate(cluster: Cluster) -> None:
+    held = await cluster.lead()
+
+    async def chain() -> str:
+        await held.ensure({HOST: "internal"}, cluster.settings)
+        pair = held.pair(HOST)
+        return pair.chain if pair else ""
+
+    first, second = await asyncio.gather(chain(), chain())
+    assert first == second != ""
+    pair = held.pair(HOST)
+    assert pair
+    assert pair.chain == first
+    await cluster.leave(held)
+
+
 async def test_an_hour_without_the_authority(cluster: Cluster, clock: Clock) -> None:
     held = await cluster.lead()
     tries = 0

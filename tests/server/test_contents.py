@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -157,6 +158,15 @@ async def test_one_made_by_hand_is_found_replaced_and_removed(store: SqliteStore
     await contents.remove("secret", "db", [])
     with pytest.raises(RefusedError, match="there is: none"):
         contents.find("secret", "db")
+
+
+async def test_of_two_who_create_the_same_at_once_one_is_refused(store: SqliteStore, tmp_path: Path) -> None:
+    contents = await opened(store, tmp_path / "n1")
+    creations = (contents.create("secret", "db", one, replace=False) for one in (b"one", b"two"))
+    first, second = await asyncio.gather(*creations, return_exceptions=True)
+    assert isinstance(second, RefusedError)
+    assert not isinstance(first, BaseException)
+    assert contents.read("secret", "db") == b"one"
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a/b", "a b", "x" * 65, "ä"])

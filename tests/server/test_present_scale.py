@@ -33,11 +33,16 @@ def test_as_many_as_there_are() -> None:
 
 
 @pytest.mark.parametrize("left", [5, 7], ids=["one is lacking", "a spare is left"])
-@pytest.mark.parametrize("state", ["failed", "running", "paused"])
+@pytest.mark.parametrize("state", ["failed", "running", "paused", "superseded"])
 def test_a_redeploy_that_broke_off_changes_no_number(left: int, state: RolloutState) -> None:
     assert present_scale(STACK, tasks(left), record(state, scale={"web": 6})) == {"web": 6}
 
 
-def test_an_up_that_broke_off_is_what_the_stack_says_and_the_user() -> None:
-    assert present_scale(STACK, tasks(2), record("failed", verb="up")) == {"web": 4}
-    assert present_scale(STACK, tasks(2), record("failed", verb="up", scale={"web": 8})) == {"web": 8}
+@pytest.mark.parametrize("state", ["failed", "superseded"])
+def test_an_up_that_broke_off_is_what_the_stack_says_and_the_user(state: RolloutState) -> None:
+    assert present_scale(STACK, tasks(2), record(state, verb="up")) == {"web": 4}
+    assert present_scale(STACK, tasks(2), record(state, verb="up", scale={"web": 8})) == {"web": 8}
+
+
+def test_an_up_that_was_aborted_is_what_the_stack_says() -> None:
+    assert present_scale(STACK, tasks(2), record("aborted", verb="up", scale={"web": 8})) == {"web": 4}

@@ -12,6 +12,7 @@ from bench.simulated import run, stack
 from orchestrator.server.events import Failure
 from orchestrator.server.plane import ControlPlane
 from orchestrator.server.records import UpOptions
+from orchestrator.server.rollouts.records import RolloutRecord
 from tests.simulator.world import World
 
 
@@ -47,3 +48,26 @@ def test_who_asks_again_before_an_old_rollout_goes_on_is_not_superseded_by_it(tm
     else:
         assert answer == []
     assert image == ("s0:2" if refused else "s0:3")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_last_word_of_one_that_was_superseded_is_not_kept_in_place_of_the_next(tmp_path: Path, seed: int) -> None:
+    """Both write at the same moment, and the store takes them in any order."""
+
+    async def work(world: World, plane: ControlPlane) -> list[str]:
+        world.rng.seed(seed)
+        kept = []
+        for number in range(1, 20, 2):
+            ups = []
+            for version in (number, number + 1):
+                one = plane.rollouts.up(stack(1, 2, version), UpOptions(), lambda event: None)
+                ups.append(asyncio.create_task(one))
+                await asyncio.sleep(0.05)
+            await asyncio.gather(*ups, return_exceptions=True)
+            entry = await plane.store.get("rollouts/a")
+            assert entry
+            record = msgspec.json.decode(entry.value, type=RolloutRecord)
+            kept.append(f"{record.state} {record.stack.services[0].container.image}")
+        return kept
+
+    assert run(tmp_path, 2, work) == [f"succeeded s0:{number + 1}" for number in range(1, 20, 2)]

@@ -7,6 +7,9 @@ from collections.abc import Callable, Coroutine
 
 import pytest
 
+from agent.contract.container import Container
+from agent.contract.status import TaskStatus
+from agent.contract.task import Task
 from orchestrator.server.statuses import Statuses
 
 MANY = 100
@@ -56,3 +59,14 @@ async def test_no_time_at_all_is_one_question() -> None:
     assert await Statuses().until(lambda: "yes", within_s=0) == "yes"
     with pytest.raises(TimeoutError):
         await Statuses().until(lambda: None, within_s=0)
+
+
+def test_what_a_node_says_of_a_task_that_is_another_nodes_by_now_counts_no_more() -> None:
+    statuses = Statuses()
+    statuses.update("n3", TaskStatus(task="s-web-1", state="running", container="c"))
+    moved = Task(name="s-web-1", stack="s", service="web", container=Container(image="i"), node="n4")
+    statuses.outdate([moved])
+    assert not statuses.by_task
+    statuses.update("n4", TaskStatus(task="s-web-1", state="running", container="d"))
+    statuses.outdate([moved])
+    assert statuses.nodes == {"s-web-1": "n4"}

@@ -121,13 +121,12 @@ class Run:
         return found
 
     async def _wrong(self) -> str:
-        full = self.tight or len(self.drained) == len(self.world.nodes)
-        if full and self.drained and len(self.world.leading) == 1:
+        if len(self.world.leading) == 1:
             await self._use_all_nodes(*self.world.leading.values())
         if why := self.world.unsettled():
             return why
         (plane,) = self.world.leading.values()
-        if why := self._kept(plane) or (self._crowded(plane) if self.tight else ""):
+        if why := self._kept(plane) or (self.crowded(plane) if self.tight else ""):
             return why
         # an `up` that was cut off, or that failed, leaves a mixed stack: the next one ends it
         for name in sorted(plane.state.stacks):
@@ -150,13 +149,25 @@ class Run:
         for name, version in self.acknowledged.items():
             if name not in plane.state.stacks:
                 return f"stack {name} is lost"
+            self.nothing_shared(plane)
             image = plane.state.stacks[name].stack.services[0].container.image
             if int(image.partition(":")[2]) < version:
                 self.world.violate(f"version {version} of {name} was acknowledged, and {image} is what is kept")
             record = plane.rollouts.records.get(name)
-            if record is None or record.state != "failed":
+            if record is None or record.state not in ("failed", "superseded"):
                 self._all_there(plane, name, version)
         return ""
+
+    def nothing_shared(self, plane: ControlPlane) -> None:
+        """No two networks have the same subnet or the same number on the wire, no two tasks the same address."""
+        networks = list(plane.state.networks.values())
+        for what, values in (
+            ("subnet", [s.cidr for n in networks for s in n.subnets]),
+            ("number", [str(n.vni) for n in networks if n.vni]),
+            ("address", [a.ipv4 for t in plane.state.tasks.values() for a in t.container.attachments if a.ipv4]),
+        ):
+            if twice := [one for one, count in Counter(values).items() if count > 1]:
+                self.world.violate(f"two have the {what} {twice[0]}")
 
     def _all_there(self, plane: ControlPlane, name: str, version: int) -> None:
         """Of a stack as it was acknowledged last every replica is there: a move may not lose one."""
@@ -167,13 +178,16 @@ class Run:
             self.world.violate(f"version {version} of {name} has {there} of {service.replicas} replicas")
 
     async def _use_all_nodes(self, plane: ControlPlane) -> None:
-        """Let nodes that were emptied have tasks again: with fewer, there would not be room for what has to have some."""
-        for name in sorted(self.drained):
+        """Let nodes that were emptied have tasks again where, with fewer, there would not be room for what has to have some.
+        Which ones are is asked of the server: an order of a user may have found no leader, or may have been lost with it."""
+        drained = sorted(n for n, m in plane.cluster.members.items() if m.node.availability == "drain")
+        if not self.tight and len(drained) < len(plane.cluster.members):
+            return
+        for name in drained:
             with contextlib.suppress(PystackError):
-                await plane.membership.change(name, NodeUpdateRequest(availability="active"))
-                self.drained.discard(name)
+                await plane.drainer.change(name, NodeUpdateRequest(availability="active"), lambda event: None)
 
-    def _crowded(self, plane: ControlPlane) -> str:
+    def crowded(self, plane: ControlPlane) -> str:
         """What priorities promise: those of a higher one lose no place, no node has more than it can take, and nobody waits
         who has room."""
         waiting = [e for name in plane.state.stacks for e in plane.state.waiting_for_room(name).values()]

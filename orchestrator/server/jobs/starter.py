@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 
 import msgspec
 
@@ -68,7 +69,8 @@ class RunStarter:
         failed: dict[RunKey, str] = {}
         services = {s.name: s for s in stack.services}
         await self._bring(stack, {r.service for r in runs})
-        async with self._state.allocation(stack.name):
+        async with AsyncExitStack() as held:
+            await held.enter_async_context(self._state.allocation(stack.name))
             ids = await self._images.ids(stack)
             current, networks = self._state.of_stack(stack.name), dict(self._state.networks)
             begun: list[Prepared] = []
@@ -83,6 +85,7 @@ class RunStarter:
                     failed[key_of(run)] = self._make_room(stack, made, now)
                     continue
                 made.tasks = [msgspec.structs.replace(t, trust=trust) for t in made.tasks]
+                held.enter_context(self._state.expected(stack, made.tasks))  # nobody else gets that room
                 current = msgspec.structs.replace(current, tasks=(*current.tasks, *made.tasks))
                 networks |= {n.name: n for n in made.networks}
                 begun.append(made)

@@ -96,6 +96,7 @@ class RolloutManager:
         self._state, self._contents, self._executor = state, contents, executor
         self.records: dict[str, RolloutRecord] = {}
         self._live: dict[str, list[LiveRollout]] = {}
+        self._saving: dict[str, asyncio.Lock] = {}
         self.scaled_by_hand: Callable[[str, Collection[str]], Awaitable[None]] | None = None
         """Called with the services of a stack whose number of replicas a user gave."""
 
@@ -303,7 +304,7 @@ class RolloutManager:
 
     async def _end(self, live: LiveRollout, state: RolloutState, reason: str = "", failures: tuple[Failure, ...] = ()) -> None:
         record = live.record
-        if record is None or self.records.get(live.stack.name, record).id != record.id:
+        if record is None or self._is_past(record):
             return
         if state == "failed":
             log.warning("the rollout of %s failed: %s", live.stack.name, reason or "; ".join(f.reason for f in failures))
@@ -317,7 +318,8 @@ class RolloutManager:
                     failures=short,
                     phase="",
                     ended=0.0 if state == "paused" else time.time(),
-                )
+                ),
+                last=True,
             )
         except StoreError as error:  # a leader that is one no more: the next goes on with it
             log.warning("the end of the rollout of %s cannot be written: %s", live.stack.name, error)
@@ -346,9 +348,19 @@ class RolloutManager:
         live.record = msgspec.structs.replace(live.record, phase=phase)
         await self._save(live.record)
 
-    async def _save(self, record: RolloutRecord) -> None:
-        await self._state.transact([Put(of_rollout(record.stack.name), msgspec.json.encode(record))])
-        self.records[record.stack.name] = record
+    def _is_past(self, record: RolloutRecord) -> bool:
+        """Whether another rollout of the stack has begun since."""
+        return self.records.get(record.stack.name, record).id != record.id
+
+    async def _save(self, record: RolloutRecord, *, last: bool = False) -> None:
+        """Write *record*; the *last* word on it only if there is no other rollout by now. Who takes its place may write at the
+        same moment, and the store keeps what arrives last."""
+        name = record.stack.name
+        async with self._saving.setdefault(name, asyncio.Lock()):
+            if last and self._is_past(record):
+                return
+            await self._state.transact([Put(of_rollout(name), msgspec.json.encode(record))])
+            self.records[name] = record
 
     async def close(self) -> None:
         """Leave everything as it is: who leads next goes on."""

@@ -34,13 +34,15 @@ class RolloutRecord(WireStruct, frozen=True, kw_only=True):
 
 def present_scale(stack: Stack, there: Mapping[str, int], last: RolloutRecord | None) -> dict[str, int]:
     """How many replicas each service of *stack* is to keep, where so many are *there*. Where its *last* rollout broke off, some
-    may be lacking and spares may be left: then that one's wish counts."""
+    may be lacking and spares may be left: then that one's wish counts. It broke off, too, where another `up` took its place
+    that was then refused."""
     scale = {s.name: 0 for s in stack.services if s.scale and not s.scale.least}  # none may be what they ask for
     scale |= there
-    if last and last.state in (*UNFINISHED, "failed"):
+    if last and last.state != "succeeded":
         if last.verb == "up" and not last.options.services:
             scale |= {s.name: s.replicas for s in stack.services if not s.scale}
-        scale |= last.options.scale
+        if last.state != "aborted":  # what was asked for then is not wanted
+            scale |= last.options.scale
     fixed = {s.name for s in stack.services if s.mode.startswith("replicated")}
     return {name: count for name, count in scale.items() if name in fixed}
 
