@@ -59,6 +59,17 @@ async def diagnose(cluster: Cluster, networks: Mapping[str, Network], *, repair:
         for m in members
         if not m.ready
     ]
+    out += [
+        Check(
+            check="certificate",
+            target=m.node.name,
+            ok=False,
+            detail=f"it is locked out: {m.node.copied}",
+            fix=f"find out who has it, then `pystack node rm --force {m.node.name}`, and let it join again",
+        )
+        for m in members
+        if m.node.copied
+    ]
     for part in await asyncio.gather(*(_node(m, repair=repair) for m in ready)):
         out += part
     if repair:

@@ -32,6 +32,10 @@ from orchestrator.transport.node_listener import NodeListener, Peer
 
 CERTIFICATE_DAYS = 90
 """How long a node's certificate holds; it asks for another when half of that is over."""
+PAST_KEYS = 4
+"""How many keys that a node gave up are known as such; the certificate of the last but one has ended mostly."""
+OLD_DIALS_S = 10.0
+"""How long after an exchange a connection by the old key may have been on its way."""
 MAX_USES, MAX_HOURS = 10_000, 366 * 24.0
 SHARE_S = 5.0
 """How often the leader looks for servers that are new."""
@@ -70,6 +74,8 @@ class NodeJoiner:
         self._store = cluster.store
         self._authority = NodeAuthority(cluster.store, keys, cluster.local)
         self._joining = asyncio.Lock()
+        self._ordered: set[str] = set()
+        """Nodes that were asked to exchange their certificate: what becomes of the old one was feared before."""
         self._sharing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -82,7 +88,7 @@ class NodeJoiner:
         await self._authority.load()
         self.listener.enrol, self.listener.admit = self.enrol, self.admit
         for link in self.listener.links:  # of the time when another server led
-            if await self.admit(Peer(link.source, "", link.node, link.key)):
+            if await self.admit(Peer(link.source, "", link.node, link.key), dials=False):
                 self.listener.links.drop(link.node)
         if self._authority.root:
             await self.listener.serve(self._authority.root)
@@ -248,26 +254,61 @@ class NodeJoiner:
         except ValueError as error:
             raise RefusedError(f"the request for a certificate is malformed: {error}", 400) from None
 
-    async def admit(self, peer: Peer) -> str:
+    async def admit(self, peer: Peer, *, dials: bool = True) -> str:
         """Why the node with this certificate may not be linked, "" if it may. The first link by its next key ends the one
-        before: a copy of that is worth nothing from then on. Raises StoreError."""
+        before: a copy of that is worth nothing from then on. Where a node *dials* by a key that it has given up, there are two
+        that have its certificate, and neither is let in. Raises StoreError."""
         member = next((m for m in self._cluster.members.values() if m.node.id == peer.node), None)
         if member is None:
             return "" if self._membership.is_leaving(peer.node) else "it is not a node of this cluster: it was removed"
         if peer.key == member.node.next_uplink_key:
-            self._cluster.links.drop(peer.node)
-            member.node = msgspec.structs.replace(member.node, uplink_key=peer.key, next_uplink_key="")
-            await self._cluster.save(member.node)
+            await self._exchange(member, peer.key)
+        late = time.time() - member.node.exchanged > OLD_DIALS_S
+        if dials and late and peer.key in member.node.past_uplink_keys and not member.node.copied:
+            await self._lock_out(member, peer)
+        if member.node.copied:
+            return f"node {member.node.name} is locked out: {member.node.copied}"
         if peer.key != member.node.uplink_key:
             return f"the certificate of node {member.node.name} was exchanged for another one"
         return ""
+
+    async def _exchange(self, member: NodeConnection, key: str) -> None:
+        """The node came with its next *key*: the one before is past."""
+        node, ordered = member.node, member.node.name in self._ordered
+        self._ordered.discard(node.name)
+        self._cluster.links.drop(node.id)
+        past = () if ordered else (node.uplink_key, *node.past_uplink_keys)[:PAST_KEYS]
+        member.node = msgspec.structs.replace(
+            node, uplink_key=key, next_uplink_key="", past_uplink_keys=past, exchanged=time.time()
+        )
+        await self._cluster.save(member.node)
+
+    async def _lock_out(self, member: NodeConnection, peer: Peer) -> None:
+        """Let in neither who holds the node's place nor who comes with its old certificate: one of them has a copy."""
+        link = self._cluster.links.get(member.node.id)
+        beside = f"; its place was held from {link.source}" if link else ""
+        why = (
+            f"at {timestamp(digits='seconds')} its old certificate was used from {peer.source}, after it had been exchanged "
+            f"for another one{beside}: somebody has a copy"
+        )
+        self._cluster.links.drop(member.node.id)
+        member.node = msgspec.structs.replace(member.node, uplink_key="", next_uplink_key="", copied=why)
+        await self._cluster.save(member.node)
+        log.warning("node %s is locked out: %s", member.node.name, why)
 
     async def rotate(self, name: str) -> None:
         """Have a node exchange its key and certificate now. Raises RefusedError, UnreachableError."""
         member = self._cluster.get(name)
         if member.node.transport != "uplink":
             raise RefusedError(f"{member.node.name} did not join by a token: it has no certificate", 409)
-        await member.client.call("POST", "/pystack/uplink/rotate")
+        if member.node.copied:
+            raise RefusedError(f"node {member.node.name} is locked out: {member.node.copied}", 409)
+        self._ordered.add(member.node.name)
+        try:
+            await member.client.call("POST", "/pystack/uplink/rotate")
+        except PystackError:
+            self._ordered.discard(member.node.name)
+            raise
 
 
 def _check_own_words(request: JoinRequest) -> None:

@@ -369,3 +369,25 @@ def test_a_node_removed_while_it_was_away_learns_of_it(lab: Pystack, stack: Stac
         if "n3" not in states(lab):
             join(lab, "n3", token(lab, "--label", "zone=far"))
         wait_until_ready(lab, 30)
+
+
+def test_of_two_that_have_a_nodes_certificate_neither_is_let_in(lab: Pystack, tmp_path: Path) -> None:
+    """The thief renews it first, and is the node from then on: until the node comes with what it has."""
+    wait_until_ready(lab)
+    file = stolen(lab, tmp_path)
+    try:
+        got = thief(lab, file, "take_the_place")
+        assert float(str(got["held_s"])) < 60
+        assert "node n3 is locked out" in str(got["again"])
+        assert "somebody has a copy" in str(got["again"])
+        assert "locked out" in str(thief(lab, file, "listen")["error"])
+        (found,) = [c for c in json.loads(lab("doctor", "--format", "json", check=False).stdout) if c["check"] == "certificate"]
+        assert (found["target"], found["ok"]) == ("n3", False)
+        assert "its place was held from 10.99.0." in found["detail"]
+        assert "locked out" in lab("node", "rotate", "n3", check=False).stderr
+        assert states(lab)["n3"] != "ready"
+    finally:
+        lab("node", "rm", "--force", "n3")
+        eventually(lambda: _same((root_of(lab, "n3") / "uplink.json").exists(), False), 60)
+        join(lab, "n3", token(lab, "--label", "zone=far"))
+        wait_until_ready(lab)
