@@ -83,10 +83,11 @@ def _name_one() -> None:
     raise AgentError("this kernel takes any option of overlayfs unseen")
 
 
-def overlay(target: Path, lower: Sequence[Path], own: Path, *, singly: bool | None = None) -> None:
+def overlay(target: Path, lower: Sequence[Path], own: Path, *, singly: bool | None = None, label: str = "") -> None:
     """Mount an overlay: *lower*, neighbours in one folder, from the bottom layer to the top one; writes go to the folder *own*,
-    which has `upper` and `work`. *singly*: name layers one by one; unsaid, if this kernel can. Raises AgentError."""
-    _overlay(target, lower, own, takes_layers_singly() if singly is None else singly)
+    which has `upper` and `work`. *singly*: name layers one by one; unsaid, if this kernel can. *label*: the SELinux label of
+    all its files. Raises AgentError."""
+    _overlay(target, lower, own, takes_layers_singly() if singly is None else singly, label)
 
 
 def layers(target: Path, lower: Sequence[Path], *, singly: bool | None = None) -> None:
@@ -97,7 +98,7 @@ def layers(target: Path, lower: Sequence[Path], *, singly: bool | None = None) -
     _overlay(target, lower, None, takes_layers_singly() if singly is None else singly)
 
 
-def _overlay(target: Path, lower: Sequence[Path], own: Path | None, singly: bool) -> None:
+def _overlay(target: Path, lower: Sequence[Path], own: Path | None, singly: bool, label: str = "") -> None:
     """All folders are named from open ones: short, so that many fit, and without the characters of the way there, of which
     overlayfs would take `:`, `,` and `\\` for its own."""
 
@@ -111,7 +112,7 @@ def _overlay(target: Path, lower: Sequence[Path], own: Path | None, singly: bool
                 opened.callback(os.close, folder)
                 options = [("upperdir", f"/proc/self/fd/{folder}/upper"), ("workdir", f"/proc/self/fd/{folder}/work")]
             names = [path.name for path in reversed(lower)]
-            (_name_singly if singly else _name_at_once)(target, names, options)
+            (_name_singly if singly else _name_at_once)(target, names, options, label)
 
     try:
         in_thread(work)
@@ -123,19 +124,20 @@ def _overlay(target: Path, lower: Sequence[Path], own: Path | None, singly: bool
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(own))
 
 
-def _name_at_once(target: Path, names: Sequence[str], options: Sequence[tuple[str, str]]) -> None:
+def _name_at_once(target: Path, names: Sequence[str], options: Sequence[tuple[str, str]], label: str) -> None:
     pairs = [("lowerdir", ":".join(names)), *options]
-    data = ",".join(f"{key}={value}" for key, value in pairs) + _attributes()
+    data = ",".join(f"{key}={value}" for key, value in pairs) + _attributes() + labelled(label)
     if len(data) >= PAGE:  # mount(2) would cut it off
         raise AgentError(f"mount overlay at {target}: the names of {len(names)} layers do not fit one mount call")
     mount("overlay", target, "overlay", 0 if options else MS_RDONLY, data)
 
 
-def _name_singly(target: Path, names: Sequence[str], options: Sequence[tuple[str, str]]) -> None:
+def _name_singly(target: Path, names: Sequence[str], options: Sequence[tuple[str, str]], label: str) -> None:
     """Source: fsopen(2), fsconfig(2), fsmount(2)."""
     with _opened("overlay") as context:
         try:
-            for key, value in (("source", "overlay"), *(("lowerdir+", name) for name in names), *options):
+            own_label = [("context", label)] if label else []  # without quotes: nothing splits a value that comes alone
+            for key, value in (("source", "overlay"), *(("lowerdir+", name) for name in names), *options, *own_label):
                 _set(context, FSCONFIG_SET_STRING, key, value)
             for flag in (*_attributes().split(",")[1:], *(() if options else ("ro",))):
                 _set(context, FSCONFIG_SET_FLAG, flag)
@@ -173,6 +175,11 @@ def _message(context: int) -> str:
 def _attributes() -> str:
     """Where overlayfs keeps its notes: without root it cannot have them in `trusted.`. Source: overlayfs.rst, "User xattr"."""
     return ",userxattr" if rootless.inside() else ""
+
+
+def labelled(label: str) -> str:
+    """The option, after others, of a mount whose files all have a SELinux *label*; "" for "". Source: mount(8), "context="."""
+    return f',context="{label}"' if label else ""
 
 
 def overlay_attribute(name: str) -> str:

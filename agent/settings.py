@@ -236,6 +236,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     docker: Docker = Docker()
     userns: Literal["host", "auto"] = "host"
     """The user namespace of containers that do not name one: the node's, or one for each."""
+    selinux: Literal["auto", "off"] = "auto"
+    """auto: containers have SELinux labels where the kernel has a policy that knows containers."""
     limits: ImageLimits = ImageLimits()
     image_policy: PolicySettings = PolicySettings()
     open_to_containers: tuple[str, ...] = ()

@@ -148,7 +148,7 @@ CHECKS = {
     "disk": ("`--host`: 2 GB and inodes are free, and it can be written", "free some, or set PYSTACK_ROOT"),
     "memory": ("`--host`: 400 MB", "give it more"),
     "beside": ("`--host`: Docker or Kubernetes runs there too", "nothing: both go on"),
-    "selinux": ("`--host`: it is enforcing", "pystack sets no labels yet: know it"),
+    "selinux": ("`--host`: it is enforcing, and its policy names types of containers", "install a policy for containers"),
     "apparmor": ("`--host`: containers get a profile", "nothing"),
     "ssh": ("`--host TARGET`: the host can be asked", "what `ssh TARGET true` says"),
 }

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from agent.containers.syslog import SyslogAddress
+from agent.contract import selinux
 from agent.contract.printable import quoted
 from agent.contract.sizes import hugepages, parse_size
 from agent.engine.stopping import signal_number
@@ -157,7 +158,9 @@ def security(host: Document) -> Iterator[str]:
     for option in host.get("SecurityOpt") or ():
         key, _, value = option.replace("=", ":", 1).partition(":")
         known = key in ("label", "apparmor", "seccomp") and value
-        if not (
+        if key == "label" and value and (wrong := selinux.problem(value)):
+            yield f"invalid --security-opt: {wrong}"
+        elif not (
             known
             or option in ("no-new-privileges", "systempaths=unconfined")
             or (key == "no-new-privileges" and value in ("true", "false", "1", "0"))
@@ -194,7 +197,7 @@ def binds(host: Document) -> Iterator[str]:
     for bind in host.get("Binds") or ():
         source, target, mode = _parts(bind)
         is_path, words = source.startswith("/"), [w for w in mode.split(",") if w]
-        if bad := [w for w in words if w not in MODES]:
+        if bad := [w for w in words if w not in MODES] or (words if {"z", "Z"} <= set(words) else []):
             yield f"invalid mode: {','.join(bad)}"
         where = f'{_specification(bind)}invalid mount config for type "{"bind" if is_path else "volume"}": '
         if not target.startswith("/"):

@@ -304,8 +304,8 @@ def inspected(engine: Engine, record: Record, execs: Sequence[str] = (), version
         "HostnamePath": str(etc / "hostname"),
         "HostsPath": str(etc / "hosts"),
         "LogPath": str(directory / "log"),
-        "MountLabel": "",
-        "ProcessLabel": "",
+        "MountLabel": record.mount_label,
+        "ProcessLabel": record.process_label,
         "AppArmorProfile": "",
         "ExecIDs": execs or None,
         "GraphDriver": {

@@ -6,7 +6,7 @@ from typing import Any
 
 from agent.api import plain_options
 from agent.api.translate import BRIDGE, DEFAULT, RATES, UNNAMED_NETWORK
-from agent.contract.container import Container
+from agent.contract.container import Container, Mount
 from agent.engine.engine import Engine
 from agent.engine.records import Record
 from agent.errors import AgentError
@@ -116,16 +116,17 @@ def _network(c: Container) -> Document:
 
 
 def _mounts(c: Container) -> Document:
-    binds = [
-        f"{m.source}:{m.target}{':ro' if m.read_only else ''}"
-        for m in c.mounts
-        if m.kind == "bind" or (m.kind == "volume" and m.source)
-    ]
+    binds = [f"{m.source}:{m.target}{_mode(m)}" for m in c.mounts if m.kind == "bind" or (m.kind == "volume" and m.source)]
     return {
         "Binds": binds or None,
         "VolumeDriver": "",
         "Tmpfs": {m.target: ",".join(m.options) for m in c.mounts if m.kind == "tmpfs"} or None,
     }
+
+
+def _mode(m: Mount) -> str:
+    words = [*(["ro"] if m.read_only else []), *([m.selinux] if m.selinux else [])]
+    return f":{','.join(words)}" if words else ""
 
 
 def _devices(c: Container) -> Document:

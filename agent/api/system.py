@@ -104,6 +104,7 @@ def _host_info(engine: Engine) -> dict[str, Any]:
         "SecurityOptions": [
             "name=seccomp,profile=builtin",
             *(["name=apparmor"] if apparmor.is_active() else []),
+            *(["name=selinux"] if engine.context.selinux else []),
             *(["name=rootless"] if rootless.inside() else []),
             *(["name=cgroupns"] if engine.context.cgroup2 else []),
         ],

@@ -95,6 +95,7 @@ def _bind(text: str) -> Mount:
         create_host_path=is_path,
         nocopy="nocopy" in words,
         propagation=next((w for w in words if w in checks.PROPAGATIONS), "rprivate"),
+        selinux="Z" if "Z" in words else "z" if "z" in words else "",
     )
 
 

@@ -53,6 +53,10 @@ class Parts(msgspec.Struct, kw_only=True):
     """The socket at which system calls are reported, where they are observed."""
     ids: int = 0
     """The host's ID that is 0 in its user namespace; 0 for the node's own."""
+    process_label: str = ""
+    """The SELinux label of its processes, "" for none."""
+    mount_label: str = ""
+    """The SELinux label of the file systems in memory that the runtime mounts, "" for none."""
     document: Document = {}
     notes: list[str] = []
 
@@ -153,7 +157,7 @@ def standard_mounts(p: Parts) -> None:
 def own_mounts(p: Parts) -> None:
     """Add the container's own mounts, parents before children."""
     for mount, source in sorted(p.mounts, key=lambda pair: pair[0].target.count("/")):
-        access = "ro" if mount.read_only else "rw"
+        access = "ro" if mount.read_only or mount.kind == "image" else "rw"
         if mount.kind == "tmpfs":
             options = ["nosuid", "nodev", access, f"mode={mount.mode:o}"]
             options += [f"size={mount.size}"] if mount.size else []
@@ -212,6 +216,14 @@ def mandatory_access(p: Parts) -> None:
     """Set `process.apparmorProfile`, if a profile applies. Raises BadRequestError if it is not loaded."""
     if profile := apparmor.resolve(p.container.security_opt, p.notes, privileged=p.container.privileged):
         p.document["process"]["apparmorProfile"] = profile
+
+
+def labels(p: Parts) -> None:
+    """Set `process.selinuxLabel` and `linux.mountLabel`, where there is SELinux."""
+    if p.process_label:
+        p.document["process"]["selinuxLabel"] = p.process_label
+    if p.mount_label:
+        p.document["linux"]["mountLabel"] = p.mount_label
 
 
 def limits(p: Parts) -> None:
@@ -362,6 +374,7 @@ KEYS: tuple[Callable[[Parts], None], ...] = (
     hidden_paths,
     system_calls,
     mandatory_access,
+    labels,
     limits,
     devices,
     requested_devices,

@@ -80,9 +80,9 @@ def bind_idmapped(source: Path, target: Path, user: Path) -> None:
     mounts.idmapped(source, target, user)
 
 
-def root(target: Path, lower: Sequence[Path], own: Path, user: Path, first: int, stage: Path) -> None:
+def root(target: Path, lower: Sequence[Path], own: Path, user: Path, first: int, stage: Path, label: str = "") -> None:
     """Mount an overlay of the layers *lower* and the folder *own*, which has `upper` and `work`, for the namespace *user*;
-    *stage* is a folder for its parts while that is done."""
+    *stage* is a folder for its parts while that is done. *label* is the SELinux label of its files."""
     layers, written = stage / "layers", stage / "own"
     try:
         # all layers by one mount: overlayfs takes the mapping of the mount that a folder is seen through
@@ -91,7 +91,7 @@ def root(target: Path, lower: Sequence[Path], own: Path, user: Path, first: int,
 
         def work() -> None:
             _act_as(first)
-            mounts.overlay(target, [layers / path.name for path in lower], written)
+            mounts.overlay(target, [layers / path.name for path in lower], written, label=label)
 
         in_thread(work)
     finally:

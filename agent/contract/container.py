@@ -58,6 +58,8 @@ class Mount(WireStruct, frozen=True, kw_only=True):
     mode: int = 0o1777
     options: tuple[str, ...] = ()
     image_id: str = ""
+    selinux: Literal["", "z", "Z"] = ""
+    """Whose label the source gets: z of all containers, Z of this one alone, \"\" none."""
 
 
 class File(WireStruct, frozen=True, kw_only=True):

@@ -25,6 +25,7 @@ from agent.errors import AgentError
 from agent.images.store import ImageStore
 from agent.images.trust import Trust
 from agent.images.types import RunConfig
+from agent.isolation import selinux
 from agent.paths import Paths
 from agent.settings import Settings
 from agent.volumes.volumes import Volumes
@@ -37,6 +38,7 @@ class EngineContext:
         self.paths = paths
         self.settings = settings
         self.cgroup2 = cgroups.unified()
+        self.selinux = selinux.in_use(settings.selinux)
         self.events = Events(paths.run / "events.jsonl")
         self.containers = ContainerTable(paths, self.events)
         self.images = ImageStore(paths, settings.limits)
@@ -92,7 +94,7 @@ class EngineContext:
         failpoint("container.mount")
         if not mounts.is_mounted(rootfs):
             lower = self.images.lower(self.images.image(record.image_id))
-            mounts.overlay(rootfs, lower, self.paths.container(record.id))
+            mounts.overlay(rootfs, lower, self.paths.container(record.id), label=record.mount_label)
         return rootfs
 
     async def require_trusted(self, record: Record) -> None:

@@ -11,6 +11,7 @@ from agent import quotas
 from agent.contract.container import Container
 from agent.contract.failpoints import failpoint
 from agent.contract.times import timestamp
+from agent.engine import selinux_labels
 from agent.engine.context import EngineContext
 from agent.engine.records import Record
 
@@ -26,7 +27,7 @@ def create(
 ) -> Record:
     """Create a container, without starting it. *record* has the fields beyond *container*: task, stack, service; *asked* is the
     request of the Engine API that it is created for. Raises ConflictError if the name is taken, BadRequestError for a size that
-    this disk cannot keep, ImageError, and OSError (a full disk)."""
+    this disk cannot keep and for labels that SELinux does not know, ImageError, and OSError (a full disk)."""
     if container.storage_size:
         quotas.require(context.paths.containers, "--storage-opt size (storage_opt in a stack file)")
     ident = os.urandom(32).hex()
@@ -44,6 +45,7 @@ def create(
         auto_remove=auto_remove,
         asked=asked or {},
     )
+    selinux_labels.assign(context, made)
     context.images.mark_used(image.digest)
     context.networks.endpoints.assign(made, free=False)
     failpoint("container.record")

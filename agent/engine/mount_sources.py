@@ -14,11 +14,13 @@ from agent import files, mounts
 from agent.containers import userns
 from agent.contract.container import File, Mount
 from agent.contract.sealing import UnsealableError, unseal
+from agent.engine import selinux_labels
 from agent.engine.config_templates import filled
 from agent.engine.context import EngineContext
 from agent.engine.records import Record
 from agent.errors import BadRequestError, NotFoundError
 from agent.images.types import RunConfig
+from agent.isolation import selinux
 from agent.trees.tree import Tree
 from netplugins.linux.uapi import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_REC
 
@@ -41,6 +43,7 @@ async def sources(
         source = Path()
         if mount.kind == "volume":
             source = await _volume(context, record, mount, rootfs)
+            await selinux_labels.relabelled(record, mount, source)
             if mount.subpath:
                 source = _held(source, mount, context.paths.bundle(record.id) / MAPPED / f"subpath{len(out)}")
             if user:
@@ -51,6 +54,7 @@ async def sources(
             source = _image(context, record, mount)
         elif mount.kind == "bind":
             source = _folder(context, mount)
+            await selinux_labels.relabelled(record, mount, source)
         is_file = mount.kind in ("bind", "image") and not source.is_dir()
         files.make_in_root(rootfs, target, directory=not is_file)
         out.append((mount, source))
@@ -117,21 +121,24 @@ def _given(context: EngineContext, record: Record, image: RunConfig, rootfs: Pat
     directory = context.paths.bundle(record.id) / (SECRETS if in_memory else "files")
     directory.mkdir(mode=0o700, exist_ok=True)
     if in_memory:
-        make_tmpfs(directory, "mode=0700")
+        make_tmpfs(directory, "mode=0700", record.mount_label)
     source = directory / str(number)
     read = functools.partial(_content, context)
     files.write_atomically(source, filled(file, record.container, image, read) if file.template else read(file), file.mode)
     os.chown(source, record.ids + file.uid, record.ids + file.gid)
     source.chmod(file.mode)
+    if not in_memory:
+        selinux.set_label(source, record.mount_label)
     files.make_in_root(rootfs, file.target, directory=False)
     return Mount(kind="bind", target=file.target, source=str(source), read_only=True), source
 
 
-def make_tmpfs(folder: Path, options: str) -> None:
-    """Make *folder* a tmpfs with mount *options*, unless it is one already. Raises AgentError."""
+def make_tmpfs(folder: Path, options: str, label: str = "") -> None:
+    """Make *folder* a tmpfs with mount *options*, unless it is one already; *label* is the SELinux label of all that will be in
+    it. Raises AgentError."""
     folder.mkdir(exist_ok=True)
     if not mounts.is_mounted(folder):
-        mounts.mount("tmpfs", folder, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options)
+        mounts.mount("tmpfs", folder, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options + mounts.labelled(label))
 
 
 def image_point(mount: Mount) -> str:
@@ -144,7 +151,14 @@ def _image(context: EngineContext, record: Record, mount: Mount) -> Path:
     point = context.paths.bundle(record.id) / image_point(mount)
     point.mkdir(exist_ok=True)
     if not mounts.is_mounted(point):
-        mounts.layers(point, context.images.lower(image))
+        lower = context.images.lower(image)
+        if record.mount_label:  # a bind of one layer would leave its files with their label on disk
+            own = point.with_name(f"{point.name}-own")
+            for part in (own, own / "upper", own / "work"):
+                part.mkdir(exist_ok=True)
+            mounts.overlay(point, lower, own, label=record.mount_label)
+        else:
+            mounts.layers(point, lower)
     if not mount.subpath:
         return point
     try:

@@ -10,11 +10,12 @@ from pathlib import Path
 from agent import files, mounts, rootless
 from agent.containers import bundle, userns, users
 from agent.contract.container import Mount
-from agent.engine import etcfiles, mount_sources, sharing
+from agent.engine import etcfiles, mount_sources, selinux_labels, sharing
 from agent.engine.context import EngineContext
 from agent.engine.records import Record
 from agent.errors import BadRequestError
 from agent.images.types import Config, RunConfig
+from agent.isolation import selinux
 from netplugins.linux import sysctl
 
 SHM = "shm"
@@ -207,7 +208,7 @@ async def write_bundle(context: EngineContext, record: Record, config: Config, r
     files.make_in_root(rootfs, working_dir, directory=True)
     args = arguments(record, image)
     if c.init:
-        own.append(_init_mount(rootfs))
+        own.append(_init_mount(context, record, rootfs))
         args = [INIT_TARGET, "--", *args]
     namespaces = _namespaces(context, record)
     parts = bundle.Parts(
@@ -228,6 +229,9 @@ async def write_bundle(context: EngineContext, record: Record, config: Config, r
         cgroup2=context.cgroup2,
         sysctls=sysctls(record),
         shm=_shared_memory(context, record),
+        process_label=record.process_label,
+        mount_label=record.mount_label,
+        notes=selinux_labels.notes(context, record),
     )
     document = bundle.build(parts)
     if "uts" not in parts.namespaces:
@@ -242,7 +246,9 @@ def _shared_memory(context: EngineContext, record: Record) -> Path | None:
     c = record.container
     if c.ipc_mode == SHAREABLE:
         folder = context.paths.bundle(record.id) / SHM
-        mount_sources.make_tmpfs(folder, f"mode=1777,size={c.shm_size}")  # unless its users kept that of its last run
+        mount_sources.make_tmpfs(
+            folder, f"mode=1777,size={c.shm_size}", record.mount_label
+        )  # unless its users kept that of its last run
         return folder
     owner = sharing.running_owner(context.containers, record, c.ipc_mode)
     if owner is None or "ipc" not in record.joined:
@@ -272,23 +278,35 @@ def _system_files(context: EngineContext, record: Record) -> tuple[str, dict[str
     if shares_network(record):
         other = sharing.running_owner(context.containers, record, mode)
         assert other
-        return hostname(other), {
-            f"/etc/{n}": etc(context.paths.bundle(other.id)) / n for n in ("hosts", "hostname", "resolv.conf")
-        }
+        system_files = {f"/etc/{n}": etc(context.paths.bundle(other.id)) / n for n in ("hosts", "hostname", "resolv.conf")}
+        _label(system_files, selinux.shared(record.mount_label))  # both write there
+        return hostname(other), system_files
     directory = context.paths.bundle(record.id) / ETC
     mount_sources.make_tmpfs(directory, f"mode=0755,size={ETC_BYTES},nr_inodes=16")
     gateway = context.gateway_of(record)
     system_files = etcfiles.write(directory, record, name, gateway=gateway, shared_host_network=mode == "host")
     for path in system_files.values():
         os.chown(path, record.ids, record.ids)
+    users = sharing.users(context.containers, record, "network")
+    _label(system_files, selinux.shared(record.mount_label) if users else record.mount_label)
     return name, system_files
 
 
-def _init_mount(rootfs: Path) -> tuple[Mount, Path]:
+def _label(system_files: dict[str, Path], label: str) -> None:
+    for path in system_files.values():
+        selinux.set_label(path, label)
+
+
+def _init_mount(context: EngineContext, record: Record, rootfs: Path) -> tuple[Mount, Path]:
     """The mount of the node's init program at INIT_TARGET. Raises BadRequestError if the node has none."""
     program = next((Path(p) for p in INIT if Path(p).exists()), None)
     if program is None:
         raise BadRequestError("init: true needs an init program on the node: `apt-get install tini`")
+    if record.mount_label:  # the host's own program is not the container's to run
+        copy = context.paths.container(record.id) / "init"
+        files.write_atomically(copy, program.read_bytes(), 0o755)
+        selinux.set_label(copy, record.mount_label)
+        program = copy
     files.make_in_root(rootfs, INIT_TARGET, directory=False)
     return Mount(kind="bind", target=INIT_TARGET, read_only=True), program
 

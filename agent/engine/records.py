@@ -83,6 +83,11 @@ class Record(msgspec.Struct, kw_only=True):
     ids: int = 0
     """The host's ID that is 0 inside, while it runs; 0 in the node's own user namespace."""
 
+    process_label: str = ""
+    """The SELinux label of its processes; "" where they are not confined."""
+    mount_label: str = ""
+    """The SELinux label of its files; "" as long as it has none."""
+
     @property
     def running(self) -> bool:
         """Whether the container has a process: it runs, is paused or stops."""

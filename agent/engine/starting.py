@@ -12,7 +12,7 @@ from agent.containers import userns
 from agent.containers.runtime import ContainerStreams
 from agent.contract.container import Healthcheck
 from agent.contract.times import timestamp
-from agent.engine import health, hooks, limits, log_options, mount_sources, prepare
+from agent.engine import health, hooks, limits, log_options, mount_sources, prepare, selinux_labels
 from agent.engine.context import EngineContext
 from agent.engine.records import Record
 from agent.errors import BadRequestError
@@ -29,6 +29,7 @@ async def start(context: EngineContext, record: Record) -> None:
     context.runtime.anticipate()
     c = record.container
     context.runtime.assign(record.id, c.runtime)
+    selinux_labels.assign(context, record)
     networked = c.network_mode != "host" and not prepare.shares_network(record)
     if networked:
         context.networks.endpoints.reserve(record)
@@ -93,6 +94,7 @@ async def _prepare_rootfs_and_bundle(context: EngineContext, record: Record, *, 
             user,
             record.ids,
             context.paths.bundle(record.id) / mount_sources.MAPPED,
+            record.mount_label,
         )
     log_options.limits(record.container, context.settings.log_max_size)
     log_options.syslog_server(record.container, record.name)  # both raise before anything runs

@@ -15,8 +15,8 @@ MAX_OWNER = (1 << 31) - 1
 MAX_TIME = 1 << 32
 XATTR_KEY = "SCHILY.xattr."
 """The prefix of the keys of extended attributes in a pax header. Source: star(5)."""
-OVERLAYFS = ("trusted.overlay.", "user.overlay.")
-"""Attributes by which overlayfs would take an entry for something else."""
+OF_THE_HOST = ("trusted.overlay.", "user.overlay.", "security.selinux")
+"""Attributes by which overlayfs would take an entry for something else, and the label by which SELinux says whose it is."""
 LOST = (errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM)
 """A file system, or a user, without a kind of attribute loses it, as in Docker."""
 
@@ -62,7 +62,7 @@ class Attributes:
         out = []
         for key, value in entry.pax_headers.items():
             name = key.removeprefix(XATTR_KEY)
-            if name == key or name.startswith(OVERLAYFS):
+            if name == key or name.startswith(OF_THE_HOST):
                 continue
             if "\0" in name:
                 raise TreeError(f"{entry_title(self._policy.what, entry.name)} has an attribute with a zero byte in its name")

@@ -16,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 from agent.trees.streams import CHUNK
 from agent.trees.tree import Tree, working_in
 
-_NOTES = ("trusted.overlay.", "user.overlay.")
+_NOTES = ("trusted.overlay.", "user.overlay.", "security.selinux")
 """The extended attributes of overlayfs itself."""
 _TYPES = {
     stat.S_IFREG: tarfile.REGTYPE,

@@ -1,8 +1,7 @@
 """Rules of the benchmark's sections 4 (images) and 5 (containers), each a function of one service.
 
 A rule answers with what is wrong and where, or with nothing. Rules that say nothing of a container that pystack makes (5.1
-Swarm mode, 5.3 SELinux, 5.9 needed ports, 5.19 default ulimits, 5.23 and 5.24 `docker exec`, 5.30 the default bridge) are
-left out.
+Swarm mode, 5.9 needed ports, 5.19 default ulimits, 5.23 and 5.24 `docker exec`, 5.30 the default bridge) are left out.
 Source: CIS Docker Benchmark 1.6.0, sections 4 and 5; docker-bench-security, tests/4 and tests/5.
 """
 
@@ -11,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from agent.contract import selinux
 from agent.contract.container import Container
 from agent.contract.trust import ImagePolicy
 from orchestrator.audit.finding import Finding, Level
@@ -84,6 +84,11 @@ def healthcheck(c: Container, policy: ImagePolicy) -> Iterator[Wrong]:
 def apparmor(c: Container, policy: ImagePolicy) -> Iterator[Wrong]:
     if _options(c).get("apparmor") == "unconfined":
         yield Wrong("security_opt", "AppArmor is switched off", "take apparmor=unconfined out")
+
+
+def labels(c: Container, policy: ImagePolicy) -> Iterator[Wrong]:
+    if selinux.DISABLE in selinux.options(c.security_opt):
+        yield Wrong("security_opt", "SELinux is switched off", "take label=disable out")
 
 
 def capabilities(c: Container, policy: ImagePolicy) -> Iterator[Wrong]:
@@ -205,6 +210,7 @@ RULES: tuple[Rule, ...] = (
     Rule("4.5", "Content trust", "note", signed),
     Rule("4.6", "A health check", "note", healthcheck),
     Rule("5.2", "An AppArmor profile", "warning", apparmor),
+    Rule("5.3", "SELinux labels", "warning", labels),
     Rule("5.4", "Few capabilities", "warning", capabilities),
     Rule("5.5", "No privileged container", "error", privileged),
     Rule("5.6", "No sensitive folders of the host", "error", host_folders),

@@ -19,7 +19,7 @@ from orchestrator.stackfile.field_readers import flag, scalar
 from orchestrator.stackfile.load import Loaded
 from orchestrator.stackfile.merge import as_mapping
 from orchestrator.stackfile.model import Service
-from orchestrator.stackfile.mount_text import converted, is_windows, parts_of
+from orchestrator.stackfile.mount_text import converted, is_windows
 from orchestrator.stackfile.mounts import converts, split_mount
 from orchestrator.stackfile.plain import cast
 from orchestrator.stackfile.port_text import read_ports
@@ -200,8 +200,8 @@ def _volumes(place: ServiceBody, value: Any) -> Any:
             entry["bind"] = {"create_host_path": True}
             if mount.propagation != "rprivate":
                 entry["bind"]["propagation"] = mount.propagation
-            if shared := [word for word in ("z", "Z") if word in ",".join(parts_of(scalar(item))[2:]).split(",")]:
-                entry["bind"]["selinux"] = shared[0]
+            if mount.selinux:
+                entry["bind"]["selinux"] = mount.selinux
         else:
             entry["volume"] = {"nocopy": True} if mount.nocopy else {}
         out.append(entry)

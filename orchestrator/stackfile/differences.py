@@ -57,8 +57,8 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "`:z` and `:Z` of a mount",
-        "the engine sets SELinux labels",
-        "labels are not set: as on a host without SELinux; `config` shows them as `bind.selinux`",
+        "each start walks through the source and labels it",
+        "the first one does; a source that has its label is not walked through again",
     ),
     (
         "an unknown option of a mount (`v:/x:what`)",

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from agent.contract import selinux
 from agent.contract.container import Mount
 from orchestrator.stackfile.field_readers import Fields, ServiceContext, scalar
 from orchestrator.stackfile.marked_document import Path_
@@ -26,6 +27,8 @@ def security_opt(draft: ServiceContext, value: Any, path: Path_) -> Fields:
     for number, item in enumerate(draft.reading.sequence(value, path)):
         text = scalar(item)
         name, _, rest = text.replace("=", ":", 1).partition(":")
+        if name == "label" and (wrong := selinux.problem(rest)):
+            draft.keep_from_starting((*path, number), wrong)
         if name == "seccomp" and rest not in BUILT_IN and not rest.startswith("{"):
             text = f"seccomp={_profile(draft, rest, (*path, number))}"
         out.append(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from agent.contract import selinux
 from agent.contract.container import Mount
 from orchestrator.stackfile.field_readers import Fields, ServiceContext, flag, permissions, scalar, size
 from orchestrator.stackfile.marked_document import Path_
@@ -79,6 +80,10 @@ def split_mount(text: str, host_path: Callable[[str], str]) -> tuple[Mount, tupl
         why = "more than three parts" if len(parts) > 3 else "an empty part"
         raise ShortFormError(f"{text!r} is not a mount: it has {why}", "[SOURCE:]TARGET[:OPTIONS]")
     ignored = tuple(o for o in options if o not in OPTIONS)
+    try:
+        label = selinux.relabelling(options)
+    except ValueError as error:
+        raise ShortFormError(f"{text!r}: {error}", "z for all containers, Z for this one alone") from None
     propagation = next((o for o in options if o.lstrip("r") in ("private", "shared", "slave")), "rprivate")
     target = target.rstrip("/") or "/"
     if is_path(source):
@@ -89,8 +94,17 @@ def split_mount(text: str, host_path: Callable[[str], str]) -> tuple[Mount, tupl
             read_only="ro" in options,
             propagation=propagation,
             create_host_path=True,
+            selinux=label,
         ), ignored
-    return Mount(kind="volume", source=source, target=target, read_only="ro" in options, nocopy="nocopy" in options), ignored
+    mount = Mount(
+        kind="volume",
+        source=source,
+        target=target,
+        read_only="ro" in options,
+        nocopy="nocopy" in options,
+        selinux=label,
+    )
+    return mount, ignored
 
 
 def _long_mount(draft: ServiceContext, item: dict[str, Any], at: Path_) -> Mount | None:
@@ -114,6 +128,7 @@ def _long_mount(draft: ServiceContext, item: dict[str, Any], at: Path_) -> Mount
             "propagation": bind.get("propagation", "rprivate"),
             "create_host_path": flag(bind.get("create_host_path", True)),
             "recursive": bind.get("recursive", "enabled") != "disabled",
+            "selinux": bind.get("selinux", ""),
         }
     elif shape == "image":
         if not source:

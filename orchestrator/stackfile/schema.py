@@ -394,7 +394,9 @@ MOUNT = either(
                             "Whether mounts below come along.",
                             differs="writable and readonly are as enabled",
                         ),
-                        "selinux": key(words("z", "Z"), "SELinux label.", refused="has no effect: labels are not changed"),
+                        "selinux": key(
+                            words("z", "Z"), "The SELinux label that the source gets: z of all containers, Z of this one alone."
+                        ),
                     }
                 ),
                 "Options of a bind mount.",
@@ -543,8 +545,7 @@ SERVICE = record(
         "attach": key(FLAG, "Whether `up --attach` shows its output."),
         "security_opt": key(
             UNIQUE_TEXTS,
-            "no-new-privileges, seccomp=FILE|unconfined|builtin|strict, apparmor=…, label=…",
-            differs="label=… has no effect: SELinux labels are not set",
+            "no-new-privileges, seccomp=FILE|unconfined|builtin|strict, apparmor=…, label=disable|user:…|role:…|type:…|level:…",
         ),
         "userns_mode": key(TEXT, "auto: a user namespace of its own; host: the node's."),
         "credential_spec": key(

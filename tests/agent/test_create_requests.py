@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.api import translate
+from agent.api import checks, translate
 from agent.contract.container import Attachment, Container, Device, DeviceRate, DeviceRequest, Mount, Port, Ulimit
 from agent.errors import BadRequestError
 
@@ -148,6 +148,36 @@ def test_of_a_range_of_ports_the_first_that_is_free() -> None:
 def test_all_that_is_exposed_is_published_once() -> None:
     made = translate.all_published(container(PortBindings={"80/tcp": [{"HostPort": "1"}]}), ["80/tcp", "53/udp", "53/udp"])
     assert [(p.target, p.protocol, p.published) for p in made.ports] == [(80, "tcp", 1), (53, "udp", 0)]
+
+
+def test_binds_say_whose_label_their_source_gets() -> None:
+    made = container(Binds=["/a:/a:z", "/b:/b:ro,Z", "v:/v:Z", "/c:/c"])
+    assert [(m.kind, m.selinux, m.read_only) for m in made.mounts] == [
+        ("bind", "z", False),
+        ("bind", "Z", True),
+        ("volume", "Z", False),
+        ("bind", "", False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        ({"Binds": ["/a:/a:z,Z"]}, "invalid mode: z,Z"),
+        (
+            {"SecurityOpt": ["label=kind:x"]},
+            "bad label option \"kind\", valid options 'disable, user, role, type, level, filetype'",
+        ),
+        ({"SecurityOpt": ["label:disabled"]}, 'bad label option "disabled", valid options'),
+        ({"SecurityOpt": ['label=level:s0",x="']}, "bad label option"),
+        ({"SecurityOpt": ["label="]}, "invalid --security-opt"),
+    ],
+)
+def test_labels_that_are_none_are_refused(host: dict[str, Any], why: str) -> None:
+    with pytest.raises(BadRequestError) as error:
+        checks.create({"HostConfig": host})
+    assert why in str(error.value)
+    checks.create({"HostConfig": {"Binds": ["/a:/a:Z"], "SecurityOpt": ["label=type:a_t", "label:disable"]}})
 
 
 def test_what_cannot_be_made() -> None:

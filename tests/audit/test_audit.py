@@ -22,6 +22,7 @@ CASES = {
     "4.5": "init: true",
     "4.6": "healthcheck: {disable: true}",
     "5.2": "security_opt: [apparmor=unconfined]",
+    "5.3": "security_opt: [label=disable]",
     "5.4": "cap_add: [SYS_ADMIN]",
     "5.5": "privileged: true",
     "5.6": "volumes: ['/etc:/host/etc']",

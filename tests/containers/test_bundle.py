@@ -53,6 +53,10 @@ CASES: dict[str, tuple[dict[str, Any], str, Any]] = {
     "a terminal": ({"tty": True}, "process.terminal", True),
     "no rights to gain": ({"security_opt": ("no-new-privileges=true", "apparmor=unconfined")}, "process.noNewPrivileges", True),
     "rights to gain": ({}, "process.noNewPrivileges", False),
+    "the SELinux label of its process": ({"process_label": "u:r:t:s0:c1,c2"}, "process.selinuxLabel", "u:r:t:s0:c1,c2"),
+    "the SELinux label of its memory": ({"mount_label": "u:object_r:f:s0:c1,c2"}, "linux.mountLabel", "u:object_r:f:s0:c1,c2"),
+    "no SELinux label where it has none": ({"mount_label": "u:object_r:f:s0"}, "process.selinuxLabel", None),
+    "no SELinux label where there is no SELinux": ({}, "linux.mountLabel", None),
     "who is ended first": ({"oom_score_adj": 500}, "process.oomScoreAdj", 500),
     "CPUs are a quota of 100 ms": (
         {"cpus": 1.5},

@@ -61,3 +61,29 @@ def test_a_profile_that_is_none_is_told_with_its_place(tmp_path: Path, content: 
         (tmp_path / "p.json").write_text(content)
     with pytest.raises(StackFileError, match=rf"stack.yml:1:\d+: services.a.security_opt\[0\]: .*{why}"):
         container(tmp_path, "security_opt: [seccomp=p.json]")
+
+
+def test_labels_of_selinux_are_read_where_they_stand(tmp_path: Path) -> None:
+    c = container(tmp_path, "security_opt: ['label=type:a_t', 'label:disable'], volumes: ['./a:/a:z', './b:/b:ro,Z', './d:/d']")
+    assert c.security_opt == ("label=type:a_t", "label:disable")
+    assert [m.selinux for m in c.mounts] == ["z", "Z", ""]
+    c = container(tmp_path, "volumes: [{type: bind, source: ./a, target: /a, bind: {selinux: Z}}]")
+    assert c.mounts[0].selinux == "Z"
+
+
+@pytest.mark.parametrize(
+    ("option", "why"),
+    [("label=kind:x", 'bad label option "kind", valid options \'disable, user'), ("'label=type:'", 'bad label option "type:"')],
+)
+def test_labels_that_are_none_are_told_with_their_line(option: str, why: str, tmp_path: Path) -> None:
+    (tmp_path / "stack.yml").write_text(
+        f"services:\n  a:\n    image: i\n    security_opt:\n      - label=disable\n      - {option}\n"
+    )
+    told = load(Options(files=(str(tmp_path / "stack.yml"),)), {}).stack.services[0].problem
+    assert f"stack.yml:6:9: services.a.security_opt[1]: {why}" in told
+
+
+def test_a_mount_that_is_both_shared_and_private_is_told_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "stack.yml").write_text("services:\n  a:\n    image: i\n    volumes:\n      - ./a:/a:z,Z\n")
+    with pytest.raises(StackFileError, match=r"stack\.yml:5:9: .*z and Z can not be used together"):
+        load(Options(files=(str(tmp_path / "stack.yml"),)), {})

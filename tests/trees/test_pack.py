@@ -79,6 +79,23 @@ def test_a_tree_comes_back_as_it_was(root: Path, tmp_path: Path) -> None:
     assert (back / "again").stat().st_ino == (back / "d/f").stat().st_ino
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="to set labels is root's")
+def test_labels_of_selinux_are_the_hosts_own_both_ways(root: Path, tmp_path: Path) -> None:
+    """An image that brings its labels would say to the policy whose files it has."""
+    os.setxattr(root / "d/f", "security.selinux", b"u:object_r:here_t:s0")
+    assert b"here_t" not in packed(root)
+    assert b"user.k" in packed(root)
+    (tmp_path / "back").mkdir()
+    (tmp_path / "copy").mkdir()
+    kept = {"SCHILY.xattr.security.selinux": b"u:object_r:strange_t:s0", "SCHILY.xattr.user.k": b"v"}
+    with Tree.at(root) as source, Tree.at(tmp_path / "back") as tree, Tree.at(tmp_path / "copy") as copy:
+        extract(io.BytesIO(pax(kept) + header("f")), tree, Policy(owners=False), Bounds())
+        copy_tree(source, "", copy)
+    for path in (tmp_path / "back/f", tmp_path / "copy/d/f"):
+        assert os.getxattr(path, "user.k")
+        assert "security.selinux" not in os.listxattr(path) or b"_t" not in os.getxattr(path, "security.selinux")
+
+
 def test_whoever_packs_and_unpacks_stays_where_he_is(root: Path, tmp_path: Path) -> None:
     before = Path.cwd()
     (tmp_path / "back").mkdir()
