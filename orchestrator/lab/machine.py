@@ -45,6 +45,8 @@ def _mount_filesystems(spec: dict[str, Any], mounted: list[cgroups.Hierarchy]) -
     _mount("sysfs", "/sys", "sysfs")
     with contextlib.suppress(OSError):  # a kernel without security modules has none
         _mount("securityfs", "/sys/kernel/security", "securityfs")
+    if Path("/sys/fs/selinux").is_dir():  # SELinux is on
+        _mount("selinuxfs", "/sys/fs/selinux", "selinuxfs")
     if any(not h.unified for h in mounted):
         _mount("tmpfs", "/sys/fs/cgroup", "tmpfs", 0, "mode=755")
         for h in mounted:

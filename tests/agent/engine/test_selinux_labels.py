@@ -45,7 +45,12 @@ def test_no_two_have_the_same_pair_and_one_that_is_removed_gives_it_back(
 ) -> None:
     given: list[frozenset[str]] = []
     real = selinux.free_level
-    monkeypatch.setattr(selinux, "free_level", lambda taken: (given.append(frozenset(taken)), real(taken))[1])
+
+    def free_level(taken: frozenset[str]) -> str:
+        given.append(taken)
+        return real(taken)
+
+    monkeypatch.setattr(selinux, "free_level", free_level)
     first, second = put(context, "a"), put(context, "b")
     assert first.mount_label != second.mount_label
     assert given == [frozenset(), selinux.levels([first.mount_label])]
