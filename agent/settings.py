@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from agent import rootless
+from agent.contract.network import VXLAN_PORT
 from agent.contract.notify import AuditLogSettings, NotifySettings
 from agent.contract.sign_in import OidcSettings
 from agent.contract.sizes import parse_size
@@ -242,6 +243,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     image_policy: PolicySettings = PolicySettings()
     open_to_containers: tuple[str, ...] = ()
     """Ports of nodes (`9100/tcp`) that containers of this node reach, here and on other nodes, besides published ports."""
+    data_path_port: int = VXLAN_PORT
+    """The UDP port (1024 to 49151) at which nodes take each other's packets of overlay networks (VXLAN). The server that leads
+    gives it to overlays that are made; those that are there keep the one they have."""
     notify: NotifySettings = NotifySettings()
     audit_log: AuditLogSettings = AuditLogSettings()
     oidc: OidcSettings = OidcSettings()
@@ -265,6 +269,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             found = re.fullmatch(r"(\d{1,5})/(tcp|udp|sctp)", word)
             if not found or not 0 < int(found[1]) < 65536:
                 raise ValueError(f"open_to_containers {word!r}: a port with its protocol, such as 9100/tcp")
+        if not 1024 <= self.data_path_port <= 49151:  # as Docker has it: below are the system's, above those of clients
+            raise ValueError(f"data_path_port {self.data_path_port}: a UDP port from 1024 to 49151")
         if self.prometheus and not self.prometheus.startswith(("http://", "https://")):
             raise ValueError(f"prometheus {self.prometheus!r}: it is written like http://HOST:9090")
         if self.traces and not self.traces.startswith(("http://", "https://")):

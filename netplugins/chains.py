@@ -18,8 +18,17 @@ FAMILIES = ((4, "ipv4_addr", "ip"), (6, "ipv6_addr", "ip6"))
 PORT = "meta l4proto . th dport"
 REFUSE = ("meta l4proto tcp reject with tcp reset", "reject with icmpx admin-prohibited")
 """An answer at once, where silence would be a time-out; the kernel limits the rate of the second."""
-_FORGED = f"udp dport {VXLAN_PORT} drop"
-"""No container sends VXLAN, even if the port is opened: such a packet would be a frame on any overlay."""
+
+
+def _vxlan_dport(ports: Iterable[int]) -> str:
+    found = [str(port) for port in sorted(ports)]
+    return f"udp dport {found[0]}" if len(found) == 1 else f"udp dport {{ {', '.join(found)} }}"
+
+
+def _forged(nodes: Nodes) -> str:
+    """No container sends VXLAN, even if the port is opened: such a packet would be a frame on any overlay, of other programs
+    at the usual port too."""
+    return f"{_vxlan_dport(nodes.vxlan_ports | {VXLAN_PORT})} drop"
 
 
 def _version(address: str) -> int:
@@ -133,7 +142,7 @@ def add_node_access(script: Script, published: Sequence[PortMapping], balanced: 
     allowed = [f"{PORT} @open_everywhere accept", f"{PORT} @open_here accept"]
     discovery = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept"
     established = "ct state established,related"
-    script.chain("from_containers", [_FORGED, f"{established} accept", *allowed, *_echo("accept"), discovery, *REFUSE])
+    script.chain("from_containers", [_forged(nodes), f"{established} accept", *allowed, *_echo("accept"), discovery, *REFUSE])
     if not nodes.addresses:
         return
     for version, kind, _ in FAMILIES:
@@ -141,7 +150,7 @@ def add_node_access(script: Script, published: Sequence[PortMapping], balanced: 
         script.declare("set", f"nodes{version}", ElementType((kind,)), _of(version, nodes.addresses))
         script.declare("set", f"doors{version}", ElementType((kind, "inet_proto", "inet_service")), doors)
     open_ = [f"{PORT} @open_everywhere return", *(f"{f} daddr . {PORT} @doors{v} return" for v, _, f in FAMILIES)]
-    script.chain("to_node", [_FORGED, f"{established} return", *open_, *_echo("return"), *REFUSE])
+    script.chain("to_node", [_forged(nodes), f"{established} return", *open_, *_echo("return"), *REFUSE])
     script.chain("to_nodes", [f"{family} daddr @nodes{version} jump to_node" for version, _, family in FAMILIES])
 
 
@@ -184,9 +193,10 @@ def _vxlan(nodes: Nodes) -> Iterator[str]:
     """Rules of the input chain: who may send VXLAN packets."""
     if nodes.peers is None:
         return
+    port = _vxlan_dport(nodes.vxlan_ports)
     if tunnel := nodes.tunnel:
-        yield f'udp dport {VXLAN_PORT} ip6 daddr {tunnel.address} iifname != "{tunnel.name}" drop'
-        yield f'iifname "{tunnel.name}" udp dport {VXLAN_PORT} accept'
+        yield f'{port} ip6 daddr {tunnel.address} iifname != "{tunnel.name}" drop'
+        yield f'iifname "{tunnel.name}" {port} accept'
         yield f'iifname "{tunnel.name}" meta l4proto != ipv6-icmp drop'
     for version, _, family in FAMILIES:
-        yield f"udp dport {VXLAN_PORT} {family} saddr != @peers{version} drop"
+        yield f"{port} {family} saddr != @peers{version} drop"

@@ -11,6 +11,9 @@ from typing import Protocol
 
 import msgspec
 
+VXLAN_PORT = 4789
+"""UDP port of VXLAN packets, where no other was chosen. Source: RFC 7348 §5."""
+
 
 class Subnet(msgspec.Struct, frozen=True):
     """A subnet of a network; *gateway* "" if nothing routes for it."""
@@ -52,9 +55,9 @@ class WireguardDevice(msgspec.Struct, frozen=True, kw_only=True):
 class Network(msgspec.Struct, frozen=True, kw_only=True):
     """A network as drivers see it. *link* is the name of its main link, at most 15 bytes (IFNAMSIZ).
 
-    For an overlay: *vni* (24 bits), *underlay* (this node's address there), *own* (this node's addresses on the network,
-    without the gateway's), *services* (CIDRs of services' addresses; *balanced* where a service has one), *remotes*. With a
-    *tunnel*, addresses of the underlay are those in the tunnel."""
+    For an overlay: *vni* (24 bits), *vxlan_port* (UDP), *underlay* (this node's address there), *own* (this node's addresses on
+    the network, without the gateway's), *services* (CIDRs of services' addresses; *balanced* where a service has one),
+    *remotes*. With a *tunnel*, addresses of the underlay are those in the tunnel."""
 
     name: str
     link: str
@@ -63,6 +66,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     internal: bool = False
     options: dict[str, str] = {}
     vni: int = 0
+    vxlan_port: int = VXLAN_PORT
     underlay: str = ""
     own: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
@@ -162,10 +166,6 @@ class Veth(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     routes: tuple[tuple[str, str], ...] = ()
 
 
-VXLAN_PORT = 4789
-"""UDP port of VXLAN packets. Source: RFC 7348 §5."""
-
-
 class Vxlan(msgspec.Struct, frozen=True, kw_only=True):
     """A VXLAN device, a port of *master*, which learns nothing and floods nothing; *local* is its source address."""
 
@@ -250,12 +250,14 @@ class FirewallPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 class Nodes(msgspec.Struct, frozen=True, kw_only=True):
     """What the firewall knows of the cluster's nodes. *peers*: the underlay addresses that may send VXLAN packets, None where
-    this node has no overlay; packets to its address in the *tunnel* must come out of the tunnel.
+    this node has no overlay; packets to its address in the *tunnel* must come out of the tunnel. *vxlan_ports* are the UDP
+    ports of all overlays of the cluster.
 
     At all nodes' *addresses* containers reach the ports published there, *doors* (address, protocol, port), and those that
     are *opened* to them (protocol, port) on every node."""
 
     peers: frozenset[str] | None = None
+    vxlan_ports: frozenset[int] = frozenset({VXLAN_PORT})
     tunnel: WireguardDevice | None = None
     addresses: frozenset[str] = frozenset()
     doors: frozenset[tuple[str, str, int]] = frozenset()

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import msgspec
 
 from netplugins.bridge import OPTION, BridgeDriver, address_mac
-from netplugins.driver import VXLAN_PORT, Bridge, Endpoint, FdbEntry, HostCapabilities, Network, NetworkState, Vxlan
+from netplugins.driver import Bridge, Endpoint, FdbEntry, HostCapabilities, Network, NetworkState, Vxlan
 
 OVERHEAD = {4: 50, 6: 70}
 """Bytes that VXLAN adds to a packet, by the underlay's version of IP (RFC 7348 §5)."""
@@ -48,7 +48,9 @@ class OverlayDriver:
         if not network.underlay:  # a single node: there is no other to reach
             return local
         name = f"{self.prefix}x{network.vni:x}"
-        vxlan = Vxlan(name=name, master=network.link, vni=network.vni, port=VXLAN_PORT, local=network.underlay, mtu=int(wanted))
+        vxlan = Vxlan(
+            name=name, master=network.link, vni=network.vni, port=network.vxlan_port, local=network.underlay, mtu=int(wanted)
+        )
         bridge = next(o for o in local.objects if isinstance(o, Bridge))
         objects = local.objects
         if network.own:

@@ -310,6 +310,7 @@ async def _lead(
     plane.autoscaler.figures.prometheus = agent.engine.settings.prometheus
     beside = _Companions(plane, agent, config.member)
     plane.inputs.quotas.quotas = _quotas(agent)
+    plane.inputs.vxlan_port = agent.engine.settings.data_path_port
     try:
         await plane.start()
         await beside.start()

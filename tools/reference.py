@@ -134,7 +134,10 @@ CHECKS = {
     "vni": ("a VXLAN identifier belongs to one network", "make one of the networks again"),
     "volume": ("a volume's place and its mounts are there", "mount what is named, or move the volume"),
     "vxlan": ("a packet crosses the overlay between two nodes", "the finding says which layer stops it"),
-    "vxlan-port": ("UDP 4789 is open between two nodes", "let UDP 4789 through both ways"),
+    "vxlan-port": (
+        "the UDP port of overlays (4789, or `data_path_port`) is open between two nodes",
+        "let it through both ways",
+    ),
     "system": ("`--host`: it is Linux", "use a Linux host; the client works elsewhere"),
     "kernel": ("`--host`: version 5.6 or newer", "use a newer kernel"),
     "kernel feature": ("`--host`: namespaces, overlayfs, seccomp, bridges, veth, VXLAN", "load the module that is named"),

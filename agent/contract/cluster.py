@@ -37,11 +37,12 @@ class OpenPort(WireStruct, frozen=True, kw_only=True):
 
 class ClusterNode(WireStruct, frozen=True, kw_only=True):
     """A node of the cluster (also this one) as its neighbours' firewalls must know it: all its *addresses*, and the *ports*
-    published on that node only."""
+    published on that node only; *vxlan_ports* are the UDP ports of its overlays, without the usual one."""
 
     name: str
     addresses: tuple[str, ...] = ()
     ports: tuple[OpenPort, ...] = ()
+    vxlan_ports: tuple[int, ...] = ()
 
 
 class ServiceAddress(WireStruct, frozen=True, kw_only=True, cache_hash=True):

@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from agent.contract.project_labels import project_labels
 from agent.contract.wire import WireStruct
 
+VXLAN_PORT = 4789
+"""The UDP port of VXLAN packets where no other was chosen. Source: RFC 7348 §5."""
+
 MTU_OPTION = "com.docker.network.driver.mtu"
 
 HEARTBEAT = "Pystack-Heartbeat"
@@ -37,7 +40,8 @@ class Network(WireStruct, frozen=True, kw_only=True):
     """A network as a node must build it. *name* is unique on the node, `<stack>_<key>` unless the file says otherwise.
 
     An overlay has a *vni* (24 bits), *service_pools* (CIDRs of the addresses of whole services), *hosts* (the nodes that
-    carry it, with an address of their own on it) and *vips* (services that have one address)."""
+    carry it, with an address of their own on it) and *vips* (services that have one address). Its nodes send each other its
+    packets to the UDP port *vxlan_port*, the same for as long as it exists."""
 
     name: str
     driver: str = "bridge"
@@ -51,6 +55,7 @@ class Network(WireStruct, frozen=True, kw_only=True):
     stack: str = ""
     key: str = ""
     vni: int = 0
+    vxlan_port: int = VXLAN_PORT
     service_pools: tuple[str, ...] = ()
     hosts: tuple[AddressAssignment, ...] = ()
     vips: tuple[AddressAssignment, ...] = ()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence, Set
 
 import msgspec
 
-from agent.contract.network import Network
+from agent.contract.network import VXLAN_PORT, Network
 from agent.contract.swarm_placeholder import names_swarm
 from agent.contract.task import Task
 from agent.contract.volume import Volume
@@ -30,12 +30,14 @@ SINGLE_NODE = PlacementContext(nodes=(Node(name="local", id="local"),), ready=fr
 
 class Existing(msgspec.Struct, frozen=True, kw_only=True):
     """What exists outside the stack: *networks* of other stacks, names of *volumes*, and *images*: the ID that the nodes have
-    for each name. *coming* are networks that other stacks are about to make: their addresses are taken."""
+    for each name. *coming* are networks that other stacks are about to make: their addresses are taken. Overlays that are made
+    get the UDP port *vxlan_port*; those that are there keep theirs."""
 
     networks: tuple[Network, ...] = ()
     coming: tuple[Network, ...] = ()
     volumes: frozenset[str] = frozenset()
     images: Mapping[str, str] = {}
+    vxlan_port: int = VXLAN_PORT
 
 
 def expand(
@@ -61,7 +63,12 @@ def expand(
     _check_networks(stack, context)
     others, images = existing.networks, existing.images
     networks = _networks(
-        stack, current, (*others, *existing.coming), _sizes(stack, scale, context), overlay=len(context.nodes) > 1
+        stack,
+        current,
+        (*others, *existing.coming),
+        _sizes(stack, scale, context),
+        overlay=len(context.nodes) > 1,
+        port=existing.vxlan_port,
     )
     by_name = {n.name: n for n in (*others, *networks)}
     known = {t.name: t for t in current.tasks}
@@ -230,6 +237,7 @@ def _networks(
     sizes: Mapping[str, tuple[int, int]],
     *,
     overlay: bool,
+    port: int,
 ) -> tuple[Network, ...]:
     out: list[Network] = []
     known = {n.name: n for n in current.networks}
@@ -269,6 +277,7 @@ def _networks(
                 driver=driver,
                 subnets=pools,
                 vni=vni,
+                vxlan_port=(old.vxlan_port if old and old.vni else port) if vni else VXLAN_PORT,
                 internal=spec.internal,
                 options=spec.options,
                 labels=spec.labels,

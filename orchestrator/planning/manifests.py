@@ -13,7 +13,7 @@ import msgspec
 from agent.contract.cluster import ClusterNode, OpenPort, RemoteEndpoint, ServiceAddress, TunnelPeer
 from agent.contract.container import Port
 from agent.contract.manifest import Manifest
-from agent.contract.network import AddressAssignment, Network
+from agent.contract.network import VXLAN_PORT, AddressAssignment, Network
 from agent.contract.task import Task
 from agent.contract.volume import Volume, VolumeClient, VolumeHost
 from orchestrator.placement.node import Node
@@ -148,7 +148,7 @@ def _endpoints_of(task: Task, underlay: str) -> tuple[RemoteEndpoint, ...]:
 
 
 def _cluster_nodes(nodes: Sequence[Node], networks: Mapping[str, Network], tasks: Iterable[Task]) -> list[ClusterNode]:
-    """All *nodes*, with what is published on one of them alone."""
+    """All *nodes*, with what is published on one of them alone, and the ports of the overlays that each carries."""
     published: dict[str, set[tuple[int, str, str]]] = {}
     for task in (t for t in tasks if t.container.ports):
         way_in = networks.get(ingress_network(task, networks))
@@ -156,11 +156,16 @@ def _cluster_nodes(nodes: Sequence[Node], networks: Mapping[str, Network], tasks
         published.setdefault(task.node, set()).update(
             (p.published, p.protocol, p.host_ip) for p in task.container.ports if p.published and p not in shared
         )
+    carried: dict[str, set[int]] = {}
+    for network in networks.values():
+        for host in network.hosts if network.driver == "overlay" and network.vxlan_port != VXLAN_PORT else ():
+            carried.setdefault(host.name, set()).add(network.vxlan_port)
     return [
         ClusterNode(
             name=n.name,
             addresses=tuple(sorted(addresses_of(n))),
             ports=tuple(OpenPort(port=p, protocol=kind, host_ip=host) for p, kind, host in sorted(published.get(n.name, ()))),
+            vxlan_ports=tuple(sorted(carried.get(n.name, ()))),
         )
         for n in nodes
     ]

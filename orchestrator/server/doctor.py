@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from agent.contract.network import Network
+from agent.contract.network import VXLAN_PORT, Network
 from agent.contract.status import NodeInfo
 from agent.contract.wire import WireStruct
 from orchestrator.errors import PystackError
@@ -44,8 +44,9 @@ class _Echo(msgspec.Struct):
     problem: str = ""
 
 
-async def diagnose(cluster: Cluster, networks: Mapping[str, Network], *, repair: bool) -> list[Check]:
-    """All checks of all nodes, the failed ones first. With *repair*, after the nodes repaired what they can."""
+async def diagnose(cluster: Cluster, networks: Mapping[str, Network], port: int, *, repair: bool) -> list[Check]:
+    """All checks of all nodes, the failed ones first. With *repair*, after the nodes repaired what they can. New overlays get
+    the UDP port *port*."""
     members = [m for _, m in sorted(cluster.members.items())]
     ready = [m for m in members if m.ready]
     out = [
@@ -76,7 +77,23 @@ async def diagnose(cluster: Cluster, networks: Mapping[str, Network], *, repair:
         await cluster.measure_paths(ready)
         await cluster.deliver()
     out += await _reach(ready, networks)
+    out += _other_ports(networks, port)
     return sorted(out, key=lambda c: c.ok)
+
+
+def _other_ports(networks: Mapping[str, Network], port: int) -> list[Check]:
+    """Overlays that were made when another port was set: no fault, but firewalls must let theirs through too."""
+    return [
+        Check(
+            check="vxlan-port",
+            target=name,
+            ok=True,
+            detail=f"it was made with UDP port {network.vxlan_port} and keeps it, where `data_path_port` is {port}",
+            fix=f"`pystack down` and `up` of stack {network.stack} give it the other",
+        )
+        for name, network in sorted(networks.items())
+        if network.driver == "overlay" and network.vxlan_port != port
+    ]
 
 
 async def _node(member: NodeConnection, *, repair: bool) -> list[Check]:
@@ -112,6 +129,8 @@ class _Question(msgspec.Struct, frozen=True):
     asked: str
     probes: tuple[tuple[str, str, str, int], ...]
     """(kind, source, target, bytes)."""
+    port: int
+    """Where the overlay's packets go."""
 
 
 async def _reach(members: Sequence[NodeConnection], networks: Mapping[str, Network]) -> list[Check]:
@@ -139,7 +158,7 @@ async def _reach(members: Sequence[NodeConnection], networks: Mapping[str, Netwo
 
 def _question(asker: NodeConnection, asked: NodeConnection, networks: Mapping[str, Network]) -> _Question:
     own, far = asker.node, asked.node
-    mtu = min(own.mtu, far.mtu)
+    mtu, port = min(own.mtu, far.mtu), VXLAN_PORT
     probes = [("small", own.underlay, far.underlay, SMALL), ("full", own.underlay, far.underlay, mtu)]
     for network in networks.values():
         hosts = {h.name: h for h in network.hosts}
@@ -148,8 +167,9 @@ def _question(asker: NodeConnection, asked: NodeConnection, networks: Mapping[st
             asked_mtu = int(dict(network.options).get("com.docker.network.driver.mtu", 0))
             full = asked_mtu or mtu - (TUNNEL_OVERHEAD if network.encrypted else OVERHEAD)[6 if ":" in own.underlay else 4]
             probes += [("overlay-small", a, b, SMALL), ("overlay-full", a, b, full)]
+            port = network.vxlan_port
             break
-    return _Question(own.name, far.name, tuple(probes))
+    return _Question(own.name, far.name, tuple(probes), port)
 
 
 def _no_way(target: str, echoes: Mapping[str, _Echo]) -> Check:
@@ -163,8 +183,9 @@ def _verdict(question: _Question, echoes: Mapping[str, _Echo]) -> Check:
     fine = {kind for kind, echo in echoes.items() if not echo.problem}
     if "overlay-small" in echoes and "overlay-small" not in fine:
         if "small" in fine:
-            detail = "the nodes reach each other, the overlay does not: UDP port 4789 is blocked on the way"
-            return Check(check="vxlan-port", target=target, ok=False, detail=detail, fix="let UDP 4789 through both ways")
+            detail = f"the nodes reach each other, the overlay does not: UDP port {question.port} is blocked on the way"
+            fix = f"let UDP {question.port} through both ways"
+            return Check(check="vxlan-port", target=target, ok=False, detail=detail, fix=fix)
         return _no_way(target, echoes)
     if "overlay-full" in echoes and "overlay-full" not in fine:
         return Check(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from agent.contract.network import Network, Subnet
+from agent.contract.network import VXLAN_PORT, Network, Subnet
 from agent.contract.task import Task
 from orchestrator.placement.context import PlacementContext, service_requests
 from orchestrator.placement.request import PlacementRequest
@@ -27,6 +27,8 @@ class Inputs:
         self._statuses = statuses
         self._cluster = cluster
         self.quotas = QuotaCheck(state)
+        self.vxlan_port = VXLAN_PORT
+        """What new overlays get, by this server's settings."""
 
     @property
     def _local(self) -> AgentClient:

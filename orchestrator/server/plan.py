@@ -107,6 +107,7 @@ class Planner:
                 coming=self._state.networks_to_come(stack.name),
                 images=images,
                 volumes=volumes,
+                vxlan_port=self._inputs.vxlan_port,
             ),
             only=chosen_services(stack, options),
             scale=options.scale,

@@ -127,7 +127,8 @@ async def remove_content(kind: str, request: web.Request) -> web.Response:
 async def inspect_swarm(request: web.Request) -> web.Response:
     """The cluster."""
     plane = request.app[PLANE]
-    return _answer(objects.swarm_of(plane.cluster.local, plane.state.revision) | {"JoinTokens": {"Worker": "", "Manager": ""}})
+    cluster = objects.swarm_of(plane.cluster.local, plane.state.revision, plane.inputs.vxlan_port)
+    return _answer(cluster | {"JoinTokens": {"Worker": "", "Manager": ""}})
 
 
 async def refused(request: web.Request) -> web.StreamResponse:
@@ -157,7 +158,7 @@ async def info(request: web.Request) -> web.StreamResponse:
         "RemoteManagers": [{"NodeID": n["ID"], "Addr": n["ManagerStatus"]["Addr"]} for n in managers],
         "Nodes": len(nodes),
         "Managers": len(managers),
-        "Cluster": objects.swarm_of(plane.cluster.local, plane.state.revision),
+        "Cluster": objects.swarm_of(plane.cluster.local, plane.state.revision, plane.inputs.vxlan_port),
     }
     return _answer(document)
 

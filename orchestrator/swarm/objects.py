@@ -319,8 +319,8 @@ def made_by_hand(one: ExternalContent) -> Object:
     return document | {"UpdatedAt": one.updated or one.created or ZERO}
 
 
-def swarm_of(name: str, index: int) -> Object:
-    """The cluster, which the node *name* leads."""
+def swarm_of(name: str, index: int, port: int) -> Object:
+    """The cluster, which the node *name* leads; its overlays get the UDP port *port*."""
     return {
         "ID": identity("swarm", "pystack"),
         **_dated(index, ""),
@@ -344,5 +344,5 @@ def swarm_of(name: str, index: int) -> Object:
         "RootRotationInProgress": False,
         "DefaultAddrPool": [],
         "SubnetSize": 24,
-        "DataPathPort": 4789,
+        "DataPathPort": port,
     }

@@ -117,6 +117,12 @@ def test_containers_reach_only_opened_ports_of_nodes() -> None:
         assert found[-1] == "reject with icmpx admin-prohibited"
 
 
+def test_containers_send_vxlan_to_no_port_that_it_has_in_the_cluster() -> None:
+    script = Script()
+    chains.add_node_access(script, [], [], Nodes(addresses=frozenset({"10.9.0.2"}), vxlan_ports=frozenset({4790})))
+    assert {chain(script, name)[0] for name in ("from_containers", "to_node")} == {"udp dport { 4789, 4790 } drop"}
+
+
 def test_without_other_nodes_there_is_no_way_to_them() -> None:
     script = Script()
     chains.add_node_access(script, [], [], Nodes())
@@ -140,6 +146,14 @@ INPUT: dict[str, tuple[Nodes, list[str]]] = {
             "udp dport 4789 ip saddr != @peers4 drop",
             "udp dport 4789 ip6 saddr != @peers6 drop",
         ],
+    ),
+    "two ports": (
+        Nodes(peers=frozenset(), vxlan_ports=frozenset({4789, 4790})),
+        ["udp dport { 4789, 4790 } ip saddr != @peers4 drop", "udp dport { 4789, 4790 } ip6 saddr != @peers6 drop"],
+    ),
+    "another port, and the usual one is others'": (
+        Nodes(peers=frozenset(), vxlan_ports=frozenset({4790})),
+        ["udp dport 4790 ip saddr != @peers4 drop", "udp dport 4790 ip6 saddr != @peers6 drop"],
     ),
 }
 

@@ -118,6 +118,7 @@ def driver_network(now: Snapshot, network: Network) -> driver.Network:
         internal=network.internal,
         options=dict(network.options),
         vni=network.vni,
+        vxlan_port=network.vxlan_port,
         underlay=now.manifest.underlay,
         services=network.service_pools,
         own=tuple(a for h in network.hosts if h.name == now.manifest.node for a in (h.ipv4, h.ipv6) if a),
@@ -245,8 +246,10 @@ def cluster_nodes(now: Snapshot, tunnel: driver.WireguardDevice | None) -> drive
     manifest = now.manifest
     wide = manifest.underlay and any(n.driver == "overlay" for n in now.networks.values())
     inside = {wireguard.address_of(t.key) for t in manifest.tunnels}
+    own = {n.vxlan_port for n in now.networks.values() if n.driver == "overlay"}
     return driver.Nodes(
         peers=frozenset(p.underlay for p in manifest.remote_endpoints if p.underlay) if wide else None,
+        vxlan_ports=frozenset(own.union(*(n.vxlan_ports for n in manifest.nodes)) or {driver.VXLAN_PORT}),
         tunnel=tunnel,
         addresses=frozenset(a for n in manifest.nodes for a in n.addresses) | inside,
         doors=frozenset(

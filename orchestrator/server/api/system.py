@@ -89,7 +89,9 @@ async def dump_store(request: web.Request) -> web.StreamResponse:
 async def doctor(request: web.Request) -> web.Response:
     """Checks of every layer of the networks on every node, of backups, and of the ingress; with `repair=1`, after a repair."""
     plane = request.app[PLANE]
-    checks = await diagnose(plane.cluster, plane.state.networks, repair=request.query.get("repair") == "1")
+    checks = await diagnose(
+        plane.cluster, plane.state.networks, plane.inputs.vxlan_port, repair=request.query.get("repair") == "1"
+    )
     for one in backup_health(plane.state, plane.backup_sources, plane.jobs.book):
         checks.append(Check(check="backup", target=one.target, ok=one.ok, detail=one.detail, fix=one.fix))
     for more in request.app[CHECKS]:
