@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
-from agent.contract.container import Attachment, Container
+from agent.contract.container import Attachment, Container, Port
 from agent.contract.network import Network, Subnet
 from agent.contract.task import Task
-from orchestrator.ingress.model import IngressSettings
-from orchestrator.ingress.routes import Claim, Site, claims_of, conflicts, hosts_to_certify, issuer_of, nodes_apart, sites_for
+from orchestrator.ingress.model import STACK, IngressSettings
+from orchestrator.ingress.routes import (
+    Claim,
+    Site,
+    claims_of,
+    conflicts,
+    gateless,
+    hosts_to_certify,
+    issuer_of,
+    nodes_apart,
+    port_conflicts,
+    sites_for,
+    unseen,
+)
+from orchestrator.server.records import StackRecord
 from orchestrator.stackfile.model import IngressRule, Service, Stack
+from orchestrator.stackfile.workloads import AbortOn, StagedUpdate
 
 SETTINGS = IngressSettings(image="i", issuer="acme")
 
@@ -135,3 +150,45 @@ def test_proxies_that_see_the_same_are_told_apart_from_the_others(driver: str, o
     seen = {n: sites(claims, tasks, driver=driver, node=n) for n in nodes}
     assert all(seen[n] == seen["n4"] for n in nodes - apart)
     assert all(seen[n] != seen["n4"] for n in apart)
+
+
+def publishing(name: str, *ports: int, protocol: str = "tcp") -> Stack:
+    published = tuple(Port(target=80, published=p, protocol=protocol) for p in ports)
+    return Stack(name=name, services=(Service(name="p", container=Container(image="i", ports=published), where="f:2"),))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        (publishing("a", 443), None, "port 443 is that of the cluster's ingress"),
+        (publishing("a", 443, protocol="udp"), None, ""),
+        (publishing("a", 8080), None, ""),
+        (publishing("a", 5432), stack("b", db=(rule("", tcp=5432),)), "port 5432 is that of the cluster's ingress"),
+        (stack("a", db=(rule("", tcp=80),)), None, "port 80 is for http and https"),
+        (stack("a", db=(rule("", tcp=5432),)), publishing("b", 5432), "port 5432 is published by service p already (f:2)"),
+        (stack("a", db=(rule("", tcp=5432),)), publishing("b", 5433), ""),
+        (publishing("system-ingress", 443), None, None),
+    ],
+)
+def test_a_port_has_one_use(one: Stack, other: Stack | None, said: str | None) -> None:
+    if said is None:  # the proxies' own stack
+        one = msgspec.structs.replace(one, name=STACK)
+    found = port_conflicts(one, SETTINGS, [one, *([other] if other else [])])
+    assert len(found) == bool(said)
+    assert (said or "") in "".join(found)
+
+
+def test_what_only_haproxy_does_is_named_where_there_is_none() -> None:
+    one = stack("a", db=(rule("", tcp=5432),), web=(rule(rate="10/s"), rule("b.example.org")))
+    assert [line.partition(": the ingress")[0].rpartition(".")[2] for line in gateless(one)] == ["tcp", "rate_limit"]
+
+
+def test_an_update_that_watches_requests_is_told_where_nobody_sees_them() -> None:
+    def staged(abort: AbortOn) -> Stack:
+        update = StagedUpdate(strategy="canary", abort_on=abort)
+        return Stack(name="a", services=(Service(name="w", container=Container(image="i"), where="f:1", staged=update),))
+
+    there = StackRecord(stack=staged(AbortOn()), revision=1, updated="")
+    assert len(unseen(staged(AbortOn(error_rate=1.0)), there)) == 1
+    assert unseen(staged(AbortOn()), there) == []
+    assert unseen(staged(AbortOn(error_rate=1.0)), None) == []  # it is new: nothing is updated
