@@ -356,22 +356,42 @@ def _firewalls() -> List[Finding]:  # noqa: UP006
 
 def _security_modules() -> List[Finding]:  # noqa: UP006
     if _read("/sys/fs/selinux/enforce").strip() == "1":
-        known = _container_contexts()
-        if not known:
-            fix = "install a policy for containers (container-selinux on Fedora and its kin); containers run unconfined by it"
-            return [_well("selinux", "enforcing", "its policy names no types of containers: they get no labels", fix)]
-        return [_well("selinux", "enforcing", f"containers get labels, by {known}, where the loaded policy knows these")]
+        path, context = _container_context()
+        fix = "install a policy for containers, on Fedora and its kin container-selinux; else SELinux does not confine them"
+        if not context:
+            return [_well("selinux", "enforcing", "no types of containers are named: they get no labels", fix)]
+        if not _policy_knows(context):
+            why = f"its policy does not know {context}, which {path} names: containers get no labels"
+            return [_well("selinux", "enforcing", why, fix)]
+        return [_well("selinux", "enforcing", "containers get labels")]
     if _read("/sys/module/apparmor/parameters/enabled").startswith("Y"):
         return [_well("apparmor", "on", "containers get a profile")]
     return []
 
 
-def _container_contexts() -> str:
-    """The file by which containers are labelled, "" where there is none. Source: selinux_lxc_contexts_path(3)."""
+def _container_context() -> Tuple[str, str]:  # noqa: UP006
+    """The file by which containers are labelled, and the context of their processes; ("", "") where there is none. Source:
+    selinux_lxc_contexts_path(3)."""
     named = [line.partition("=")[2] for line in _read("/etc/selinux/config").splitlines() if line.startswith("SELINUXTYPE=")]
-    own = f"/etc/selinux/{named[-1].strip()}/contexts/lxc_contexts" if named else ""
-    files = ("/usr/share/containers/selinux/contexts", own)
-    return next((path for path in files if path and "process" in _read(path)), "")
+    own = [f"/etc/selinux/{name.strip()}/contexts/lxc_contexts" for name in named[-1:]]
+    for path in ("/usr/share/containers/selinux/contexts", *own):
+        for line in _read(path).splitlines():
+            key, _, value = line.partition("=")
+            if key.strip() == "process":
+                return path, value.strip().strip('"')
+    return "", ""
+
+
+def _policy_knows(context: str) -> bool:
+    """Source: security_check_context(3)."""
+    try:
+        with open("/sys/fs/selinux/context", "w") as file:
+            file.write(context)
+    except PermissionError:
+        return True  # to ask is root's
+    except OSError:
+        return False
+    return True
 
 
 def _names() -> Finding:

@@ -26,7 +26,7 @@ from agent.engine.engine import Engine
 from agent.errors import BadRequestError, NotFoundError
 from agent.files import used
 from agent.images.platforms import architecture
-from agent.isolation import apparmor
+from agent.isolation import apparmor, selinux
 
 
 async def ping(request: web.Request) -> web.Response:
@@ -138,8 +138,20 @@ def _engine_info(engine: Engine) -> dict[str, Any]:
         "RegistryConfig": _registries(engine),
         "NEventsListener": engine.events.listeners,
         "DefaultAddressPools": [{"Base": pool, "Size": 24} for pool in engine.settings.address_pools if ":" not in pool],
-        "Warnings": engine.networks.notes or None,
+        "Warnings": [*engine.networks.notes, *_unlabelled(engine)] or None,
     }
+
+
+def _unlabelled(engine: Engine) -> list[str]:
+    """Why containers have no SELinux labels though SELinux is on."""
+    why = (
+        selinux.found()[1]
+        if engine.settings.selinux == "auto"
+        else "selinux is off in config.yml"
+        if selinux.is_enforcing()
+        else ""
+    )
+    return [f"containers have no SELinux labels: {why}"] if why else []
 
 
 def _runtime_info(engine: Engine, version: str) -> dict[str, Any]:

@@ -399,7 +399,9 @@ def _security(document: Document, where: str, out: Body, context: Body) -> None:
         out["sysctls"] = {s["name"]: str(s["value"]) for s in sysctls}
     if groups := context.get("supplementalGroups"):
         out["group_add"] = [str(g) for g in groups]
-    for rest in sorted(context.keys() & {"fsGroup", "seLinuxOptions", "seccompProfile", "runAsNonRoot", "fsGroupChangePolicy"}):
+    for part, value in (context.get("seLinuxOptions") or {}).items():
+        out.setdefault("security_opt", []).append(f"label={part}:{value}")
+    for rest in sorted(context.keys() & {"fsGroup", "seccompProfile", "runAsNonRoot", "fsGroupChangePolicy"}):
         document.warn(f"{where}: securityContext.{rest} has no counterpart")
 
 

@@ -175,3 +175,31 @@ def test_a_lab_names_all_that_it_lacks_with_its_packages(monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "geteuid", lambda: 1001)
     with pytest.raises(PystackError, match="needs root"):
         lab_up.require_programs(lab_up.PROGRAMS)
+
+
+@pytest.mark.parametrize(
+    ("contexts", "known", "said", "well"),
+    [
+        ('file = "f"\nprocess = "u:r:container_t:s0"\n', True, "containers get labels", True),
+        (
+            'process = "u:r:container_t:s0"\n',
+            False,
+            "its policy does not know u:r:container_t:s0, which /etc/selinux/default/",
+            False,
+        ),
+        ("", True, "no types of containers are named", False),
+    ],
+)
+def test_a_host_that_enforces_selinux_is_told_whether_its_policy_knows_containers(
+    monkeypatch: pytest.MonkeyPatch, contexts: str, known: bool, said: str, well: bool
+) -> None:
+    files = {
+        "/sys/fs/selinux/enforce": "1",
+        "/etc/selinux/config": "SELINUX=enforcing\nSELINUXTYPE=default\n",
+        "/etc/selinux/default/contexts/lxc_contexts": contexts,
+    }
+    monkeypatch.setattr(hostcheck, "_read", lambda path: files.get(path, ""))
+    monkeypatch.setattr(hostcheck, "_policy_knows", lambda context: known)
+    (found,) = [row for row in hostcheck.examine() if row["check"] == "selinux"]
+    assert said in str(found["detail"])
+    assert bool(found["fix"]) != well

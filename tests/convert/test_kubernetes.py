@@ -48,7 +48,10 @@ spec:
         - {name: data, mountPath: /data, readOnly: true}
         - {name: scratch, mountPath: /tmp/x}
         - {name: host, mountPath: /var/log}
-        securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL], add: [NET_BIND_SERVICE]}}
+        securityContext:
+          allowPrivilegeEscalation: false
+          seLinuxOptions: {level: 's0:c1,c2'}
+          capabilities: {drop: [ALL], add: [NET_BIND_SERVICE]}
         lifecycle: {preStop: {exec: {command: [sh, -c, "sleep 5"]}}}
       - {name: side, image: "side:2", resizePolicy: []}
       volumes:
@@ -121,7 +124,7 @@ def test_a_deployment_with_all_about_it(tmp_path: Path) -> None:
         {"type": "bind", "source": "/var/log", "target": "/var/log"},
     ]
     assert (web["user"], web["cap_drop"], web["cap_add"]) == ("1000:1000", ["ALL"], ["NET_BIND_SERVICE"])
-    assert web["security_opt"] == ["no-new-privileges:true"]
+    assert web["security_opt"] == ["no-new-privileges:true", "label=level:s0:c1,c2"]
     assert (web["stop_grace_period"], web["restart"], web["ports"]) == ("30s", "always", ["80:8080"])
     assert web["networks"] == {"default": {"aliases": ["frontend"]}}
     assert document.services["web-side"]["network_mode"] == "service:web"
