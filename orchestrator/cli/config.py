@@ -205,10 +205,11 @@ def _part(document: dict[str, Any], only: tuple[str, ...]) -> dict[str, Any]:
 def _variables(stack: StackOptions, shape: str, only: tuple[str, ...], *, values: bool) -> None:
     """What the file can name, with values; or what it does name, with defaults, for *only* some services."""
     from orchestrator.stackfile import naming
+    from orchestrator.stackfile.host_paths import absolute_path
     from orchestrator.stackfile.variables import variables_of
 
     options = stack.options()
-    start = Path(options.project_directory or ".").resolve()
+    start = absolute_path(options.project_directory or ".")
     if values:
         near = variables_of(start, options.env_files, os.environ)
         directory = naming.stack_files(options.files, near, start, options.names)[0].parent

@@ -87,18 +87,17 @@ class StackOptions:
             return _checked(given or variable, "-p" if given else "COMPOSE_PROJECT_NAME")
         if os.environ.get("COMPOSE_ENV_FILES"):
             return self.load(quiet=True).stack.name
-        from pathlib import Path
-
         from orchestrator.stackfile import naming
+        from orchestrator.stackfile.host_paths import absolute_path
 
-        start = Path(self.given["project_directory"] or ".").resolve()
+        start = absolute_path(self.given["project_directory"] or ".")
         if not self.files and ((start / ".env").is_file() or self.given["env_file"]):
             from orchestrator.stackfile.variables import variables_of
 
             paths = naming.stack_files((), variables_of(start, self.given["env_file"], os.environ), start, _file_names())
         else:
             paths = naming.stack_files(self.files, os.environ, start, _file_names())
-        directory = Path(self.given["project_directory"] or paths[0].parent).resolve()
+        directory = absolute_path(self.given["project_directory"] or paths[0].parent)
         return naming.plain_name(paths, directory, self.given["env_file"]) or self.load(quiet=True).stack.name
 
 

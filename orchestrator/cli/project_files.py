@@ -20,10 +20,11 @@ def with_project_labels(loaded: Loaded) -> Stack:
     import msgspec
 
     from agent.contract.project_labels import COMPOSE
+    from orchestrator.stackfile.host_paths import absolute_path
     from orchestrator.stackfile.stable import SLOT
 
     same = {
-        "project.config_files": ",".join(str(path.absolute()) for path, _ in loaded.opened),
+        "project.config_files": ",".join(str(absolute_path(path)) for path, _ in loaded.opened),
         "project.working_dir": str(loaded.directory),
         "project.environment_file": ",".join(loaded.env_files),
         "version": COMPOSE,

@@ -233,12 +233,11 @@ def _variables(files: Sequence[str], pairs: Sequence[str], environment: Mapping[
 
 def _mounts(own: Sequence[Mount], texts: Sequence[str]) -> tuple[Mount, ...]:
     """Those of the service, and those of --volume, which take the place of others with their target."""
-    from pathlib import Path
-
+    from orchestrator.stackfile.host_paths import absolute_path
     from orchestrator.stackfile.mounts import split_mount
 
     try:
-        more = [split_mount(text, lambda path: str(Path(path).expanduser().resolve()))[0] for text in texts]
+        more = [split_mount(text, lambda path: str(absolute_path(path)))[0] for text in texts]
     except ValueError as error:
         raise click.UsageError(f"--volume: {error}") from None
     return (*(m for m in own if m.target not in {n.target for n in more}), *more)

@@ -260,7 +260,7 @@ def concerns(service: Service, rule: WatchRule, path: Path) -> bool:
     if path.is_dir():
         return False
     own = service.build
-    context, dockerfile = (Path(own.context), own.dockerfile) if own and not own.remote else (root, "")
+    context, dockerfile = (Path(own.context).resolve(), own.dockerfile) if own and not own.remote else (root, "")
     rules = {root: ignored_in(root, ""), context: ignored_in(context, dockerfile)}
     if any(path.is_relative_to(top) and left.ignores(str(path.relative_to(top))) for top, left in rules.items()):
         return False

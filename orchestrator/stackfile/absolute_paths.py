@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from orchestrator.stackfile.host_paths import absolute_path
 from orchestrator.stackfile.mount_text import is_windows
 from orchestrator.stackfile.remote import is_remote
 
@@ -20,7 +21,7 @@ def absolute(document: dict[str, Any], directory: Path) -> dict[str, Any]:
     def at(text: Any) -> Any:
         if not isinstance(text, str) or is_windows(text) or is_remote(text) or text.startswith(OTHERS):
             return text
-        return str((directory / text).resolve())
+        return str(absolute_path(text, directory))
 
     rules = {"services": _service, "configs": _content, "secrets": _content}
     out = dict(document)

@@ -15,7 +15,9 @@ from typing import Any
 import msgspec
 
 from agent.contract.options import OPTIONS, Kind
+from orchestrator.stackfile import omitted
 from orchestrator.stackfile.field_readers import flag, scalar
+from orchestrator.stackfile.host_paths import absolute_path
 from orchestrator.stackfile.load import Loaded
 from orchestrator.stackfile.merge import as_mapping
 from orchestrator.stackfile.model import Service
@@ -64,7 +66,7 @@ class ServiceBody:
             return converted(text) if self.convert else text
         if not self.shape.paths:
             return text
-        return str((self.directory / Path(text).expanduser()).resolve())
+        return str(absolute_path(text, self.directory))
 
 
 def canonicalize(loaded: Loaded, shape: Shape = WHOLE_FORM) -> dict[str, Any]:
@@ -126,7 +128,7 @@ def _service(place: ServiceBody) -> dict[str, Any]:
     mode = body.get("network_mode")
     if place.shape.implied and not mode and "provider" not in body and not out.get("networks"):
         out["networks"] = {"default": None}
-    return out
+    return omitted.SERVICE(out)  # type: ignore[no-any-return]
 
 
 def _env_file(place: ServiceBody, item: Any) -> dict[str, Any]:
@@ -212,6 +214,8 @@ def _long_volume(place: ServiceBody, item: Mapping[str, Any]) -> dict[str, Any]:
     out = dict(item)
     if item["type"] == "bind":
         out["source"] = place.path(scalar(item.get("source")))
+        if isinstance(item.get("bind"), dict):
+            out["bind"] = {"create_host_path": True, **item["bind"]}
     if isinstance(options := item.get("tmpfs"), dict) and "size" in options:
         out["tmpfs"] = {**options, "size": _bytes(place, options["size"])}
     if isinstance(options := item.get("volume"), dict) and "labels" in options:
@@ -311,6 +315,13 @@ def _devices(place: ServiceBody, value: Any) -> Any:
     return out
 
 
+def _ulimits(place: ServiceBody, value: Any) -> Any:
+    return {
+        name: {k: _number(place, v) for k, v in one.items()} if isinstance(one, dict) else _number(place, one)
+        for name, one in value.items()
+    }
+
+
 def _blkio(place: ServiceBody, value: Any) -> Any:
     """Rates are text: bytes, or operations."""
     rated = (k for k in value if k.endswith(("_bps", "_iops")))
@@ -384,7 +395,8 @@ def _develop(place: ServiceBody, value: Any) -> Any:
 
 
 def _watch_rule(place: ServiceBody, rule: Mapping[str, Any]) -> dict[str, Any]:
-    out = {**rule, "path": place.path(scalar(rule["path"]))}
+    path = place.path(scalar(rule["path"]))
+    out = {**rule, "path": str(Path(path).resolve()) if place.shape.paths else path}
     for key in ("include", "ignore"):
         if key in rule:
             out[key] = _listed(place, rule[key])
@@ -430,6 +442,7 @@ FORMS: dict[str, Form] = {
     "devices": _devices,
     "provider": _provider,
     "blkio_config": _blkio,
+    "ulimits": _ulimits,
     "group_add": _as_texts,
     "tmpfs": _listed,
     "memswap_limit": _bytes,
@@ -455,7 +468,7 @@ def _resource(loaded: Loaded, section: str, key: str, body: Mapping[str, Any], s
         out["name"] = scalar(body.get("name") or f"{loaded.stack.name}_{key}")
     out = _driven(out)
     if "file" in out and shape.paths:
-        out["file"] = str((loaded.directory / Path(scalar(out["file"])).expanduser()).resolve())
+        out["file"] = str(absolute_path(scalar(out["file"]), loaded.directory))
     if "labels" in out:
         out["labels"] = {k: scalar(v) for k, v in as_mapping(out["labels"]).items()}
-    return out
+    return omitted.RESOURCE(out)  # type: ignore[no-any-return]

@@ -10,6 +10,7 @@ import msgspec
 
 from orchestrator.stackfile import merge, yaml_documents
 from orchestrator.stackfile.absolute_paths import absolute
+from orchestrator.stackfile.host_paths import absolute_path
 from orchestrator.stackfile.interpolation import interpolated
 from orchestrator.stackfile.marked_document import MarkedDocument, Path_
 from orchestrator.stackfile.problem import Mark, Problem
@@ -108,7 +109,7 @@ def _foreign(file: str, base: str, where: Mark, place: SourceContext, problems: 
         chain = " → ".join(p.name for p in (*place.chain, path.resolve()))
         problems.append(Problem(where=where, what=f"{chain} extend each other", fix="take one out"))
         return None
-    inner = msgspec.structs.replace(place, directory=path.resolve().parent, chain=(*place.chain, path.resolve()))
+    inner = msgspec.structs.replace(place, directory=absolute_path(path).parent, chain=(*place.chain, path.resolve()))
     documents = yaml_documents.read(path, shown(path))
     one = documents[0].without_tags()
     for later in documents[1:]:

@@ -10,6 +10,7 @@ import msgspec
 
 from orchestrator.stackfile import merge
 from orchestrator.stackfile.absolute_paths import absolute
+from orchestrator.stackfile.host_paths import absolute_path
 from orchestrator.stackfile.load_context import dotted
 from orchestrator.stackfile.marked_document import MarkedDocument, Path_
 from orchestrator.stackfile.problem import Mark, Problem, StackFileError
@@ -70,7 +71,7 @@ def _read_entry(
         problems.append(Problem(where=where, what=f"the files include each other: {names}", fix="take one out"))
         return None
     given = body.get("project_directory")
-    directory = (place.directory / str(given)).resolve() if given else paths[0].resolve().parent
+    directory = absolute_path(str(given), place.directory) if given else absolute_path(paths[0]).parent
     env = body.get("env_file") or []
     env_files = [str(place.directory / str(f)) for f in (env if isinstance(env, list) else [env])]
     try:

@@ -17,6 +17,7 @@ from agent.contract.volume import VOLUME_DRIVERS
 from orchestrator.stackfile import bandwidth, block_io, consistency, ingress, lock, naming, policy, service, sources, validate
 from orchestrator.stackfile.backup_key import check_backups
 from orchestrator.stackfile.graph import check_dependencies
+from orchestrator.stackfile.host_paths import absolute_path
 from orchestrator.stackfile.load_context import LoadContext
 from orchestrator.stackfile.marked_document import MarkedDocument, Path_
 from orchestrator.stackfile.model import Service, Stack, StackNetwork, StackVolume
@@ -86,9 +87,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 def load(options: Options, environment: Mapping[str, str]) -> Loaded:
     """Raises StackFileError with every problem, PystackError where there is no file."""
-    start = Path(options.project_directory or ".").resolve()
+    start = absolute_path(options.project_directory or ".")
     paths = naming.stack_files(options.files, variables_of(start, options.env_files, environment), start, options.names)
-    directory = Path(options.project_directory or paths[0].parent).resolve()
+    directory = absolute_path(options.project_directory or paths[0].parent)
     variables = variables_of(directory, options.env_files, environment, start)
     problems: list[Problem] = []
     opened = sources.files(paths)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.stackfile.host_paths import absolute_path
 from orchestrator.stackfile.marked_document import MarkedDocument, Path_
 from orchestrator.stackfile.problem import Mark, Problem
 
@@ -85,8 +86,8 @@ class LoadContext:
         return []
 
     def host_path(self, text: str) -> Path:
-        """A path of the client: ~ and relative ones are resolved against the project's folder."""
-        return (self.directory / Path(text).expanduser()).resolve()
+        """A path of the client, absolute: ~ is put in, and relative ones are below the project's folder."""
+        return absolute_path(text, self.directory)
 
 
 def dotted(path: Path_) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from orchestrator.stackfile.host_paths import absolute_path
 from orchestrator.stackfile.load import Loaded
 from orchestrator.stackfile.merge import as_mapping
 
@@ -71,7 +72,7 @@ def _build(directory: Path, value: Any, *, implied: bool, paths: bool) -> Any:
 def _absolute(directory: Path, text: Any) -> Any:
     if not isinstance(text, str) or "$" in text or "://" in text or text.startswith("service:"):
         return text
-    return str((directory / Path(text).expanduser()).resolve())
+    return str(absolute_path(text, directory))
 
 
 def _sorted(value: Any) -> Any:

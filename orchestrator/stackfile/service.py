@@ -382,7 +382,7 @@ def develop(draft: ServiceContext, value: Any, path: Path_) -> Fields:
         lists = {k: words(k)(draft, rule[k], (*at, k))[k] for k in ("ignore", "include") if k in rule}
         out.append(
             WatchRule(
-                path=str(draft.reading.host_path(scalar(rule["path"]))),
+                path=str(draft.reading.host_path(scalar(rule["path"])).resolve()),
                 action=rule["action"],
                 target=scalar(rule.get("target")),
                 command=found[0] if found else None,

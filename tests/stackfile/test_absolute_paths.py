@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from orchestrator.stackfile.absolute_paths import absolute
+from orchestrator.stackfile.canonical import canonicalize
+from orchestrator.stackfile.load import Options, load
 
 SERVICES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "a build context": ({"build": "app"}, {"build": "/far/app"}),
@@ -58,3 +60,20 @@ def test_of_configs_and_secrets() -> None:
         "configs": {"a": {"file": "/far/a"}, "b": {"content": "x"}},
         "secrets": {"c": {"file": "/far/c"}, "d": None},
     }
+
+
+def test_a_project_in_a_linked_folder_has_the_links_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "7").mkdir()
+    (tmp_path / "current").symlink_to("7")
+    (tmp_path / "current" / "compose.yaml").write_text(
+        "services: {a: {image: i, build: src, volumes: ['./data:/data', '../current/x/../y:/y']}}\n"
+    )
+    monkeypatch.chdir(tmp_path / "current")
+    monkeypatch.setenv("PWD", str(tmp_path / "current"))
+    loaded = load(Options(), {})
+    assert loaded.stack.name == "current"
+    shown = canonicalize(loaded)["services"]["a"]
+    assert [v["source"] for v in shown["volumes"]] == [str(tmp_path / "current" / name) for name in ("data", "y")]
+    assert shown["build"]["context"] == str(tmp_path / "current" / "src")
+    monkeypatch.setenv("PWD", "/somewhere/else")  # a folder that the shell has left
+    assert load(Options(), {}).stack.name == "7"

@@ -73,7 +73,7 @@ def test_what_cannot_be_taken_stays_as_it_is(folder: Path, mount: str) -> None:
     assert (changed.contents, said) == ((), ())
     [before], [after] = stack.services, changed.services
     assert after.container == before.container
-    own = () if mount.startswith(("/", "named")) or "out" in mount else (before.container.mounts[0].source,)
+    own = () if mount.startswith(("/", "named")) else (before.container.mounts[0].source,)
     assert after.project_paths == own
 
 

@@ -101,8 +101,45 @@ SHOWN: dict[str, tuple[str, Any]] = {
         r'volumes: ["C:\\here:/x:ro"]',
         [{"type": "bind", "source": "C:\\here", "target": "/x", "read_only": True, "bind": {"create_host_path": True}}],
     ),
-    "no restart": ('restart: ""', ""),
-    "a test of the image": ("healthcheck: {test: []}", {"test": []}),
+    "no restart": ('restart: ""', None),
+    "a test of the image": ("healthcheck: {test: []}", {}),
+    "what is not so": ("privileged: false", None),
+    "no bytes": ("mem_limit: 0", None),
+    "nothing of many": ("cap_add: []", None),
+    "no init, said": ("init: false", False),
+    "not attached, said": ("attach: false", False),
+    "no replica, said": ("scale: 0", 0),
+    "no time to end, said": ("stop_grace_period: 0s", "0s"),
+    "no command, said": ("command: []", []),
+    "a network of which nothing is said": ("networks: {default: {priority: 0, aliases: []}}", {"default": {}}),
+    "a mount to be written": (
+        "volumes: [{type: tmpfs, target: /x, read_only: false, tmpfs: {size: 0}}]",
+        [{"type": "tmpfs", "target": "/x", "tmpfs": {}}],
+    ),
+    "limits of nothing": (
+        "deploy: {replicas: 0, placement: {}, update_config: {delay: 0s, parallelism: 0}, resources: {limits: {memory: '0'}}}",
+        {"replicas": 0, "update_config": {"parallelism": 0}, "resources": {"limits": {}}},
+    ),
+    "a build without": (
+        "build: {context: /tmp, no_cache: false, args: {}}",
+        {"context": "/tmp", "dockerfile": "Dockerfile"},
+    ),
+    "limits as text": ("ulimits: {core: '5', nofile: {soft: '1', hard: 2}}", {"core": 5, "nofile": {"soft": 1, "hard": 2}}),
+    "a folder that is made where nothing else is said": (
+        "volumes: [{type: bind, source: /x, target: /x, bind: {propagation: rshared}}]",
+        [
+            {
+                "type": "bind",
+                "source": "/x",
+                "target": "/x",
+                "bind": {"create_host_path": True, "propagation": "rshared"},
+            }
+        ],
+    ),
+    "a check that is one": (
+        "healthcheck: {test: x, disable: false, interval: 0s}",
+        {"test": ["CMD-SHELL", "x"], "interval": "0s"},
+    ),
     "no retries said": ("healthcheck: {test: x, retries: 0}", {"test": ["CMD-SHELL", "x"], "retries": 0}),
     "a date is text": ("environment: {A: 2020-01-01}", {"A": "2020-01-01"}),
     "the old word of a pull policy": ("pull_policy: if_not_present", "missing"),
