@@ -213,7 +213,8 @@ def _variables(stack: StackOptions, shape: str, only: tuple[str, ...], *, values
     if values:
         near = variables_of(start, options.env_files, os.environ)
         directory = naming.stack_files(options.files, near, start, options.names)[0].parent
-        for key, value in sorted(variables_of(directory, options.env_files, os.environ, start).items()):
+        known = {**variables_of(directory, options.env_files, os.environ, start), "COMPOSE_PROJECT_NAME": stack.name()}
+        for key, value in sorted(known.items()):
             click.echo(f"{key}={value}")
         return
     found = variables_named(stack, only)

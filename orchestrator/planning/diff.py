@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import NamedTuple
 
 import msgspec
@@ -62,6 +62,7 @@ def plan(
     waves = graph.waves(stack)
     mine = {s.name for s in stack.services}
     old_networks = {n.name: n for n in current.networks}
+    desired = _for_some(stack, desired, current, options.only)
     new_networks = {n.name: n for n in desired.networks}
     made = _task_steps(stack, desired, current, statuses, options)
     removed, left, warnings = _removals(stack, desired, current, options)
@@ -97,6 +98,25 @@ def plan(
         desired=state,
         waves=waves,
         warnings=tuple(warnings),
+    )
+
+
+def _for_some(stack: Stack, desired: State, current: State, only: Set[str] | None) -> State:
+    """*desired* without the networks and volumes that are not there yet and that none of the services *only* uses. Source:
+    `docker compose up SERVICE`."""
+    if only is None:
+        return desired
+    containers = [
+        *(s.container for s in stack.services if s.name in only),
+        *(t.container for t in desired.tasks if t.service in only),
+        *(t.container for t in current.tasks),
+    ]
+    networks = {a.network for c in containers for a in c.attachments} | {n.name for n in current.networks}
+    volumes = {m.source for c in containers for m in c.mounts} | {v.name for v in current.volumes}
+    return msgspec.structs.replace(
+        desired,
+        networks=tuple(n for n in desired.networks if n.name in networks),
+        volumes=tuple(v for v in desired.volumes if v.name in volumes),
     )
 
 

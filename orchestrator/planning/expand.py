@@ -60,7 +60,7 @@ def expand(
         raise PystackError("\n".join(problems))
     _check_names(stack, scale)
     _check_externals(stack, {n.name for n in existing.networks}, existing.volumes, only)
-    _check_networks(stack, context)
+    _check_networks(stack, context, only)
     others, images = existing.networks, existing.images
     networks = _networks(
         stack,
@@ -198,11 +198,12 @@ def _check_externals(stack: Stack, networks: Set[str], volumes: Set[str], only: 
         raise PystackError("\n".join(missing))
 
 
-def _check_networks(stack: Stack, context: PlacementContext) -> None:
-    """Drivers that no node has, and subnets that hide the way to a node."""
+def _check_networks(stack: Stack, context: PlacementContext, only: Set[str] | None) -> None:
+    """Drivers that no node has, and subnets that hide the way to a node, of the networks that services *only* are on."""
     wrong = []
+    used = {a.network for s in stack.services if only is None or s.name in only for a in s.container.attachments}
     there = sorted({d for n in context.nodes for d in n.info.drivers} | set(DRIVERS))
-    for spec in stack.networks:
+    for spec in (n for n in stack.networks if only is None or n.name in used):
         if spec.driver and spec.driver not in there:
             has = ", ".join(there)
             wrong.append(f"{spec.where}: networks.{spec.key}.driver: {spec.driver!r} is on no node; there is {has}")

@@ -196,6 +196,8 @@ def _read(
     resolved = _checked_ports(reading, resolved)
     used = {a.network for s in resolved for a in s.container.attachments}
     wanted_networks = tuple(n for n in networks.values() if options.unused or n.name in used)
+    for flaws in (reading.flaws.get(("networks", n.key), ()) for n in wanted_networks if n.name not in used):
+        reading.problems += [Problem(where=reading.mark(("networks",)), what="networks", why=why) for why in flaws]
     return tuple(resolved), wanted_networks, tuple(volumes.values())
 
 
@@ -240,6 +242,7 @@ def _attach(
             )
         )
     mounts, refusals = _mounts(reading, one, volumes)
+    refusals += [flaw for attachment in attachments for flaw in reading.flaws.get(("networks", attachment.network), ())]
     _no_double_targets(reading, path, mounts)
     container = msgspec.structs.replace(
         c,
@@ -268,6 +271,7 @@ def _mounts(reading: LoadContext, one: Service, volumes: Mapping[str, StackVolum
                     f"{volume.where}: volumes.{volume.key}.driver: there is no driver {volume.driver!r}: one of "
                     f"{', '.join(VOLUME_DRIVERS)}"
                 )
+            refusals += reading.flaws.get(("volumes", mount.source), ())
             mount = msgspec.structs.replace(mount, source=volume.name)
         mounts.append(mount)
     return mounts, refusals

@@ -34,6 +34,8 @@ class LoadContext:
         self.differences: list[Problem] = []
         """Keys that are honoured otherwise than elsewhere."""
         self.bad: set[Path_] = set()
+        self.flaws: dict[Path_, list[str]] = {}
+        """By network and volume why none can be made as the file says; who uses it is not started."""
 
     def mark(self, path: Path_) -> Mark:
         """The place of *path* in its file."""
@@ -51,6 +53,11 @@ class LoadContext:
         """Well-formed, but it cannot work here: a problem, unless only the form is asked for."""
         if self.consistent:
             self.problem(path, why, fix)
+
+    def flaw(self, path: Path_, why: str, fix: str = "") -> None:
+        """What is at *path*, of a network or volume, is well-formed and can be shown, but there can be no such thing here."""
+        text = f"{self.mark(path)}: {dotted(path)}: {why}{': ' if fix else ''}{fix}"
+        self.flaws.setdefault(path[:2], []).append(text)
 
     def warn(self, path: Path_, why: str) -> None:
         """Add a warning about *path*."""

@@ -47,7 +47,7 @@ def networks_of(reading: LoadContext, document: dict[str, Any]) -> dict[str, Sta
             _check_lan(reading, driver, opts, path)
         mtu = field_readers.scalar(opts[MTU]) if MTU in opts else "1500"
         if not (re.fullmatch(r"[0-9]{1,5}", mtu) and 68 <= int(mtu) < 1 << 16):
-            reading.problem((*path, "driver_opts", MTU), f"{mtu!r} is not an MTU", "a number from 68 to 65535")
+            reading.flaw((*path, "driver_opts", MTU), f"{mtu!r} is not an MTU", "a number from 68 to 65535")
         subnets = _subnets(reading, body, driver, path)
         external = body.get("external")
         _external_alone(reading, body, path)
@@ -83,7 +83,7 @@ def _subnets(reading: LoadContext, body: dict[str, Any], driver: str, path: Path
         try:
             cidr = ipaddress.ip_network(str(reading.mapping(pool, at).get("subnet")))
         except ValueError as error:
-            reading.problem(at, f"the subnet is not CIDR: {error}", "write it like 172.30.0.0/24")
+            reading.flaw(at, f"the subnet is not CIDR: {error}", "write it like 172.30.0.0/24")
             continue
         # on a LAN it is somebody's who is there already, or nobody's
         gateway = str(pool.get("gateway") or ("" if driver in LAN_OPTIONS else cidr[1]))
@@ -92,7 +92,7 @@ def _subnets(reading: LoadContext, body: dict[str, Any], driver: str, path: Path
         except ValueError:
             inside = False
         if not inside:
-            reading.problem((*at, "gateway"), f"{gateway} is not an address of {cidr}")
+            reading.flaw((*at, "gateway"), f"{gateway} is not an address of {cidr}")
             continue
         found = _pool(reading, pool, at, cidr, gateway)
         if found:
@@ -107,7 +107,7 @@ def _check_lan(reading: LoadContext, driver: str, options: Mapping[str, Any], pa
         if key not in known:
             reading.unknown(at, known)
         elif known[key] and value not in known[key]:
-            reading.problem(at, f"{driver} has no {key} {value!r}", f"one of {', '.join(known[key])}")
+            reading.flaw(at, f"{driver} has no {key} {value!r}", f"one of {', '.join(known[key])}")
 
 
 def _pool(
@@ -122,7 +122,7 @@ def _pool(
                 raise ValueError(f"it is not inside {cidr}")
             span = str(inner)
         except ValueError as error:
-            reading.problem((*at, "ip_range"), f"{span} is not a range of this subnet: {error}")
+            reading.flaw((*at, "ip_range"), f"{span} is not a range of this subnet: {error}")
             return None
     for name, address in reading.mapping(pool.get("aux_addresses"), (*at, "aux_addresses")).items():
         try:
@@ -130,7 +130,7 @@ def _pool(
                 raise ValueError
             reserved.append(str(address))
         except ValueError:
-            reading.problem((*at, "aux_addresses", name), f"{address} is not an address of {cidr}")
+            reading.flaw((*at, "aux_addresses", name), f"{address} is not an address of {cidr}")
     return Subnet(cidr=str(cidr), gateway=gateway, ip_range=span, reserved=tuple(reserved))
 
 
@@ -146,7 +146,7 @@ def volumes_of(reading: LoadContext, document: dict[str, Any]) -> dict[str, Stac
         if driver in VOLUME_DRIVERS:
             for word in merge.as_mapping(body.get("driver_opts")):
                 if word not in VOLUME_DRIVERS[driver]:
-                    reading.check(
+                    reading.flaw(
                         (*path, "driver_opts", word),
                         f"the driver {driver} has no such option",
                         f"it has {', '.join(sorted(VOLUME_DRIVERS[driver]))}",
@@ -176,11 +176,9 @@ def _volume_size(reading: LoadContext, options: Mapping[str, Any], path: Path_) 
     try:
         parse_bytes(options["size"])
     except ValueError as error:
-        reading.problem((*path, "size"), f"{options['size']!r}: {error}")
+        reading.flaw((*path, "size"), f"{options['size']!r}: {error}")
     if beside := [key for key in ("type", "device", "o") if options.get(key)]:
-        reading.problem(
-            (*path, "size"), f"size is of a directory of the node: it excludes {beside[0]}", "tmpfs has `o: size=…`"
-        )
+        reading.flaw((*path, "size"), f"size is of a directory of the node: it excludes {beside[0]}", "tmpfs has `o: size=…`")
 
 
 SOURCES = {"config": ("file", "environment", "content"), "secret": ("file", "environment")}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.contract.container import Attachment, Container, digest
+from agent.contract.container import Attachment, Container, Mount, digest
 from agent.contract.status import NodeInfo, TaskStatus
 from agent.contract.task import Task
 from agent.reconcile import Create, ObservedContainer, Prepare, Remove, Restart, Start, Stop, next_action
@@ -21,7 +21,7 @@ from orchestrator.planning.diff import PlanOptions, plan
 from orchestrator.planning.expand import expand
 from orchestrator.planning.graph import waves
 from orchestrator.planning.state import Plan, State
-from orchestrator.stackfile.model import Dependency, Reserves, Service, Stack, StackNetwork
+from orchestrator.stackfile.model import Dependency, Reserves, Service, Stack, StackNetwork, StackVolume
 
 
 def service(name: str, image: str = "a", **extra: object) -> Service:
@@ -228,3 +228,25 @@ RECONCILE = {
 @pytest.mark.parametrize(("wanted", "found", "expected"), RECONCILE.values(), ids=RECONCILE)
 def test_reconcile(wanted: Task | None, found: ObservedContainer | None, expected: object) -> None:
     assert next_action(wanted, found, image_present=False) == expected
+
+
+def test_a_plan_for_some_makes_what_they_use_and_no_more() -> None:
+    two = (StackNetwork(key="one", name="t_one"), StackNetwork(key="two", name="t_two"))
+    mounted = (Mount(kind="volume", source="t_data", target="/d"),)
+    a = Service(
+        name="a",
+        container=Container(image="i", attachments=(Attachment(network="t_one"),), mounts=mounted),
+        where="stack.yml:1:1",
+    )
+    b = Service(name="b", container=Container(image="i", attachments=(Attachment(network="t_two"),)), where="stack.yml:2:1")
+    volumes = (StackVolume(key="data", name="t_data"), StackVolume(key="more", name="t_more"))
+    new = Stack(name="t", services=(a, b), networks=two, volumes=volumes)
+
+    def made(only: frozenset[str] | None, current: State = State()) -> Plan:
+        return plan(new, expand(new, current, only=only), current, revision=1, options=PlanOptions(only=only))
+
+    first = made(frozenset({"b"}))
+    assert [(s.action, s.name) for s in first.changes] == [("create", "t_two"), ("create", "t-b-1")]
+    rest = made(None, first.desired)
+    assert {s.name for s in rest.changes} == {"t_one", "t_data", "t_more", "t-a-1"}
+    assert made(frozenset({"b"}), rest.desired).changes == ()

@@ -258,6 +258,51 @@ LATER: dict[str, tuple[str, str, str]] = {
     "memory below nothing": ("mem_limit: -3", "", "mem_limit: a size cannot be negative"),
     "a mode of a port": ("ports: [{target: 80, mode: x}]", "", "ports[0].mode: 'x' is not a mode"),
     "a protocol of a port": ("ports: [{target: 80, protocol: x}]", "", "'x' is not a protocol"),
+    "a subnet that is none": (
+        "networks: [n]",
+        "networks: {n: {ipam: {config: [{subnet: abc}]}}}",
+        "ipam.config[0]: the subnet is not CIDR",
+    ),
+    "a gateway of another subnet": (
+        "networks: [n]",
+        "networks: {n: {ipam: {config: [{subnet: 10.0.0.0/24, gateway: 10.9.0.1}]}}}",
+        "10.9.0.1 is not an address of",
+    ),
+    "a range of another subnet": (
+        "networks: [n]",
+        "networks: {n: {ipam: {config: [{subnet: 10.0.0.0/24, ip_range: 10.9.0.0/24}]}}}",
+        "is not a range of this subnet",
+    ),
+    "an address kept free elsewhere": (
+        "networks: [n]",
+        "networks: {n: {ipam: {config: [{subnet: 10.0.0.0/24, aux_addresses: {h: 1.2.3.4}}]}}}",
+        "1.2.3.4 is not an address of",
+    ),
+    "an MTU that is none": (
+        "networks: [n]",
+        "networks: {n: {driver_opts: {com.docker.network.driver.mtu: a@b}}}",
+        "'a@b' is not an MTU",
+    ),
+    "a mode of macvlan": (
+        "networks: [n]",
+        "networks: {n: {driver: macvlan, driver_opts: {macvlan_mode: x}}}",
+        "macvlan has no macvlan_mode 'x'",
+    ),
+    "an option that the driver has not": (
+        'volumes: ["v:/x"]',
+        "volumes: {v: {driver_opts: {a: b}}}",
+        "the driver local has no such option",
+    ),
+    "a size that is none": (
+        'volumes: ["v:/x"]',
+        "volumes: {v: {driver_opts: {size: much}}}",
+        "'much': a size is a number",
+    ),
+    "a size of what is no folder": (
+        'volumes: ["v:/x"]',
+        "volumes: {v: {driver_opts: {size: 1g, type: tmpfs, device: tmpfs}}}",
+        "it excludes type",
+    ),
     "a tmpfs at no path": ("tmpfs: x", "", "tmpfs[0]: 'x' must be an absolute path"),
 }
 

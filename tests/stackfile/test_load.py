@@ -45,10 +45,6 @@ PROBLEMS = {
     ),
     "a missing env_file": ("services:\n  w: {image: a, env_file: nope.env}\n", "nope.env does not exist"),
     "an alias that contains itself": ("services: &a\n  w: *a\n", "more than 100 levels"),
-    "an MTU that is none": (
-        "services: {a: {image: x}}\nnetworks: {n: {driver_opts: {com.docker.network.driver.mtu: a@b}}}\n",
-        "2:30: networks.n.driver_opts.com.docker.network.driver.mtu: 'a@b' is not an MTU",
-    ),
     "a name of a network without end": (
         f"services: {{a: {{image: x}}}}\nnetworks: {{n: {{name: {'x' * 300}}}}}\n",
         "has more than 255 characters",

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from orchestrator.stackfile.load import Loaded, Options, load
-from orchestrator.stackfile.problem import StackFileError
 
 
 def read(folder: Path, text: str) -> Loaded:
@@ -26,13 +23,3 @@ def test_sizes_are_bytes(tmp_path: Path) -> None:
 def test_another_option_of_the_layer_keeps_the_service_from_starting(tmp_path: Path) -> None:
     (service,) = read(tmp_path, "services: {a: {image: i, storage_opt: {size: 1G, dm.basesize: 2G}}}").stack.services
     assert "a size here and no other option: take dm.basesize out" in service.problem
-
-
-@pytest.mark.parametrize(
-    ("options", "why"),
-    [("{size: much}", "'much': a size is a number"), ("{size: 1g, type: tmpfs, device: tmpfs}", "it excludes type")],
-    ids=["not a size", "not a directory"],
-)
-def test_sizes_that_cannot_be(tmp_path: Path, options: str, why: str) -> None:
-    with pytest.raises(StackFileError, match=why):
-        read(tmp_path, f"services: {{a: {{image: i, volumes: ['v:/v']}}}}\nvolumes: {{v: {{driver_opts: {options}}}}}")

@@ -85,6 +85,7 @@ def _variables(found: Iterable[NamedVariable], shape: str) -> None:
     """Variables that the file names, with the keys and heads of Docker Compose."""
     import yaml
 
+    found = sorted(found, key=lambda v: v.name)
     rows = {
         v.name: {"Name": v.name, "DefaultValue": v.default, "PresenceValue": v.alternate, "Required": v.required} for v in found
     }
