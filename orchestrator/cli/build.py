@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.build_request import BuildOptions, build_one
-from orchestrator.cli.options import StackOptions, progress_option, stack_options
+from orchestrator.cli.options import StackOptions, is_compose, progress_option, stack_options
 
 if TYPE_CHECKING:
     from orchestrator.cli.client import Client
@@ -61,6 +61,8 @@ def build(
     from orchestrator.stackfile.graph import needed
 
     loaded = stack.load(named=services)
+    if is_compose() and not any(s.build and (not services or s.name in services) for s in loaded.stack.services):
+        click.echo("WARN No services to build", err=True)
     client = Client(start=True)
     require_services(services, loaded.stack.name, (s.name for s in loaded.stack.services))
     if with_dependencies and services:

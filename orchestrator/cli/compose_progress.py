@@ -70,6 +70,8 @@ class Words:
         self._shown: set[tuple[str, str]] = set()
         self._waited_for: Mapping[str, str] = {}
         self._to_the_end = False
+        self.ended: frozenset[str] = frozenset()
+        """Tasks whose containers have ended already: of them it is not said that they are stopped."""
 
     def expect(self, waited_for: Mapping[str, str], *, to_the_end: bool) -> None:
         """Tell which services, by the beginning of their tasks' names, are *waited_for* by others, and on which condition;
@@ -104,14 +106,16 @@ class Words:
             begun, self._ends[event.name] = ORDERS.get(event.reason, ("Starting", "Started"))
             self._line(kind, event.name, begun)
         else:
-            self._line(kind, event.name, "Stopping" if event.action == "remove" else BEGUN[event.action])
+            if event.name not in self.ended:
+                self._line(kind, event.name, "Stopping" if event.action == "remove" else BEGUN[event.action])
             self._ends[event.name] = DONE[event.action]
 
     def _finish(self, word: str) -> None:
         """Say of those that were to be *word*, or of all, that they are."""
         done = {name: end for name, end in self._ends.items() if word in ("", end)}
         for name, end in done.items():
-            for one in ("Stopped", "Removing", "Removed") if end == "Removed" else (end,):
+            stopped = () if name in self.ended else ("Stopped",)
+            for one in (*stopped, "Removing", "Removed") if end == "Removed" else (end,):
                 self._line("Container", name, one)
             del self._ends[name]
 

@@ -54,6 +54,8 @@ def down(
         from orchestrator.cli.selection import of_stack
 
         tasks = [row["task"] for row in of_stack(client, name, services)]
+        if not tasks:
+            return click.echo(f'Warning: No resource found to remove for project "{name}".', err=True)
         for event in client.events(f"/v1/stacks/{name}/rm", body={"tasks": tasks}):
             shown.event(event)
         return

@@ -168,7 +168,7 @@ def follow_stack(
     tasks that begin meanwhile too. As lines, or, in the shape json, as objects with task, time, stream and line. *ended* is
     called with each task that is followed, after its last line."""
     from orchestrator.cli.rows import tasks
-    from orchestrator.cli.selection import of_stack
+    from orchestrator.cli.selection import not_running, of_stack
 
     printer = (
         _JsonPrinter()
@@ -193,7 +193,11 @@ def follow_stack(
             if row["state"] in LIVE and (not services or row["service"] in services) and options.replica in (0, row["index"])
         ]
 
+    if options.replica and len(services) != 1:
+        raise click.UsageError("--index is of one service: name it")
     rows = of_stack(client, name, services, options.replica)
+    if options.replica and not rows:
+        raise not_running(services[0], options.replica)
     printer.names = {row["task"]: short_name(row, options.project) for row in rows} if options.project else {}
     for row in rows:
         printer.expect(row["task"])

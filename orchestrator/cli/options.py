@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -101,6 +101,19 @@ class StackOptions:
         return naming.plain_name(paths, directory, self.given["env_file"]) or self.load(quiet=True).stack.name
 
 
+def declared(names: Collection[str]) -> set[str]:
+    """Those of the services *names* that the file of this command has; none where there is no file that can be read."""
+    from orchestrator.errors import PystackError
+
+    context = click.get_current_context(silent=True)
+    stack = context.meta.get("stack") if context else None
+    try:
+        loaded = stack.load(quiet=True, named=tuple(names)) if stack else None
+    except PystackError:
+        return set()
+    return {s.name for s in loaded.services}.intersection(names) if loaded else set()
+
+
 def _checked(name: str, place: str) -> str:
     """*name*, which *place* has, if it can be one of a project. Raises PystackError."""
     from orchestrator.errors import PystackError
@@ -180,7 +193,9 @@ def stack_options(function: F, *, short: bool = True) -> F:
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         given = {name: kwargs.pop(name, None) or global_option(name) or () for name in NAMES}
-        return function(StackOptions(**given), *args, **kwargs)
+        stack = StackOptions(**given)
+        click.get_current_context().meta["stack"] = stack
+        return function(stack, *args, **kwargs)
 
     return selects_stack(wrapper, short=short)  # type: ignore[return-value]
 

@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, assert_never
 
 import click
@@ -128,6 +128,11 @@ class Progress:
         *to_the_end*: and by this command, all."""
         if self._words:
             self._words.expect(waited_for, to_the_end=to_the_end)
+
+    def expect_ended(self, tasks: Collection[str]) -> None:
+        """Tell which *tasks* have ended already, and need not be stopped."""
+        if self._words:
+            self._words.ended = frozenset(tasks)
 
     def event(self, event: Event) -> None:
         """Show one event."""

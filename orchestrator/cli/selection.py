@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.options import StackOptions
+from orchestrator.cli.options import StackOptions, declared
 from orchestrator.cli.rows import services as applied_services
 from orchestrator.cli.rows import tasks
 from orchestrator.errors import NoSuchServiceError, PystackError, RefusedError
@@ -24,10 +24,11 @@ def chosen(client: Client, stack: StackOptions, services: tuple[str, ...] = (), 
 def of_stack(client: Client, name: str, services: tuple[str, ...] = (), index: int = 0) -> list[TaskRow]:
     """The stack's tasks that have a container; those whose node does not answer are named on stderr and left out.
 
-    Raises NoSuchServiceError for a service that the stack does not have."""
+    Raises NoSuchServiceError for a service that neither the stack nor its file has."""
     rows = tasks(client, name)
     unknown = set(services) - {row["service"] for row in rows}
     unknown -= _services_without_tasks(client, name) if unknown else set()
+    unknown -= declared(unknown) if unknown else set()
     if unknown:
         raise NoSuchServiceError(unknown, name, {row["service"] for row in rows})
     rows = [row for row in rows if (not services or row["service"] in services) and (not index or row["index"] == index)]

@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.options import StackOptions, format_option, is_compose, long_stack_options, stack_options
+from orchestrator.cli.rows import tasks
 from orchestrator.cli.selection import chosen, only
 from orchestrator.errors import PystackError
 
 if TYPE_CHECKING:
     from orchestrator.cli.client import Client
     from orchestrator.server.api.stacks import TaskRow
+
+ENDED = ("exited", "failed", "created")
+"""States of what `rm` removes."""
 
 
 def _each(stack: StackOptions, services: tuple[str, ...], verb: str, states: tuple[str, ...], **query: Any) -> None:
@@ -27,6 +31,8 @@ def _each(stack: StackOptions, services: tuple[str, ...], verb: str, states: tup
     client = Client()
     in_words = is_compose()
     rows = chosen(client, stack, services)
+    if in_words and not any(row["state"] in ("running", "paused", "restarting", "starting") for row in rows):
+        rows = []  # what has ended is no concern of these verbs. Source: docker compose
     if not rows and verb == "kill":
         click.echo("No container to kill", err=True)
     if services and rows and not any(row["state"] in states for row in rows):
@@ -117,26 +123,31 @@ def wait(stack: StackOptions, down_project: bool, services: tuple[str, ...]) -> 
 @click.option("-s", "--stop", is_flag=True, help="Stop them first.")
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
 @click.option("-v", "--volumes", is_flag=True, help="Remove their anonymous volumes too.")
-@click.option("-a", "--all", "everything", is_flag=True, hidden=True)  # those of `run` go with --remove-orphans and `down`
+@click.option("-a", "--all", "everything", is_flag=True, hidden=True)  # those of `run` go too
 @click.argument("services", nargs=-1)
 def rm(stack: StackOptions, stop: bool, force: bool, volumes: bool, everything: bool, services: tuple[str, ...]) -> None:
-    """Remove stopped tasks; `up` creates them again."""
+    """Remove stopped tasks, and containers of `run` that ended; `up` creates the tasks again."""
     from orchestrator.cli.client import Client
     from orchestrator.cli.output import Progress
     from orchestrator.server.events import StepEvent
 
     del everything
     client, name = Client(), stack.name()
-    going = [row for row in chosen(client, stack, services) if stop or row["state"] in ("exited", "failed", "created")]
-    if not going:
+    going = [row for row in chosen(client, stack, services) if stop or row["state"] in ENDED]
+    once = [r for r in tasks(client, name, oneoff=True) if r["oneoff"] and r["state"] in ENDED]
+    once = [r for r in once if not services or r["service"] in services]
+    if not going and not once:
         click.echo("No stopped containers", err=True)
         return
     if not force and sys.stdin.isatty():
-        click.confirm(f"remove {', '.join(row['task'] for row in going)}?", abort=True)
-    anonymous = [(row["node"], name) for row in going for name in _anonymous(client, row)] if volumes else []
+        click.confirm(f"remove {', '.join(row['task'] for row in (*going, *once))}?", abort=True)
+    anonymous = [(row["node"], name) for row in (*going, *once) for name in _anonymous(client, row)] if volumes else []
     if is_compose():
-        click.echo(f"Going to remove {', '.join(row['container_name'] for row in going)}")
+        click.echo(f"Going to remove {', '.join(row['container_name'] for row in (*going, *once))}")
     shown = Progress()
+    shown.expect_ended([row["task"] for row in going if row["state"] in ENDED])
+    for row in once:
+        _forget(client, name, row)
     for event in client.events(f"/v1/stacks/{name}/rm", body={"tasks": [row["task"] for row in going]}):
         if is_compose():
             shown.event(event)
@@ -144,6 +155,20 @@ def rm(stack: StackOptions, stop: bool, force: bool, volumes: bool, everything: 
             click.echo(event.name)
     for node, volume in anonymous:
         client.at(node).engine("DELETE", f"/volumes/{volume}")
+
+
+def _forget(client: Client, stack: str, row: TaskRow) -> None:
+    """Remove a container of `run`, and what the cluster keeps for it."""
+    from orchestrator.cli.compose_progress import say
+
+    if is_compose():
+        say("Container", row["container_name"], "Removing")
+    client.at(row["node"]).engine("DELETE", f"/containers/{row['id']}")
+    client.json("DELETE", f"/v1/stacks/{stack}/oneoff/{row['task']}")
+    if is_compose():
+        say("Container", row["container_name"], "Removed")
+    else:
+        click.echo(row["task"])
 
 
 def _anonymous(client: Client, row: TaskRow) -> list[str]:

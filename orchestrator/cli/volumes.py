@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import StackOptions, format_option, stack_options
-from orchestrator.errors import require_services
+from orchestrator.cli.options import StackOptions, declared, format_option, stack_options
+from orchestrator.errors import RefusedError, require_services
 
 if TYPE_CHECKING:
     from orchestrator.cli.client import Client
@@ -44,8 +44,11 @@ def volume_rows(client: Client, name: str, services: tuple[str, ...]) -> list[di
         for v in there.engine("GET", "/volumes", query={"filters": filters})["Volumes"]
     ]
     if services:
-        known = applied_services(client, name)
-        require_services(services, name, known)
-        used = {m.get("source") for s in services for m in known[s]["container"].get("mounts", [])}
+        try:
+            known = applied_services(client, name)
+        except RefusedError:
+            known = {}  # nothing of it was ever brought up
+        require_services(services, name, {*known, *declared(services)})
+        used = {m.get("source") for s in services if s in known for m in known[s]["container"].get("mounts", [])}
         rows = [row for row in rows if row["name"] in used]
     return rows

@@ -20,8 +20,8 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
     (
         "a path of Windows, `type: npipe` and `cluster`, a volume's driver or a secret's that is not here, a target that "
         "is not an absolute path, and other values that the engine alone knows: `restart`, `deploy.mode`, `endpoint_mode`, "
-        "`failure_action`, `restart_policy.condition`, `placement`, `devices`, `userns_mode`, addresses of hosts, of networks "
-        "and MAC addresses",
+        "`failure_action`, `restart_policy.condition`, `placement`, `devices`, `userns_mode`, addresses of hosts and "
+        "MAC addresses, and pools, options, MTUs and sizes of networks and volumes",
         "left to the engine",
         "`config` shows it; the service that has it is not started, with the line that says why",
     ),

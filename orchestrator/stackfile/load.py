@@ -198,7 +198,9 @@ def _read(
     wanted_networks = tuple(n for n in networks.values() if options.unused or n.name in used)
     for flaws in (reading.flaws.get(("networks", n.key), ()) for n in wanted_networks if n.name not in used):
         reading.problems += [Problem(where=reading.mark(("networks",)), what="networks", why=why) for why in flaws]
-    return tuple(resolved), wanted_networks, tuple(volumes.values())
+    mounted = {m.source for s in resolved for m in s.container.mounts}
+    wanted_volumes = tuple(v for v in volumes.values() if options.unused or v.backup or v.name in mounted)
+    return tuple(resolved), wanted_networks, wanted_volumes
 
 
 def _attach(

@@ -536,3 +536,58 @@ def test_down_of_one_service_and_the_first_replica_that_runs(compose: DockerComp
 def engine(compose: DockerCompose) -> dict[str, str]:
     """The environment in which Docker's clients find the node."""
     return {**compose.environment, "DOCKER_HOST": f"unix://{compose.environment['PYSTACK_ROOT']}/run/docker.sock"}
+
+
+@pytest.mark.parametrize(
+    "verb", ["top", "stats --no-stream", "logs", "kill", "rm -f", "stop", "pause", "unpause", "ps", "volumes", "down"]
+)
+def test_a_service_of_the_file_that_was_never_up_is_nothing_to_do(compose: DockerCompose, verb: str) -> None:
+    compose(*verb.split(), "web")
+    if verb not in ("top", "stats --no-stream", "logs", "down"):
+        return
+    assert "no such service: nosuch" in compose(*verb.split(), "nosuch", code=1).stderr
+
+
+def test_what_ended_is_removed_with_one_off_containers_and_is_nothing_to_kill(compose: DockerCompose) -> None:
+    compose("up", "-d", "db")
+    once = compose("run", "-d", "-T", "db", "true").stdout.strip()
+    eventually(lambda: _has_ended(compose, once))
+    assert {str(line).split()[0] for line in compose("images").stdout.splitlines()[1:]} >= {f"{compose.name}-db-1"}
+    assert len(compose("images").stdout.splitlines()) == 3
+    compose("stop", "db")
+    assert compose("kill", "db").stderr == "No container to kill\n"
+    assert compose("pause", "db").stderr == ""
+    assert 'service "db" is not running container #7' in compose("logs", "--index", "7", "db", code=1).stderr
+    assert "--index is of one service" in compose("logs", "--index", "1", code=2).stderr
+    removed = compose("rm", "-f")
+    assert re.fullmatch(f"Going to remove {compose.name}-db-1, {compose.name}-db-run-[0-9a-f]{{12}}\n", removed.stdout)
+    assert "Stop" not in removed.stderr
+    assert f" Container {compose.name}-db-1  Removed\n" in removed.stderr
+    assert rows(compose, "-a") == []
+
+
+def _has_ended(compose: DockerCompose, ident: str) -> None:
+    assert [row["State"] for row in rows(compose, "-a") if ident.startswith(str(row["ID"]))] == ["exited"]
+
+
+def test_what_no_service_that_is_brought_up_uses_is_not_made(compose: DockerCompose) -> None:
+    (compose.folder / "compose.yaml").write_text(
+        "x-common: &common {image: busybox, command: sleep 1000, stop_grace_period: 0s}\n"
+        "services:\n"
+        "  a: {<<: *common, networks: [one], volumes: ['da:/d']}\n"
+        "  b: {<<: *common, networks: [two], volumes: ['db:/d']}\n"
+        "networks: {one: {}, two: {}, unused: {}}\n"
+        "volumes: {da: {}, db: {}, unused: {}}\n"
+    )
+    said = compose("up", "-d", "b").stderr
+    assert "_two  Created" in said
+    assert "_db  Created" in said
+    assert "_one" not in said
+    assert "_da" not in said
+    later = compose("up", "-d").stderr
+    assert "_one  Created" in later
+    assert "_da  Created" in later
+    assert "unused" not in said + later
+    everything = compose("--all-resources", "up", "-d").stderr
+    assert "Network " + compose.name + "_unused  Created" in everything
+    assert "Volume " + compose.name + "_unused  Created" in everything

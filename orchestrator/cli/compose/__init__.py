@@ -173,6 +173,7 @@ def _adapted(function: Callable[..., None]) -> click.Command:
     return click.command(
         "compose",
         cls=Group,
+        invoke_without_command=True,
         context_settings={"help_option_names": ["-h", "--help"], "allow_interspersed_args": False},
     )(function)
 
@@ -194,6 +195,8 @@ def compose(context: click.Context, /, dry_run: bool, ansi: str | None, no_ansi:
     """docker compose's own command lines, for scripts that have them."""
     import os
 
+    if context.invoked_subcommand is None:
+        return click.echo(context.get_help())
     if dry_run:
         pretending(context, None if context.invoked_subcommand == "alpha" else context.invoked_subcommand)
     if no_ansi or (ansi or os.environ.get("COMPOSE_ANSI")) == "never":

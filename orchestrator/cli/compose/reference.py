@@ -244,7 +244,8 @@ HEAD = """
 why. Progress has Docker Compose's words on the standard error; `ps`, `ls`, `images`, `events`, `stats`, `top`,
 `config` and `version` have its form and JSON. `COMPOSE_FILE`, `COMPOSE_PATH_SEPARATOR`, `COMPOSE_PROJECT_NAME`,
 `COMPOSE_PROFILES`, `COMPOSE_ENV_FILES`, `COMPOSE_DISABLE_ENV_FILE`, `COMPOSE_PROGRESS`, `COMPOSE_ANSI`,
-`COMPOSE_STATUS_STDOUT`, `COMPOSE_COMPATIBILITY`, `COMPOSE_MENU`, `COMPOSE_REMOVE_ORPHANS` and `COMPOSE_IGNORE_ORPHANS` count.
+`COMPOSE_STATUS_STDOUT`, `COMPOSE_COMPATIBILITY`, `COMPOSE_MENU`, `COMPOSE_REMOVE_ORPHANS` and `COMPOSE_IGNORE_ORPHANS` count;
+`COMPOSE_PARALLEL_LIMIT` is taken as `--parallel` is.
 
 Services that ended well start again with each `up`, as there; `pystack up` itself leaves them, since it has nothing to do.
 `ps`, `logs` and the rest find the containers of all nodes. Containers, one-off containers, networks, volumes and built

@@ -337,7 +337,7 @@ def images(stack: StackOptions, shape: str, quiet: bool, services: tuple[str, ..
     from orchestrator.cli.rows import tasks
 
     client, rows = Client(start=True), []
-    for row in tasks(client, stack.name()):
+    for row in tasks(client, stack.name(), oneoff=True):
         if not row["id"] or (services and row["service"] not in services):
             continue
         seen = client.at(row["node"]).engine("GET", f"/images/{name_in_path(row['image'])}/json")
