@@ -75,6 +75,7 @@ VARIABLES = {
     "COMPOSE_ENV_FILES": "Files of variables, with commas, as `--env-file`.",
     "COMPOSE_DISABLE_ENV_FILE": "`true`: .env is not read.",
     "COMPOSE_REMOVE_ORPHANS": "`true`: `up` and `down` take `--remove-orphans`.",
+    "COMPOSE_PARALLEL_LIMIT": "Taken without effect, as `--parallel`: the nodes decide how much is done at once.",
     "COMPOSE_MENU": "`true`: an attached `pystack compose up` on a terminal has keys, which its last line names.",
     "COMPOSE_IGNORE_ORPHANS": "`true`: no word of tasks whose service left the file.",
     "COMPOSE_COMPATIBILITY": "`true`: as `--compatibility`, for `pystack compose`.",

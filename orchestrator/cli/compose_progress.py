@@ -67,11 +67,11 @@ class Words:
     def __init__(self) -> None:
         self._ends: dict[str, str] = {}
         self._names: dict[str, str] = {}
-        self._shown: set[tuple[str, str]] = set()
+        self._shown: set[tuple[str, str, str]] = set()
         self._waited_for: Mapping[str, str] = {}
         self._to_the_end = False
         self.ended: frozenset[str] = frozenset()
-        """Tasks whose containers have ended already: of them it is not said that they are stopped."""
+        """Tasks whose containers have ended already: no line says that they are stopped."""
 
     def expect(self, waited_for: Mapping[str, str], *, to_the_end: bool) -> None:
         """Tell which services, by the beginning of their tasks' names, are *waited_for* by others, and on which condition;
@@ -129,7 +129,7 @@ class Words:
             return  # the one before
         condition = "" if self._to_the_end else self._waited_for.get(name.rpartition("-")[0], "service_started")
         if state in ("running", "exited"):
-            if self._ends.pop(name, "Started") == "Started" and (name, "Restarting") not in self._shown:
+            if self._ends.pop(name, "Started") == "Started" and ("Container", name, "Restarting") not in self._shown:
                 self._line("Container", name, "Starting")
             self._line("Container", name, "Started")
         if state == "exited" and condition in ("", "service_completed_successfully"):
@@ -141,8 +141,8 @@ class Words:
                 self._line("Container", name, event.health.capitalize())
 
     def _line(self, kind: str, name: str, word: str) -> None:
-        if (name, word) not in self._shown:
-            self._shown.add((name, word))
+        if (kind, name, word) not in self._shown:
+            self._shown.add((kind, name, word))
             say(kind, self._names.get(name, name), word)
 
 

@@ -32,7 +32,7 @@ def _each(stack: StackOptions, services: tuple[str, ...], verb: str, states: tup
     in_words = is_compose()
     rows = chosen(client, stack, services)
     if in_words and not any(row["state"] in ("running", "paused", "restarting", "starting") for row in rows):
-        rows = []  # what has ended is no concern of these verbs. Source: docker compose
+        rows = []  # these verbs leave alone what has ended. Source: docker compose
     if not rows and verb == "kill":
         click.echo("No container to kill", err=True)
     if services and rows and not any(row["state"] in states for row in rows):

@@ -13,10 +13,10 @@ from pathlib import Path
 
 def working_directory() -> Path:
     """Where the shell says that it is, if it is there; else the folder itself."""
-    said = Path(os.environ.get("PWD", ""))
+    shell = Path(os.environ.get("PWD", ""))
     with contextlib.suppress(OSError):
-        if said.is_absolute() and said.samefile("."):
-            return Path(os.path.normpath(said))
+        if shell.is_absolute() and shell.samefile("."):
+            return Path(os.path.normpath(shell))
     return Path.cwd()
 
 

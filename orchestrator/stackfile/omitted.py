@@ -17,7 +17,7 @@ PAUSES = ("delay", "monitor")
 Form = Callable[[Any], Any]
 
 
-def _says_nothing(key: str, value: Any) -> bool:
+def _is_default(key: str, value: Any) -> bool:
     if value is None or value is False or value in ("", 0):
         return True
     if isinstance(value, (list, tuple, dict)):
@@ -33,9 +33,7 @@ def _trimmed(*kept: str, **forms: Form) -> Form:
         if not isinstance(body, Mapping):
             return body
         shown = {k: forms[k](v) if k in forms else v for k, v in body.items()}
-        return {
-            k: v for k, v in shown.items() if k.startswith("x-") or (k in kept and v is not None) or not _says_nothing(k, v)
-        }
+        return {k: v for k, v in shown.items() if k.startswith("x-") or (k in kept and v is not None) or not _is_default(k, v)}
 
     return trim
 

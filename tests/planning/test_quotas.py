@@ -19,7 +19,7 @@ FILE = """services:
     image: i
     deploy: {resources: {limits: {cpus: "1.5", memory: 256m}, reservations: {cpus: "0.5"}}}
     x-ingress: [{host: a.team.example.org, port: 80}]
-  small: {image: i, mem_limit: 64m}
+  small: {image: i, mem_limit: 64m, volumes: ["one:/one", "two:/two"]}
 volumes: {one: {}, two: {external: true}}
 """
 
