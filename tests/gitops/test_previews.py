@@ -87,7 +87,7 @@ def test_it_shares_neither_hosts_nor_ports_nor_names(tmp_path: Path) -> None:
 
 def test_what_would_be_shared_is_told_with_its_place(tmp_path: Path) -> None:
     text = (
-        "services:\n  web: {image: i, x-ingress: [{host: a.org, port: 80}]}\n"
+        "services:\n  web: {image: i, volumes: ['data:/d'], x-ingress: [{host: a.org, port: 80}]}\n"
         "  api: {image: i, x-ingress: [{host: b.org, port: 80}]}\nvolumes:\n  data: {name: data}\n"
     )
     with pytest.raises(PystackError) as error:
