@@ -188,3 +188,25 @@ def test_a_bucket_of_s3(stack: Stack, cluster: Pystack, s3: str) -> None:
     finally:
         stack.down()
         cluster("secret", "rm", "bucket")
+
+
+def test_of_replicas_with_a_volume_each_one_is_backed_up_alone(stack: Stack, place: Path) -> None:
+    volumes = '    volumes: ["data:/data"]'
+    assert volumes in STACK
+    text = STACK.replace(volumes, f"    x-stable: true\n    deploy: {{replicas: 2}}\n{volumes}")
+    stack.up(text % (place, "pause: true"))
+    one, other = f"{stack.name}_data-1", f"{stack.name}_data-2"
+    said = stack.pystack("volume", "backup", other).stderr
+    assert re.search(r"data@backup of .* on n\d: snapshot", said)
+
+    def kept(volume: str) -> int:
+        listed = stack.pystack("volume", "snapshots", volume, "--format", "json", check=False)
+        return len(json.loads(listed.stdout)) if not listed.returncode else 0
+
+    assert (kept(one), kept(other)) == (0, 1)
+    checks = json.loads(stack.pystack("doctor", "--format", "json", check=False).stdout)
+    targets = [c["target"] for c in checks if c["check"] == "backup"]
+    assert f"{other}: backup" in targets
+    assert f"{one}: backup" not in targets, "nothing is known of it yet"
+    stack.pystack("volume", "backup", one)
+    assert (kept(one), kept(other)) == (1, 1)

@@ -45,6 +45,7 @@ async def run_backup(request: web.Request) -> web.StreamResponse:
     volume = find(plane.state.volumes, request.match_info["volume"])
     backup = plane.backup_sources.of(volume)
     run = plane.jobs.order(*owner(volume.stack, volume.key, request.match_info["verb"]), "hand")
+    run = msgspec.structs.replace(run, part=volume.name)
     await plane.jobs.book.put(run, keep=plane.backups.history(run), new=True)
     return await stream(request, lambda emit: watched(plane, run, backup.where, emit))
 

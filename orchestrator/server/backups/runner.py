@@ -70,9 +70,9 @@ class BackupRunner:
         keep = self.history(run)
         try:
             await self._jobs.book.put(run, keep=keep)
-            volumes = self._sources.volumes(run.stack, key)
+            volumes = [v for v in self._sources.volumes(run.stack, key) if run.part in ("", v.name)]
             if not volumes:
-                raise RefusedError(f"stack {run.stack} has no volume {key} yet", 409)
+                raise RefusedError(f"stack {run.stack} has no volume {run.part or key} yet", 409)
             tasks = tuple([await self._one(volume, kind) for volume in volumes])
             bad = [f"{t.name}: {t.reason}" for t in tasks if t.reason]
         except PystackError as error:

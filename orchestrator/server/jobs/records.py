@@ -27,7 +27,8 @@ class RunTask(WireStruct, frozen=True, kw_only=True):
 class JobRun(WireStruct, frozen=True, kw_only=True):
     """One run of a service. *id* is a number of ten digits that grows with time, and an h where no schedule asked for it.
     *scheduled* (of a schedule's run), *created*, *begun* and *ended* are seconds since the epoch, 0 as long as they are not.
-    *iteration* tells runs of `up` and of hooks apart. *deadline_s* is that of a hook."""
+    *iteration* tells runs of `up` and of hooks apart. *deadline_s* is that of a hook. *part* is the one volume that a
+    backup is of, where replicas have one each; "" stands for all."""
 
     id: str
     stack: str
@@ -41,6 +42,7 @@ class JobRun(WireStruct, frozen=True, kw_only=True):
     reason: str = ""
     iteration: str = ""
     deadline_s: float = 0.0
+    part: str = ""
     tasks: tuple[RunTask, ...] = ()
 
     @property
