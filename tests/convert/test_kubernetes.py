@@ -198,3 +198,97 @@ items:
     assert document.services["db"]["deploy"] == {"endpoint_mode": "dnsrr"}
     assert "networks" not in document.services["db"]
     loaded(document, tmp_path)
+
+
+ODD = """
+kind: CronJob
+metadata: {name: nightly}
+spec:
+  schedule: "0 3 * * *"
+  suspend: true
+  timeZone: Europe/Berlin
+  startingDeadlineSeconds: 60
+  concurrencyPolicy: Forbid
+  jobTemplate: {spec: {template: {spec: {containers: [{name: a, image: a}]}}}}
+---
+kind: Pod
+metadata: {name: tool}
+spec:
+  hostPID: true
+  hostname: tooth
+  priorityClassName: high
+  dnsConfig: {nameservers: [10.0.0.1], searches: [a.example]}
+  hostAliases: [{ip: 10.0.0.2, hostnames: [one, two]}]
+  imagePullSecrets: [{name: pull}]
+  securityContext: {sysctls: [{name: net.core.somaxconn, value: 512}], supplementalGroups: [7]}
+  containers:
+  - name: a
+    image: a
+    imagePullPolicy: Always
+    tty: true
+    workingDir: /w
+    envFrom: [{secretRef: {name: known, }, prefix: K_}, {secretRef: {name: gone}}, {configMapRef: {name: gone}}]
+    livenessProbe: {tcpSocket: {port: 80}}
+    lifecycle: {postStart: {httpGet: {path: /}}}
+    securityContext: {privileged: true, readOnlyRootFilesystem: true}
+    volumeMounts: [{name: odd, mountPath: /o}, {name: none, mountPath: /n}, {name: lost, mountPath: /l}]
+  - {name: b, image: b, imagePullPolicy: IfNotPresent, livenessProbe: {grpc: {port: 1}}}
+  volumes: [{name: odd, flexVolume: {}}, {name: lost, configMap: {name: gone}}]
+---
+kind: StatefulSet
+metadata: {name: db}
+spec:
+  replicas: 2
+  template: {spec: {containers: [{name: db, image: db, volumeMounts: [{name: data, mountPath: /d, subPath: in}]}]}}
+  volumeClaimTemplates: [{metadata: {name: data}}]
+---
+kind: Secret
+metadata: {name: known}
+stringData: {token: hunter2}
+---
+kind: PersistentVolumeClaim
+metadata: {name: unused}
+spec: {}
+"""
+
+
+def test_less_usual_fields_have_their_counterparts_or_a_warning() -> None:
+    document = Document()
+    convert(yaml.safe_load_all(ODD), document)
+    nightly, tool, db = (document.services[n] for n in ("nightly", "tool", "db"))
+    schedule = {"cron": "0 3 * * *", "concurrency": "forbid", "timezone": "Europe/Berlin", "deadline": "60s"}
+    assert nightly["x-schedule"] == schedule
+    assert (tool["pid"], tool["hostname"], tool["pull_policy"], tool["tty"], tool["working_dir"]) == (
+        "host",
+        "tooth",
+        "always",
+        True,
+        "/w",
+    )
+    assert (tool["dns"], tool["dns_search"], tool["extra_hosts"]) == (
+        ["10.0.0.1"],
+        ["a.example"],
+        ["one=10.0.0.2", "two=10.0.0.2"],
+    )
+    assert (tool["sysctls"], tool["group_add"]) == ({"net.core.somaxconn": "512"}, ["7"])
+    assert (tool["privileged"], tool["read_only"]) == (True, True)
+    assert tool["healthcheck"]["test"] == "nc -z 127.0.0.1 80"
+    assert set(tool["environment"]) == {"K_token"}
+    assert document.services["tool-b"]["pull_policy"] == "missing"
+    assert db["volumes"] == [{"type": "volume", "source": "data", "target": "/d", "volume": {"subpath": "in"}}]
+    assert {"unused", "data"} <= document.volumes.keys()
+    said = "\n".join(document.warnings)
+    for word in (
+        "CronJob nightly: it is suspended",
+        "priorityClassName has no counterpart",
+        "imagePullSecrets",
+        "Secret gone is not among the manifests",
+        "ConfigMap gone is not among the manifests",
+        "its tcpSocket probe became nc",
+        "a grpc probe has no counterpart",
+        "postStart is not a command",
+        "volume odd is flexVolume, which has no counterpart",
+        "its replicas share volume data",
+    ):
+        assert word in said, said
+    assert "hunter2" not in yaml.safe_dump(document.plain()) + said
