@@ -55,12 +55,13 @@ def test_a_problem_has_its_place(tmp_path: Path, fields: str, said: str) -> None
     "fields",
     [
         "deploy: {mode: replicated-job}, x-job: {total_completions: 3, max_concurrent: 1, keep: 5, deadline: 1h}",
-        "x-schedule: {cron: '30 2 * * *', timezone: Europe/Berlin, deadline: 1h, history: 3, concurrency: forbid, missed: run-once}",
+        "x-schedule: {cron: '30 2 * * *', timezone: Europe/Berlin, deadline: 1h, history: 3, missed: run-once}",
         "x-hooks: {pre_deploy: ./check, post_deploy: {command: [a, b], image: tool, deadline: 1m}}",
-        "x-update: {strategy: canary, steps: [{weight: 5%, hold: 1m}, {weight: 50%}], abort_on: {error_rate: 1%, p99: 2s}}, x-ingress: [{host: a.example.org, port: 80}], expose: [80]",
+        "x-update: {strategy: canary, steps: [{weight: 5%, hold: 1m}, {weight: 50%}], abort_on: {error_rate: 1%, p99: 2s}}, "
+        "x-ingress: [{host: a.example.org, port: 80}]",
         "x-update: {strategy: blue-green, hold: 1m, analysis: ./look}",
         "mem_limit: 64m, x-scale: {min: 1, max: 4, target: {memory: 70%, cpu: 50%}}",
-        "x-scale: {min: 0, max: 4, target: {rps: 10}}, x-ingress: [{host: a.example.org, port: 80}], expose: [80]",
+        "x-scale: {min: 0, max: 4, target: {rps: 10}}, x-ingress: [{host: a.example.org, port: 80}]",
         "x-scale: {min: 0, max: 4, target: {query: sum(queue_length)}}",
     ],
 )
