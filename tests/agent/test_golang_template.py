@@ -141,3 +141,31 @@ def test_a_hostile_template_costs_no_more_than_its_length(text: str) -> None:
 def test_identifiers_are_those_of_their_words() -> None:
     assert identifier("a", "b") == identifier("a", "b") != identifier("ab", "")
     assert len(identifier("a")) == 25
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{{if .None}}{{else range .Ports}}{{end}}", "only if can follow"),
+        ("{{template x}}", 'write template "NAME"'),
+        ("{{" + "(" * 200 + "1" + ")" * 200 + "}}", "parentheses"),
+        ("{{}}", "says nothing"),
+        ("{{.Task.Slot ~ 1}}", "is not understood"),
+        ('{{index .Task.Slot "a" "b"}}', "has no parts"),
+        ("{{slice .Task.Name 0 1 2}}", "up to two bounds"),
+        ("{{slice .Task.Name 3 1}}", "there is no part from 3 to 1"),
+        ('{{printf "%s %s" "a"}}', "wants more than 1 values"),
+    ],
+)
+def test_what_is_wrong_is_said(text: str, said: str) -> None:
+    with pytest.raises(TemplateError) as caught:
+        expand(text, VALUES, FUNCTIONS)
+    assert said in str(caught.value)
+
+
+def test_parts_of_texts_lists_and_mappings() -> None:
+    assert (
+        expand("{{slice .Task.Name 0 3}} {{slice .Task.Name 4}} {{slice .Task.Name}}", VALUES, FUNCTIONS) == "web 3.t web.3.t"
+    )
+    assert expand("{{print .Service.Labels}}", VALUES, FUNCTIONS) == "map[a:b com.x:y]"
+    assert expand('{{define "x"}}<{{.}}>{{end}}{{template "x" .Task.Slot}}', VALUES, FUNCTIONS) == "<3>"

@@ -209,3 +209,18 @@ def test_any_options_together_make_a_stack(flags: set[str], values: set[str]) ->
         (Path(folder) / "vars").write_text("A=1\n")
         found = loaded(converted(line), Path(folder))
     assert found.stack.services[0].container.image == "image"
+
+
+def test_a_mount_in_the_long_form_keeps_what_it_says() -> None:
+    document = converted(
+        "docker run --name a --mount type=bind,src=/a,dst=/b,ro,bind-propagation=rslave "
+        "--mount source=v,destination=/c,volume-nocopy=true,volume-subpath=in,readonly=false "
+        "--mount type=tmpfs,target=/t,tmpfs-mode=1777,colour=red i"
+    )
+    assert document.services["a"]["volumes"] == [
+        {"type": "bind", "target": "/b", "source": "/a", "read_only": True, "bind": {"propagation": "rslave"}},
+        {"type": "volume", "target": "/c", "source": "v", "read_only": False, "volume": {"nocopy": True, "subpath": "in"}},
+        {"type": "tmpfs", "target": "/t", "tmpfs": {"mode": "1777"}},
+    ]
+    assert document.volumes == {"v": {"name": "v"}}
+    assert "--mount has colour, which has no counterpart" in "\n".join(document.warnings)
