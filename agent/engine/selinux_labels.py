@@ -50,8 +50,8 @@ def notes(context: EngineContext, record: Record) -> list[str]:
 
 
 async def relabelled(record: Record, mount: Mount, source: Path) -> None:
-    """Give the *source* of a volume, or of a bind with z, the label for all containers, or with Z for this one; once, as it has
-    it then. Raises BadRequestError."""
+    """Give the *source* of a volume, or of a bind with z, the label for all containers, or with Z for this one. Raises
+    BadRequestError."""
     if record.mount_label and (mount.selinux or mount.kind == "volume"):
         label = record.mount_label if mount.selinux == "Z" else selinux.shared(record.mount_label)
         await asyncio.to_thread(relabel, source, label)

@@ -1,8 +1,8 @@
 """Gives a tree of the host another SELinux label: what `:z` and `:Z` of a mount ask for.
 
-No link is followed: each directory is looked up below the root's descriptor, each entry is named by its own. The root comes
-last, so that one that has the label tells that all below got it. Source: setxattr(2), openat2(2), proc(5) ("/proc/PID/fd");
-chcon(1).
+No link is followed: each directory is looked up below the root's descriptor, each entry is named by its own. A root that has
+its label says nothing of what is below: where the policy has no default_range, a file that a container makes has the
+container's own categories, and not those of its folder. Source: setxattr(2), openat2(2), proc(5) ("/proc/PID/fd"); chcon(1).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ REPLACED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 """A directory went meanwhile, or a file or link is in its place."""
 
 
-def relabel(path: Path, label: str, attribute: str = ATTRIBUTE) -> bool:
-    """Give *path*, and all below where it is a directory, the *label*, unless it has it. Returns whether something was done.
+def relabel(path: Path, label: str) -> bool:
+    """Give *path*, and all below where it is a directory, the *label*. Returns whether its file system has labels.
 
     A file system without labels stays as it is. Raises BadRequestError for a directory of the system, or where the kernel
     refuses."""
@@ -36,13 +36,11 @@ def relabel(path: Path, label: str, attribute: str = ATTRIBUTE) -> bool:
         try:
             require_not_the_systems(os.readlink(f"/proc/self/fd/{root}"))
             value = label.encode()
-            if _label(root, attribute) == value:
-                return False
             if stat.S_ISDIR(os.fstat(root).st_mode):
-                if (now := _label(root, attribute)) and not _set(root, attribute, now):
+                if (now := _label(root)) and not _set(root, now):
                     return False  # it is found out before the walk
-                _below(root, attribute, value)
-            return _set(root, attribute, value)
+                _below(root, value)
+            return _give(root, value)
         finally:
             os.close(root)
     except OSError as error:
@@ -57,7 +55,7 @@ def require_not_the_systems(path: str) -> None:
         )
 
 
-def _below(root: int, attribute: str, value: bytes) -> None:
+def _below(root: int, value: bytes) -> None:
     """All below the directory *root*, but not itself."""
     with Tree(os.dup(root), links=False) as tree:
         pending = ["."]
@@ -73,37 +71,41 @@ def _below(root: int, attribute: str, value: bytes) -> None:
                 with os.scandir(directory) as entries:
                     names = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
                 for name, is_directory in names:
-                    _label_entry(directory, name, attribute, value)
+                    _label_entry(directory, name, value)
                     if is_directory:
                         pending.append(f"{folder}/{name}")
             finally:
                 os.close(directory)
 
 
-def _label_entry(directory: int, name: str, attribute: str, value: bytes) -> None:
+def _label_entry(directory: int, name: str, value: bytes) -> None:
     with contextlib.suppress(FileNotFoundError):  # it went meanwhile
         fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
         try:
-            if _label(fd, attribute) != value:
-                _set(fd, attribute, value)
+            _give(fd, value)
         finally:
             os.close(fd)
 
 
-def _label(fd: int, attribute: str) -> bytes:
+def _give(fd: int, value: bytes) -> bool:
+    """As `_set`, without writing what is there already."""
+    return _label(fd) == value or _set(fd, value)
+
+
+def _label(fd: int) -> bytes:
     """The label that it has; nothing where it has none."""
     try:
-        return os.getxattr(f"/proc/self/fd/{fd}", attribute).rstrip(b"\0")
+        return os.getxattr(f"/proc/self/fd/{fd}", ATTRIBUTE).rstrip(b"\0")
     except OSError as error:
         if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
             return b""
         raise
 
 
-def _set(fd: int, attribute: str, value: bytes) -> bool:
+def _set(fd: int, value: bytes) -> bool:
     """Whether its file system has labels."""
     try:
-        os.setxattr(f"/proc/self/fd/{fd}", attribute, value)  # of what was opened: a link is not gone through
+        os.setxattr(f"/proc/self/fd/{fd}", ATTRIBUTE, value)  # of what was opened: a link is not gone through
     except OSError as error:
         if error.errno != errno.EOPNOTSUPP:
             raise

@@ -56,11 +56,6 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
         "`config` shows it; `up` is refused, also for other services: what the stack had before would be lost",
     ),
     (
-        "`:z` and `:Z` of a mount",
-        "each start walks through the source and labels it",
-        "the first one does; a source that has its label is not walked through again",
-    ),
-    (
         "an unknown option of a mount (`v:/x:what`)",
         "passed over",
         "a warning",
