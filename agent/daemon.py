@@ -18,6 +18,7 @@ from agent import activation, memory, programs, rootless, settings
 from agent.api import app, doors
 from agent.api.app_keys import UPLINK
 from agent.build.builder import Builder
+from agent.contract.half_open import Runner
 from agent.contract.tunnel import Listener
 from agent.engine.converge import Converger
 from agent.engine.engine import Engine
@@ -86,7 +87,7 @@ class Agent:
             *((app.make_door(self.converger, self.builder, door), door) for door in payload.doors),
         ]
         for application, door in applications:
-            runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=SHUTDOWN_S)
+            runner = Runner(application, handler_cancellation=True, shutdown_timeout=SHUTDOWN_S)
             self._runners.append(runner)
             if self._uplink and door.path == str(self.paths.docker_socket):
                 application[UPLINK] = self._uplink

@@ -21,6 +21,7 @@ import msgspec
 from aiohttp import web
 
 from agent.activation import unlink
+from agent.contract.half_open import Runner
 from agent.contract.sealing import make_key
 from agent.daemon import BACKLOG, Agent, bind, prepared, run, stop_event
 from agent.errors import AgentError
@@ -434,7 +435,7 @@ def _quotas(agent: Agent) -> tuple[Quota, ...]:
 
 
 async def _listen(app: web.Application, *sockets: Path) -> web.AppRunner:
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+    runner = Runner(app, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
     for path in sockets:
         await web.SockSite(runner, bind(path), backlog=BACKLOG).start()

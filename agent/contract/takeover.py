@@ -56,6 +56,8 @@ class Taken(asyncio.Protocol):
         self.lost = asyncio.Event()
         """Set when the client goes away as a whole."""
         self.transport.set_protocol(self)
+        if getattr(self._server, "ended", False):  # its input has ended before it was taken over
+            self.reader.feed_eof()
 
     def data_received(self, data: bytes) -> None:
         """Feed the reader."""
