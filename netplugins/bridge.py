@@ -23,6 +23,8 @@ from netplugins.driver import (
 )
 
 OPTION = "com.docker.network."
+OFF = ("0", "f", "F", "false", "False", "FALSE")
+"""How clients of Docker's write false. Source: Go, strconv.ParseBool."""
 
 
 def address_mac(ipv4: str, ipv6: str = "") -> str:
@@ -39,6 +41,10 @@ def veth_name(prefix: str, endpoint: Endpoint) -> str:
 def shaper_name(prefix: str, veth: str) -> str:
     """The name of the ifb link of the limits of *veth*."""
     return f"{prefix}i{veth.removeprefix(prefix)[1:]}"
+
+
+def _is_on(network: Network, option: str) -> bool:
+    return network.options.get(option, "true") not in OFF
 
 
 class BridgeDriver:
@@ -84,9 +90,9 @@ class BridgeDriver:
             internal=network.internal,
             services=network.services,
             own=network.own,
-            masquerade=network.options.get(OPTION + "bridge.enable_ip_masquerade", "true") != "false",
-            icc=network.options.get(OPTION + "bridge.enable_icc", "true") != "false",
-            senders=frozenset(veths) if network.options.get("anti_spoofing", "true") != "false" else None,
+            masquerade=_is_on(network, OPTION + "bridge.enable_ip_masquerade"),
+            icc=_is_on(network, OPTION + "bridge.enable_icc"),
+            senders=frozenset(veths) if _is_on(network, "anti_spoofing") else None,
         )
         return NetworkState(frozenset(objects), isolation)
 

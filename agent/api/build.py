@@ -14,6 +14,7 @@ from aiohttp import web
 from agent.api import login, shapes
 from agent.api.app_keys import BUILDER, ENGINE, answer, flag, number, seconds
 from agent.api.context import plain
+from agent.api.filters import ALL_OF, Filters
 from agent.api.images import ProgressStream, displaced, event
 from agent.build import attestations, cache_option, instructions, outputs
 from agent.build.agent_doors import AgentDoors
@@ -76,6 +77,8 @@ def _build_options(request: web.Request) -> BuildOptions:
         raise BadRequestError(f"version={quoted(query['version'])}: 1 is the classic builder, 2 BuildKit's protocol")
     if flag(request, "squash"):
         raise BadRequestError("squash is an experimental feature, and there is none here")
+    if query.get("securityopt"):
+        raise BadRequestError("The daemon on this platform does not support setting security options on build")
     if query.get("isolation", "") not in ("", "default"):
         raise BadRequestError(f'Unsupported isolation: "{quoted(query["isolation"])}"')
     return BuildOptions(
@@ -221,10 +224,19 @@ async def services(request: web.Request) -> web.StreamResponse:
     return await buildkit.grpc(request)
 
 
+PRUNED_BY = ("until", "unused-for")
+
+
 async def prune(request: web.Request) -> web.Response:
     """What builds keep for the next ones goes: all of it, what was unused for some time, or down to a size."""
-    filters = _given(request, "filters", dict, {})
-    spans = filters.get("until", filters.get("unused-for", ()))
+    filters = Filters(request)
+    try:
+        filters.chosen((), dict.fromkeys((*PRUNED_BY, *ALL_OF), lambda entry, value: True))
+    except BadRequestError as error:
+        raise BadRequestError(f"failed to prune build cache: {error}") from None
+    if filters["label"]:  # nothing that builds keep has any
+        return answer({"CachesDeleted": [], "SpaceReclaimed": 0})
+    spans = filters["until"] or filters["unused-for"]
     older_s = 0.0
     for text in spans:
         try:

@@ -10,6 +10,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from agent.containers.syslog import SyslogAddress
@@ -94,8 +95,9 @@ def cpu(host: Document) -> Iterator[str]:
     """The problems of the CPU limits, CPU sets and block I/O weight."""
     nano, period, quota = (host.get(k, 0) for k in ("NanoCpus", "CpuPeriod", "CpuQuota"))
     most = os.cpu_count() or 1
-    if nano and (period or quota):
-        yield "Conflicting options: Nano CPUs and CPU Period or Quota cannot both be set"
+    for word, given in (("Period", period), ("Quota", quota)):
+        if nano and given:
+            yield f"Conflicting options: Nano CPUs and CPU {word} cannot both be set"
     if nano < 0 or nano > most * 10**9:
         yield f"Range of CPUs is from 0.01 to {most}.00, as there are only {most} CPUs available"
     if period and not 1000 <= period <= 10**6:
@@ -104,17 +106,39 @@ def cpu(host: Document) -> Iterator[str]:
         yield "CPU cfs quota can not be less than 1ms (i.e. 1000)"
     if host.get("CpuShares", 0) < 0:
         yield f"invalid CPU shares ({host['CpuShares']}): value must be a positive integer"
-    for key in ("CpusetCpus", "CpusetMems"):
-        if (text := host.get(key, "")) and not re.fullmatch(r"[0-9]{1,5}(-[0-9]{1,5})?(,[0-9]{1,5}(-[0-9]{1,5})?)*", text):
-            yield f"Invalid value {text} for {'cpuset cpus' if key == 'CpusetCpus' else 'cpuset mems'}: invalid format: {text}"
-        elif key == "CpusetCpus" and text and max(map(int, re.findall(r"[0-9]+", text))) >= most:
-            yield f"Requested CPUs are not available - requested {text}, available: 0-{most - 1}"
+    yield from _sets(host, most)
     try:
         hugepages(tuple((host.get("HugepageLimits") or {}).items()))
     except ValueError as error:
         yield f"HugepageLimits: {error}"
     if (weight := host.get("BlkioWeight", 0)) and not 10 <= weight <= 1000:
         yield "Range of blkio weight is from 10 to 1000"
+
+
+def _sets(host: Document, most: int) -> Iterator[str]:
+    """The problems of the sets of processors and of memory nodes, on a machine of *most* processors."""
+    there = {"CpusetCpus": f"0-{most - 1}", "CpusetMems": _memory_nodes()}
+    for key, what, things in (("CpusetCpus", "cpuset cpus", "CPUs"), ("CpusetMems", "cpuset mems", "memory nodes")):
+        text = host.get(key, "")
+        if not text:
+            continue
+        if not re.fullmatch(r"[0-9]{1,5}(-[0-9]{1,5})?(,[0-9]{1,5}(-[0-9]{1,5})?)*", text):
+            yield f"Invalid value {text} for {what}: invalid format: {text}"
+        elif there[key] and _last(text) > _last(there[key]):
+            yield f"Requested {things} are not available - requested {text}, available: {there[key]}"
+
+
+def _last(numbers: str) -> int:
+    """The greatest of a set like `0-2,7`."""
+    return max(map(int, re.findall(r"[0-9]+", numbers)))
+
+
+def _memory_nodes() -> str:
+    """The memory nodes of this machine (`0-1`); "" where the kernel does not tell. Source: sysfs-devices-node."""
+    try:
+        return Path("/sys/devices/system/node/online").read_text().strip()
+    except OSError:
+        return ""
 
 
 def modes(host: Document) -> Iterator[str]:
@@ -208,6 +232,16 @@ def binds(host: Document) -> Iterator[str]:
             yield from volume(source)
         if is_path and "nocopy" in words:
             yield f"{_specification(bind)}nocopy is for volumes"
+
+
+def donors(host: Document) -> Iterator[str]:
+    """The problems of VolumesFrom: each is CONTAINER, or CONTAINER:MODE."""
+    for text in host.get("VolumesFrom") or ():
+        name, colon, mode = text.removeprefix("container:").partition(":")
+        if not name:
+            yield f"invalid volumes-from specification: '{quoted(text)}'"
+        elif bad := [w for w in mode.split(",") if colon and w not in MODES - {"nocopy"}]:
+            yield f"invalid mode: {quoted(','.join(bad))}"
 
 
 def _parts(bind: str) -> tuple[str, str, str]:
@@ -404,6 +438,7 @@ OF_HOST: tuple[Callable[[Document], Iterator[str]], ...] = (
     security,
     logging,
     binds,
+    donors,
     mounts,
 )
 OF_BOTH: tuple[Callable[[Document, Document], Iterator[str]], ...] = (joined, ports, endpoints, places)

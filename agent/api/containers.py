@@ -243,10 +243,15 @@ async def restart(request: web.Request) -> web.Response:
 
 async def kill(request: web.Request) -> web.Response:
     """Send a container a signal, SIGKILL by default (ContainerKill)."""
-    number = signal_number(request.query.get("signal") or "SIGKILL")
+    word = request.query.get("signal") or "SIGKILL"
     try:
+        number = signal_number(word)
         await stopping.kill(request.app[ENGINE].context, _record(request), number)
-    except (NotFoundError, ConflictError) as error:
+    except (BadRequestError, NotFoundError, ConflictError) as error:
+        if isinstance(error, BadRequestError):
+            if not re.fullmatch("[1-9][0-9]{1,8}", word):
+                raise
+            error = BadRequestError(f"The linux daemon does not support signal {word}")
         raise type(error)(f"Cannot kill container: {request.match_info['name']}: {error}") from None
     return web.Response(status=204)
 
@@ -295,6 +300,9 @@ async def wait(request: web.Request) -> web.StreamResponse:
 
 async def remove(request: web.Request) -> web.Response:
     """Remove a container, on request with its anonymous volumes (ContainerDelete)."""
+    if flag(request, "link"):  # what is meant is a link, of which the container's own name is none
+        _record(request)
+        raise ConflictError("Conflict, cannot remove the default link name of the container")
     await request.app[ENGINE].remove(_record(request), force=flag(request, "force"), volumes=flag(request, "v"))
     return web.Response(status=204)
 

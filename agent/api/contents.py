@@ -226,6 +226,18 @@ async def update(request: web.Request) -> web.Response:
             f"Cannot update container {record.id}: Memory limit should be smaller than already set memoryswap limit, update "
             "the memoryswap at the same time"
         )
+    held = {"CpuPeriod": c.cpu_period, "CpuQuota": c.cpu_quota}
+    for word in ("Period", "Quota"):
+        if payload.get("NanoCpus") and held[f"Cpu{word}"]:
+            raise ConflictError(
+                f"Cannot update container {record.id}: Conflicting options: Nano CPUs cannot be updated as CPU {word} has "
+                "already been set"
+            )
+        if payload.get(f"Cpu{word}") and c.cpus:
+            raise ConflictError(
+                f"Cannot update container {record.id}: Conflicting options: CPU {word} cannot be updated as NanoCPUs has "
+                "already been set"
+            )
     checks.update({"Memory": c.memory, "MemorySwap": c.memory_swap} | payload)
     fields: dict[str, object] = {UPDATES[key]: value for key, value in payload.items() if key in UPDATES}
     if fields.get("pids", 0) == -1:

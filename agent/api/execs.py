@@ -217,6 +217,8 @@ async def start(request: web.Request) -> web.StreamResponse:
         task = asyncio.create_task(_detached(engine, found, child))
         DETACHED.add(task)
         task.add_done_callback(DETACHED.discard)
+        if message := await _known_failure(found, child, task):
+            raise BadRequestError(message)
         return web.Response(status=200)
     # this request chooses the form of the stream, whether the command has a terminal or not
     raw = payload.get("Tty", False)
@@ -240,13 +242,15 @@ RUNTIMES_OWN = (1, 126, 127, 255)
 """How runtimes end that could not run a command."""
 MESSAGE_BYTES = 1 << 12
 """Bytes that are read of a runtime's messages."""
-DETACHED: set[asyncio.Task[None]] = set()
+DETACHED: set[asyncio.Task[Any]] = set()
 Run = Callable[..., ChildProcess]
 Send = Callable[[int, bytes], Awaitable[None]]
 
 
 def _runner(engine: Engine, found: Exec) -> Run:
     """Starts the exec's process; its streams are still to be given. Raises AgentError."""
+    if found.cwd and not found.cwd.startswith("/"):
+        raise AgentError("OCI runtime exec failed: exec failed: Cwd must be an absolute path: unknown")
     directory = engine.paths.bundle(found.record.id)
     identity = users.resolve(directory / "rootfs", found.user) if found.user else None
     options = runtime.ExecOptions(
@@ -322,8 +326,18 @@ def _end(engine: Engine, found: Exec, code: int) -> None:
     _tell(engine, found, "exec_die")
 
 
-async def _detached(engine: Engine, found: Exec, child: ChildProcess) -> None:
-    _end(engine, found, await child.wait())
+async def _detached(engine: Engine, found: Exec, child: ChildProcess) -> str:
+    """Wait for the end; why the command could not be run, or ""."""
+    code = await child.wait()
+    message = _failed(found) if code else ""
+    _end(engine, found, code)
+    return message
+
+
+async def _known_failure(found: Exec, child: ChildProcess, end: asyncio.Task[str]) -> str:
+    """Wait until a detached command runs, or has ended, whose *end* is told; why it could not be run, or ""."""
+    await _known(found, child)
+    return await asyncio.shield(end) if child.returncode is not None else ""
 
 
 async def _with_pipes(engine: Engine, found: Exec, run: Run, client: Hijacked, send: Send) -> None:

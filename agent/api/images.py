@@ -36,7 +36,7 @@ from agent.errors import (
 )
 from agent.images import archive, documents, garbage, pull, types
 from agent.images.auth import Credentials
-from agent.images.platforms import platform_of
+from agent.images.platforms import platform_of, read
 from agent.images.reference import parse
 from agent.images.registry import Registry
 from agent.images.store import Image
@@ -352,6 +352,8 @@ async def create(request: web.Request) -> web.StreamResponse:
     """Pull (`fromImage`), or import the request's body (`fromSrc=-`) or the content of a URL."""
     stream = ProgressStream(request)
     if source := request.query.get("fromSrc"):
+        if text := request.query.get("platform", ""):
+            read(text)
         return await stream.run(_imported(request, source, stream))
     name, tag = request.query.get("fromImage", ""), request.query.get("tag", "")
     if not name:

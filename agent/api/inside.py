@@ -61,7 +61,7 @@ async def top(request: web.Request) -> web.Response:
     )
     out, err = await child.communicate()
     if child.returncode:
-        raise BadRequestError(f"ps: {err.decode(errors='replace').strip()}")
+        raise BadRequestError(f"ps: {err.decode(errors='replace').strip().partition(chr(10))[0]}")
     head, *lines = out.decode(errors="replace").splitlines() or [""]
     titles = head.split()
     if "PID" not in titles:
@@ -148,7 +148,7 @@ async def _copier(
     record = engine.containers.find(request.match_info["name"])
     path = request.query.get("path", "")
     if not path:
-        raise BadRequestError("path is missing: which file of the container?")
+        raise BadRequestError("bad parameter: path cannot be empty: which file of the container?")
     async with _root(engine, record) as (root, first_id):
         words = [verb, root, path, str(first_id), engine.images.bounds]
         if verb == "put":

@@ -15,11 +15,11 @@ from agent.api.translate import attachment, links_of
 from agent.containers.logs import instant
 from agent.contract.container import Attachment
 from agent.contract.network import Network, Subnet
+from agent.contract.printable import quoted
 from agent.contract.times import timestamp
 from agent.engine import changing
 from agent.engine.engine import Engine
 from agent.engine.networks.table import DEFAULT_NETWORK, network_id
-from agent.engine.records import Record
 from agent.errors import BadRequestError, ConflictError, ForbiddenError, NoSwarmError, NotFoundError
 
 BUILTIN = ("host", "none")
@@ -114,7 +114,7 @@ SCOPES = one_of("invalid filter: 'scope'='{}'", "local", "swarm", "global")
 async def listing(request: web.Request) -> web.Response:
     """List networks (NetworkList)."""
     filters = Filters(request)
-    filters.check(type=KINDS, scope=SCOPES, dangling=lambda v: truth(v, NOT_TRUE))
+    filters.check(type=KINDS, dangling=lambda v: truth(v, NOT_TRUE))
     return answer(
         filters.chosen(
             _everything(request.app[ENGINE]),
@@ -131,6 +131,10 @@ async def listing(request: web.Request) -> web.Response:
             },
         )
     )
+
+
+SWITCHES = tuple(f"com.docker.network.bridge.{name}" for name in ("default_bridge", "enable_icc", "enable_ip_masquerade"))
+"""Options of networks that are true or false."""
 
 
 def _acceptable(payload: Document) -> None:
@@ -152,7 +156,12 @@ def _acceptable(payload: Document) -> None:
     if payload.get("ConfigOnly") or payload.get("ConfigFrom", {}).get("Network"):
         raise BadRequestError(f"network {name}: ConfigOnly and ConfigFrom are not known here: say the options at the network")
     if (ipam := payload.get("IPAM", {}).get("Driver", "")) not in ("", "default"):
-        raise NotFoundError(f"plugin {ipam!r} not found: the address driver is 'default'")
+        raise NotFoundError(f'plugin "{quoted(ipam)}" not found: the address driver is "default"')
+    for key, value in payload.get("Options", {}).items():
+        if key in SWITCHES and value.lower() not in ("1", "t", "true", "0", "f", "false"):
+            raise BadRequestError(
+                f'failed to parse {key} value: {quoted(value)} (strconv.ParseBool: parsing "{quoted(value)}": invalid syntax)'
+            )
     if payload.get("EnableIPv4") is False:
         raise BadRequestError(f"network {name}: EnableIPv4=false: a network has IPv4 addresses here, and may have IPv6 too")
 
@@ -231,7 +240,10 @@ async def remove(request: web.Request) -> web.Response:
 
 
 def addressable(engine: Engine, payload: Attachment) -> None:
-    """The addresses that *payload* asks for are those of its network, where that is there. Raises BadRequestError."""
+    """The addresses that *payload* asks for are those of its network, where that is there, and names are of networks that have
+    any. Raises BadRequestError."""
+    if payload.aliases and payload.network == DEFAULT_NETWORK:
+        raise BadRequestError("network-scoped alias is supported only for containers in user defined networks")
     asked = [address for address in (payload.ipv4, payload.ipv6) if address]
     if asked and payload.network == DEFAULT_NETWORK:
         raise BadRequestError("user specified IP address is supported on user defined networks only")
@@ -242,7 +254,7 @@ def addressable(engine: Engine, payload: Attachment) -> None:
             raise BadRequestError(f"Invalid address {address}: It does not belong to any of this network's subnets")
 
 
-def _of_creation(record: Record, network: str) -> BadRequestError:
+def _of_creation(network: str) -> BadRequestError:
     return BadRequestError(f"container cannot be disconnected from {network} network or connected to {network} network")
 
 
@@ -251,8 +263,12 @@ async def connect(request: web.Request) -> web.Response:
     engine, request_body = request.app[ENGINE], body(request)
     name, settings = _found(engine, request.match_info["name"]), request_body.get("EndpointConfig", {})
     record = engine.containers.find(request_body.get("Container", ""))
+    if name == "none":
+        raise BadRequestError(
+            "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+        )
     if name in BUILTIN:
-        raise _of_creation(record, name)
+        raise _of_creation(name)
     checks.refuse([*checks.endpoint(name, settings)])
     payload = attachment(name, settings)
     addressable(engine, payload)
@@ -273,8 +289,10 @@ async def disconnect(request: web.Request) -> web.Response:
         if not payload.get("Force"):
             raise
         raise NotFoundError(f"endpoint {container} not found") from None
+    if name in BUILTIN and record.container.network_mode == name:
+        raise _of_creation(name)
     if name in BUILTIN:
-        raise _of_creation(record, name)
+        raise ConflictError(f"container {record.id} is not connected to network {name}")
     await changing.disconnect(engine.context, record, name)
     return web.Response(status=200)
 

@@ -279,8 +279,13 @@ async def _images_usage(engine: Engine, version: int) -> dict[str, Any]:
 
 
 def _concerns(kind: str, event: dict[str, Any], name: str) -> bool:
+    return bool(event["Type"] == kind and _named(event, name))
+
+
+def _named(event: dict[str, Any], name: str) -> bool:
+    """Whether the ID or the name of what an event is about begins with *name*."""
     actor = event["Actor"]
-    return bool(event["Type"] == kind and name and (actor["ID"].startswith(name) or actor["Attributes"].get("name") == name))
+    return bool(name) and (actor["ID"].startswith(name) or actor["Attributes"].get("name", "").startswith(name))
 
 
 def _of_image(event: dict[str, Any], name: str) -> bool:
@@ -303,7 +308,7 @@ TESTS: dict[str, Callable[[Any, str], bool]] = {
     "event": lambda e, v: v in (e["Action"], e["Action"].split(":")[0]),
     "label": lambda e, v: labelled(e["Actor"]["Attributes"], v),
     "scope": lambda e, v: e["scope"] == v,
-    "daemon": lambda e, v: True,
+    "daemon": _named,
     "node": lambda e, v: False,
     "service": lambda e, v: False,
     "image": _of_image,
@@ -340,5 +345,5 @@ async def no_checkpoint(request: web.Request) -> web.StreamResponse:
 
 async def plugins(request: web.Request) -> web.Response:
     """List plugins: there are none (PluginList)."""
-    del request
+    Filters(request).chosen((), dict.fromkeys(("capability", "enabled"), lambda plugin, value: True))
     return answer([])

@@ -125,8 +125,8 @@ def apply(requests: Sequence[DeviceRequest], document: Document, there: Named) -
         if names is None:
             kinds = ", ".join(sorted({device_kind(n) for n in there})) or "none"
             raise BadRequestError(
-                f"there is no {request} on this node; devices that CDI describes in {FOLDERS[0]}: {kinds} (of NVIDIA's: "
-                "`nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`)"
+                f"{_refused(request)}there is no {request} on this node; devices that CDI describes in {FOLDERS[0]}: {kinds} "
+                "(of NVIDIA's: `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`)"
             )
         for name in names:
             spec, device = there[name]
@@ -134,6 +134,11 @@ def apply(requests: Sequence[DeviceRequest], document: Document, there: Named) -
                 if id(edits) not in done:
                     done.add(id(edits))
                     _edit(edits, document, name)
+
+
+def _refused(request: DeviceRequest) -> str:
+    """The words by which Docker's clients know that no device of that kind is to be had."""
+    return f'could not select device driver "{request.driver}" with capabilities: [[{" ".join(request.capabilities)}]]: '
 
 
 def _edit(edits: Edits, document: Document, name: str) -> None:

@@ -11,7 +11,9 @@ from agent.engine.records import Record
 def write(directory: Path, record: Record, hostname: str, *, gateway: str, shared_host_network: bool) -> dict[str, Path]:
     """Write the three files below *directory*; returns where each goes in the container."""
     c = record.container
-    domain = f"{hostname}.{c.domainname} {hostname}" if c.domainname else hostname
+    short = hostname.partition(".")[0]
+    whole = f"{hostname}.{c.domainname}" if c.domainname else hostname
+    domain = f"{whole} {short}" if whole != short else hostname
     lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
     for endpoint in record.endpoints:
         lines += [f"{address}\t{domain}" for address in (endpoint.ipv4, endpoint.ipv6) if address]

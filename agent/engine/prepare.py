@@ -77,7 +77,7 @@ def _namespaces(context: EngineContext, record: Record) -> dict[str, str]:
         out["ipc"] = f"/proc/{heir.process.pid}/ns/ipc"  # its own one, which has outlived it
     if c.network_mode == "host":
         pass
-    elif other := sharing.running_owner(context.containers, record, c.network_mode):
+    elif other := sharing.running_owner(context.containers, record, c.network_mode, "network"):
         out["network"] = f"/proc/{other.process.pid}/ns/net" if other.process else ""
         joined["network"] = other.id
     else:
@@ -163,12 +163,14 @@ def linked(context: EngineContext, record: Record) -> dict[str, str]:
 
 def sysctls(record: Record) -> dict[str, str]:
     """The container's own, and those of its interfaces by their names in there."""
-    names = {e.network: e.interface for e in record.endpoints}
+    c, names = record.container, {e.network: e.interface for e in record.endpoints}
     own = {k.replace("IFNAME", names.get(a.network, "")): v for a in record.container.attachments for k, v in a.sysctls}
     asked = dict(record.container.sysctls)
     if record.container.network_mode == "host":
         asked = {k: v for k, v in asked.items() if k not in HOST_SYSCTLS}
-    return {**own, **asked}
+    # runtimes before version 1.1 of OCI's specification have no other word for it
+    domain = {"kernel.domainname": c.domainname} if c.domainname and c.uts_mode != "host" else {}
+    return {**domain, **own, **asked}
 
 
 HOST_SYSCTLS = frozenset({"net.ipv4.tcp_migrate_req"})

@@ -12,7 +12,7 @@ import signal
 
 from agent.engine.container_table import ContainerTable
 from agent.engine.records import Record
-from agent.errors import NotFoundError
+from agent.errors import ConflictError, NotFoundError
 
 KINDS = ("network", "ipc", "pid")
 KILLED = 128 + signal.SIGKILL
@@ -40,11 +40,13 @@ def owner_of(containers: ContainerTable, record: Record, mode: str) -> Record | 
     return next((r for r in found if r.running), found[0])
 
 
-def running_owner(containers: ContainerTable, record: Record, mode: str) -> Record | None:
-    """As `owner_of`. Raises NotFoundError if the owner does not run."""
+def running_owner(containers: ContainerTable, record: Record, mode: str, kind: str = "namespace") -> Record | None:
+    """As `owner_of`. Raises ConflictError if the owner does not run; *kind* is what of it would be joined."""
     found = owner_of(containers, record, mode)
     if found is not None and not found.running:
-        raise NotFoundError(f"{mode}: {found.name} does not run, so its namespace cannot be joined: start it first")
+        raise ConflictError(
+            f"cannot join {kind} of a non running container: {found.id}: {mode}: {found.name} does not run: start it first"
+        )
     return found
 
 

@@ -58,7 +58,7 @@ def read(text: str) -> Platform:
         system, machine = "linux", system
     name = ALIASES.get(machine, machine) or architecture()
     if system not in SYSTEMS or name not in ELF or not re.fullmatch(r"v?[0-9]{0,2}", variant):
-        raise BadRequestError(f"{text!r}: unknown operating system or architecture: invalid argument")
+        raise BadRequestError(f'"{quoted(text)}": unknown operating system or architecture: invalid argument')
     variant = f"v{variant.removeprefix('v')}" if variant else {"armhf": "v7", "armel": "v6", "arm": "v7"}.get(machine, "")
     return Platform(name, system, "" if SILENT.get(name) == variant else variant)
 

@@ -112,7 +112,7 @@ def put(tree: Tree, path: str, bounds: Bounds, request: PutRequest) -> confine.R
         fd = tree.open(path, os.O_PATH | os.O_DIRECTORY)
     except OSError as error:
         if error.errno == errno.ENOTDIR:
-            raise TreeError(f"{quoted(path)} is not a directory", 400) from error
+            raise TreeError(f"extraction point is not a directory: {quoted(path)}", 400) from error
         raise _tree_error(error, path) from error
     os.close(fd)
     plain = Decompressed(Source(sys.stdin.buffer, None), bounds.bytes)

@@ -5,17 +5,9 @@ Each chapter begins on a node that has the image busybox alone, in an empty fold
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from tests.beside.tour_options import OPTIONS
 from tests.beside.tour_stacks import STACKS
-
-
-class Typed(NamedTuple):
-    """A command on a terminal of 24 rows and 80 columns, and what is typed once the text before it has come."""
-
-    command: str
-    keys: tuple[tuple[str, str], ...] = ()
-
+from tests.beside.typed import Typed
 
 CHAPTERS: dict[str, tuple[str | Typed, ...]] = {
     "run": (
@@ -566,6 +558,7 @@ CHAPTERS: dict[str, tuple[str | Typed, ...]] = {
         Typed("docker container prune", (("[y/N] ", "n\n"),)),
         Typed("docker rm -f two"),
     ),
+    **OPTIONS,
     **STACKS,
 }
 """A line may have several commands, where only the last is of interest."""

@@ -198,6 +198,9 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "relative folder": (["-w", "here"], "absolute path"),
     "MAC address": (["--mac-address", "nonsense"], "nonsense"),
     "bind mount of what is not there": (["--mount", "type=bind,source=/no/such,target=/b"], "does not exist"),
+    "mode of volumes from": (["--volumes-from", "nosuch:bogus"], "invalid mode: bogus"),
+    "memory nodes": (["--cpuset-mems", "99"], "Requested memory nodes are not available"),
+    "period beside CPUs": (["--cpus", "0.5", "--cpu-period", "50000"], "Nano CPUs and CPU Period cannot both be set"),
     "blkio weight": (["--blkio-weight", "5"], "10 to 1000"),
     "IP address": (["--network", "bridge", "--ip", "1.2.3.400"], "1.2.3.400"),
     "IP address on the default bridge": (["--network", "bridge", "--ip", "1.2.3.4"], "user defined networks only"),
@@ -209,6 +212,30 @@ def test_what_dockerd_refuses_is_refused(docker: Docker, words: list[str], said:
     before = docker.out("ps", "-aq")
     assert said in docker.refused("run", *words, "busybox", "true")
     assert docker.out("ps", "-aq") == before
+
+
+def test_what_is_refused_of_a_container_that_runs(docker: Docker, sleeper: str) -> None:
+    assert "executable file not found" in docker.refused("exec", "-d", sleeper, "nosuch", code=1)
+    assert "Cwd must be an absolute path" in docker("exec", "-w", "relative", sleeper, "pwd", code=126).stdout
+    assert "cannot remove the default link name" in docker.refused("rm", "-f", "--link", sleeper, code=1)
+    assert docker.out("inspect", "-f", "{{.State.Status}}", sleeper) == "running"
+    docker("update", "--cpu-period", "50000", "--cpu-quota", "20000", sleeper)
+    assert "as CPU Period has already been set" in docker.refused("update", "--cpus", "0.5", sleeper, code=1)
+    assert "does not support signal 99" in docker.refused("kill", "-s", "99", sleeper, code=1)
+    assert "is not connected to network host" in docker.refused("network", "disconnect", "host", sleeper, code=1)
+    assert "network-scoped alias" in docker.refused("network", "connect", "--alias", "x", "bridge", sleeper, code=1)
+    assert "Invalid filter 'bogus'" in docker.refused("builder", "prune", "-f", "--filter", "bogus=1", code=1)
+    assert "Invalid filter 'bogus'" in docker.refused("plugin", "ls", "--filter", "bogus=1", code=1)
+    switch = "com.docker.network.bridge.enable_icc=bogus"
+    assert "failed to parse" in docker.refused("network", "create", "-o", switch, f"{sleeper}-n", code=1)
+
+
+def test_a_domain_is_known_inside(docker: Docker) -> None:
+    words = ("run", "--rm", "-h", "own", "--domainname", "example.org", "busybox")
+    assert docker.out(*words, "cat", "/proc/sys/kernel/domainname") == "example.org"
+    assert docker.out("run", "--rm", "-h", "own.example.org", "busybox", "grep", "own", "/etc/hosts").endswith(
+        "own.example.org own"
+    )
 
 
 def test_an_error_is_one_sentence(docker: Docker) -> None:

@@ -201,7 +201,7 @@ class Networks:
         self._check_dataplane(await self.dataplane.update(desired.dataplane))
         if self._forwarder:
             for (protocol, _, port), why in (await self._applier.run(self._forwarder.keep, desired.forwarded)).items():
-                raise ConflictError(f"port {port} ({protocol}) cannot be published: {why}")
+                raise ConflictError(f"port {port} ({protocol}) cannot be published: {_in_line(why)}")
 
     def _check_dataplane(self, problems: dict[str, str]) -> None:
         """Raise AgentError if the data path cannot serve something."""
@@ -209,7 +209,9 @@ class Networks:
             if name.split(" ")[0] in ("tcp", "udp"):
                 if "::" in name:
                     continue  # IPv6 listeners are optional: a host without IPv6 has none
-                raise ConflictError(f"port {name.split(' ', 1)[1]} ({name.split(' ')[0]}) cannot be published: {why}")
+                raise ConflictError(
+                    f"port {name.split(' ', 1)[1]} ({name.split(' ')[0]}) cannot be published: {why[:1].lower()}{why[1:]}"
+                )
             if name in self.endpoints.attached:
                 raise AgentError(f"container {self.endpoints.attached[name].name}: {why}")
 
@@ -299,3 +301,8 @@ class Networks:
         await self._pass.drain()
         self._applier.close()
         self.dataplane.close()
+
+
+def _in_line(why: str) -> str:
+    """The text of strerror(3) as it stands behind a colon, in the words that Docker's clients look for."""
+    return why[:1].lower() + why[1:]

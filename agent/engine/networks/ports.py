@@ -30,7 +30,11 @@ def assign(record: Record, others: Sequence[Record]) -> None:
             for p in r.ports
         )
         if clash:
-            raise ConflictError(f"port {published}/{port.protocol} is already published by {owner}")
+            raise ConflictError(
+                f"driver failed programming external connectivity on endpoint {record.name}: Bind for "
+                f"{port.host_ip or '0.0.0.0'}:{published} failed: port is already allocated: port {published}/{port.protocol} "
+                f"is already published by {owner}"
+            )
         taken[port.protocol, published] = record.name
         ports.append(PublishedPort(target=port.target, published=published, protocol=port.protocol, host_ip=port.host_ip))
     record.ports = ports

@@ -13,7 +13,7 @@ from agent.engine import sharing
 from agent.engine.container_table import ContainerTable
 from agent.engine.events import Events
 from agent.engine.records import Record
-from agent.errors import NotFoundError
+from agent.errors import ConflictError, NotFoundError
 from agent.paths import Paths
 
 
@@ -41,7 +41,7 @@ def test_the_owner_of_a_service_is_a_running_task_of_the_stack(table: ContainerT
     assert sharing.owner_of(table, user, "host") is None
     with pytest.raises(NotFoundError, match="has no container on this node"):
         sharing.owner_of(table, user, "service:db")
-    with pytest.raises(NotFoundError, match="ended does not run"):
+    with pytest.raises(ConflictError, match="ended does not run"):
         sharing.running_owner(table, user, "container:ended")
 
 
