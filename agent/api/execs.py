@@ -335,7 +335,7 @@ async def _detached(engine: Engine, found: Exec, child: ChildProcess) -> str:
 
 
 async def _known_failure(found: Exec, child: ChildProcess, end: asyncio.Task[str]) -> str:
-    """Wait until a detached command runs, or has ended, whose *end* is told; why it could not be run, or ""."""
+    """Wait until a detached command runs, or until its *end*; why it could not be run, or ""."""
     await _known(found, child)
     return await asyncio.shield(end) if child.returncode is not None else ""
 

@@ -1,6 +1,6 @@
 """An HTTP server whose clients may end their input before they have read the answer.
 
-aiohttp closes a connection at the client's end of input, and whoever pipes a request into socat(1) or
+aiohttp closes a connection at the client's end of input, and a client that pipes a request into socat(1) or
 `docker system dial-stdio` reads nothing then. On a unix socket the kernel tells such a client from one that has gone. Source:
 unix(7); epoll_ctl(2), EPOLLHUP.
 """
