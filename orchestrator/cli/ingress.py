@@ -40,9 +40,10 @@ def ingress() -> None:
     show_default=True,
     help="How the authority finds that hosts are yours: at port 80, or at 443.",
 )
-@click.option("--haproxy", "gate", is_flag=True, help="Debian's HAProxy beside it: rate limits, TCP by the name TLS asks for.")
+@click.option("--haproxy/--no-haproxy", "gate", help="Debian's HAProxy beside it: rate limits, TCP by the name TLS asks for.")
 @click.option("--haproxy-package", type=FILE, help="Its package, where it is neither installed here nor fetched by apt.")
-@click.option("--count-requests", is_flag=True, help="Metrics of requests by host and status; costs each some time.")
+@click.option("--count-requests/--no-count-requests", help="Metrics of requests by host and status; costs each some time.")
+@click.option("--reset", is_flag=True, help="Options that are not given are as at first; without it they stay as they are.")
 @click.option("--package", type=FILE, help="Debian's caddy, where it is neither installed here nor fetched by apt.")
 def up(
     constraints: tuple[str, ...],
@@ -60,6 +61,7 @@ def up(
     gate: bool,
     haproxy_package: str | None,
     count_requests: bool,
+    reset: bool,
     package: str | None,
 ) -> None:
     """Run a proxy on the nodes, or change how they run. Its image is made here, of Debian's package."""
@@ -98,7 +100,28 @@ def up(
         "gate": gate_name,
         "count_requests": count_requests,
     }
-    consume_events(client.events("/v1/ingress", body=settings), Progress())
+    kept = [] if reset else _not_given()
+    consume_events(client.events(f"/v1/ingress?keep={','.join(kept)}", body=settings), Progress())
+
+
+ISSUERS = ("issuer", "email", "directory", "trusted")
+"""Settings that belong together: who gives one of them gives all."""
+
+
+def _not_given() -> list[str]:
+    """The settings of which the command line says nothing."""
+    from click.core import ParameterSource
+
+    context = click.get_current_context()
+
+    def given(name: str) -> bool:
+        return context.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)
+
+    alone = ("constraints", "http_port", "https_port", "eab_key_id", "eab_key", "dns_hook", "challenge", "count_requests")
+    kept = [name for name in alone if not given(name)]
+    if not any(map(given, ("issuer", "email", "directory", "staging", "acme_ca"))):
+        kept += ISSUERS
+    return kept if given("gate") or given("haproxy_package") else [*kept, "gate"]
 
 
 def _overview() -> dict[str, Any]:

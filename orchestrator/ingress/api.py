@@ -24,9 +24,12 @@ class Root(WireStruct, frozen=True, kw_only=True):
 
 
 async def up(request: web.Request) -> web.StreamResponse:
-    """Run the proxies; a stream of events."""
-    settings = msgspec.json.decode(await request.read(), type=IngressSettings)
-    return await stream(request, lambda emit: request.app[INGRESS].up(settings, emit))
+    """Run the proxies; a stream of events. Settings that the query names in *keep*, with commas, stay as they are."""
+    asked = msgspec.json.decode(await request.read(), type=IngressSettings)
+    kept = set(request.query.get("keep", "").split(",")) & set(IngressSettings.__struct_fields__)
+    ingress = request.app[INGRESS]
+    settings = asked.keeping(ingress.settings, kept)
+    return await stream(request, lambda emit: ingress.up(settings, emit))
 
 
 async def down(request: web.Request) -> web.StreamResponse:

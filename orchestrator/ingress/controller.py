@@ -126,6 +126,8 @@ class Ingress:
             raise RefusedError(f"{'; '.join(sorted(set(taken)))}: choose others with --http-port and --https-port", 409)
         if not settings.gate and (wrong := [w for r in self.plane.state.stacks.values() for w in gateless(r.stack)]):
             raise RefusedError("\n".join(wrong), 409)
+        if self.settings and (changes := settings.changes_since(self.settings)):
+            emit(WarningEvent(message=f"ingress: {'; '.join(changes)}"))
         await self.plane.store.transact((), [Put(SETTINGS, msgspec.json.encode(settings))])
         self.settings = settings
         failures = await self.plane.rollouts.up(system_stack(settings), UpOptions(pull="never", timeout_s=60.0), emit)

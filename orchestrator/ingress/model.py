@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Literal, NamedTuple
+
+import msgspec
 
 from agent.contract.wire import WireStruct
 
@@ -53,6 +56,27 @@ class IngressSettings(WireStruct, frozen=True, kw_only=True):
     challenge: ChallengeType = "http-01"
     gate: str = ""
     count_requests: bool = False
+
+    def keeping(self, stored: IngressSettings | None, names: Set[str]) -> IngressSettings:
+        """These, but those of *names* as they are *stored*, if anything is."""
+        if stored is None:
+            return self
+        return msgspec.structs.replace(self, **{name: getattr(stored, name) for name in names})
+
+    def changes_since(self, stored: IngressSettings) -> list[str]:
+        """A line for each setting that is another one in *stored*; what is long is only named."""
+        out = []
+        for name in self.__struct_fields__:
+            before, now = getattr(stored, name), getattr(self, name)
+            if before != now:
+                out.append(f"{name} changed" if name == "trusted" else f"{name}: {_shown(before)} → {_shown(now)}")
+        return out
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(value) or "none"
+    return "none" if value == "" else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class Certificate(WireStruct, frozen=True, kw_only=True):

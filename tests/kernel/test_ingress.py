@@ -250,7 +250,7 @@ def test_an_acme_server_that_asks_at_443_alone(stack: Stack, lab: Pystack, tmp_p
     for node in (1, 2, 3):
         left = lab.on(f"n{node}", "sh", "-c", "find /proc/$(pgrep -x caddy)/root/run/caddy/storage -type f -name '*.json'")
         assert left == "", "no challenge is under way"
-    lab("ingress", "up")
+    lab("ingress", "up", "--reset")
 
 
 def test_a_proxy_that_was_killed_is_back_with_its_configuration(stack: Stack, lab: Pystack, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import re
 import shutil
 import subprocess
@@ -179,7 +180,7 @@ def test_what_haproxy_is_needed_for_is_refused_without_it_and_ports_have_one_use
     stack: Stack, lab: Pystack, tmp_path: Path
 ) -> None:
     stack.up(LIMITED)
-    refused = lab("ingress", "up", check=False)
+    refused = lab("ingress", "up", "--no-haproxy", check=False)
     assert refused.returncode == 1
     assert f"{stack.file}:" in refused.stderr
     assert "`pystack ingress up --haproxy`" in refused.stderr
@@ -195,3 +196,22 @@ def test_what_haproxy_is_needed_for_is_refused_without_it_and_ports_have_one_use
         file = tmp_path / "wrong.yml"
         file.write_text(text)
         assert why in lab("plan", "-f", str(file), "-p", "wrong", check=False).stderr
+
+
+def test_what_is_not_given_again_stays_and_what_changes_is_shown(lab: Pystack) -> None:
+    def settings() -> dict[str, object]:
+        found: dict[str, object] = json.loads(lab("ingress", "inspect").stdout)["settings"]
+        return found
+
+    before = settings()
+    assert before["gate"]
+    assert before["count_requests"]
+    assert "ingress:" not in lab("ingress", "up").stderr, "nothing changes"
+    assert settings() == before
+    try:
+        said = lab("ingress", "up", "--no-count-requests").stderr
+        assert "count_requests: true → false" in said
+        assert settings() == {name: value for name, value in before.items() if name != "count_requests"}
+    finally:
+        lab("ingress", "up", "--count-requests")
+    assert settings() == before
