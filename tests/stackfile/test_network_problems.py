@@ -35,10 +35,10 @@ def read(folder: Path, text: str) -> str:
     file = folder / "stack.yml"
     file.write_text(text)
     try:
-        load(Options(files=(str(file),)), {})
+        found = load(Options(files=(str(file),)), {})
     except PystackError as error:
         return str(error)
-    return ""
+    return "\n".join(service.problem for service in found.stack.services)  # why it is not started
 
 
 @pytest.mark.parametrize(("section", "said"), NETWORKS, ids=[said for _, said in NETWORKS])
