@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from aiohttp import web
 
-from agent.api import login, shapes
+from agent.api import login
 from agent.api.app_keys import BUILDER, ENGINE, answer, flag, number, seconds
 from agent.api.context import plain
 from agent.api.filters import ALL_OF, Filters
@@ -29,7 +27,7 @@ from agent.contract.container import Ulimit
 from agent.contract.printable import quoted
 from agent.errors import BadRequestError
 from agent.images import platforms
-from agent.images.auth import HUB_KEY, Credentials
+from agent.images.credentials import Credentials
 from agent.images.reference import parse
 
 
@@ -126,25 +124,6 @@ def _attestations(request: web.Request) -> dict[str, dict[str, str]]:
     return {name: options for name, options in found.items() if options is not None}
 
 
-def _credentials(request: web.Request) -> dict[str, Credentials]:
-    """Of X-Registry-Config, by the name of the registry. Raises BadRequestError."""
-    header = request.headers.get("X-Registry-Config", "")
-    if not header:
-        return {}
-    try:
-        raw = base64.b64decode(header.translate(str.maketrans("-_", "+/")) + "=" * (-len(header) % 4), validate=True)
-        parsed = json.loads(raw)
-    except (binascii.Error, ValueError, RecursionError):
-        raise BadRequestError("X-Registry-Config is not base64 (RFC 4648) of a JSON object") from None
-    found = {}
-    for name, one in parsed.items() if isinstance(parsed, dict) else ():
-        given = login.of(shapes.read(json.dumps(one).encode(), shapes.LOGIN))
-        if given:
-            host = name if name == HUB_KEY else name.removeprefix("https://").removeprefix("http://").partition("/")[0]
-            found[host] = given
-    return found
-
-
 class RequestClient(Client):
     """Who sent all in the request: the context as its body, logins in a header."""
 
@@ -153,7 +132,7 @@ class RequestClient(Client):
 
     async def credentials(self, host: str) -> Credentials | None:
         """The credentials for *host* in X-Registry-Config."""
-        return self._logins.get(HUB_KEY if host == "docker.io" else host) or self._logins.get(host)
+        return login.for_host(self._logins, host)
 
     async def has_agent(self, ident: str) -> bool:
         """Whether our own client lends an SSH agent *ident*."""
@@ -173,7 +152,7 @@ async def build(request: web.Request) -> web.StreamResponse:
             return await buildkit.upload(request)
         return await buildkit.build(request, _build_options(request))
     engine, builder, quiet = request.app[ENGINE], request.app[BUILDER], flag(request, "q")
-    options, credentials = _build_options(request), _credentials(request)
+    options, credentials = _build_options(request), login.all_sent(request)
     names = [parse(tag) for tag in options.tags]
     stream = ProgressStream(request)
 

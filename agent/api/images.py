@@ -35,7 +35,7 @@ from agent.errors import (
     user_message,
 )
 from agent.images import archive, documents, garbage, pull, types
-from agent.images.auth import Credentials
+from agent.images.credentials import Credentials
 from agent.images.platforms import platform_of, read
 from agent.images.reference import parse
 from agent.images.registry import Registry
@@ -361,7 +361,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     platform_of(request.query.get("platform", ""))
     if tag:
         name += f"@{tag}" if tag.startswith("sha256:") else f":{tag}"
-    return await stream.run(_fetched(request.app[ENGINE], name, stream, login.sent(request)))
+    return await stream.run(_fetched(request.app[ENGINE], name, stream, login.sent_for(request, parse(name).host)))
 
 
 def suits(image: Image, name: str, platform: str) -> None:
@@ -533,8 +533,8 @@ async def push(request: web.Request) -> web.StreamResponse:
     """Push one tag, or without one all tags that this node has of the name (ImagePush)."""
     engine, tag = request.app[ENGINE], request.query.get("tag", "")
     platform_of(request.query.get("platform", ""))
-    credentials = login.sent(request)
     reference = parse(request.match_info["name"] + (f":{tag}" if tag else ""))
+    credentials = login.sent_for(request, reference.host)
     if reference.digest:
         raise BadRequestError("an image is pushed by a tag, not by a digest")
     whole = not tag and ":" not in request.match_info["name"].rpartition("/")[2]

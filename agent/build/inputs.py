@@ -31,7 +31,7 @@ from agent.contract.container import BUILD_EXTRAS
 from agent.contract.printable import quoted
 from agent.errors import BadRequestError, ImageError, ImageNotFoundError
 from agent.images import platforms
-from agent.images.auth import Credentials
+from agent.images.credentials import Credentials
 from agent.images.reference import parse
 from agent.images.store import Image
 from agent.images.types import Platform

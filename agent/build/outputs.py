@@ -21,7 +21,7 @@ from agent.build.options_text import TRUE, words
 from agent.contract.printable import quoted
 from agent.errors import AgentError, BadRequestError, of_worker
 from agent.images import archive, platforms, pull
-from agent.images.auth import Credentials
+from agent.images.credentials import Credentials
 from agent.images.reference import parse
 from agent.images.store import Image
 from agent.trees import packing, process

@@ -29,7 +29,7 @@ from agent.build.states import State
 from agent.contract.printable import quoted
 from agent.errors import AgentError, BadRequestError, ImageError
 from agent.images import documents, platforms, types
-from agent.images.auth import Credentials
+from agent.images.credentials import Credentials
 from agent.images.pull import choose
 from agent.images.reference import parse
 from agent.images.registry import Registry

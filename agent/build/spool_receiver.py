@@ -8,7 +8,7 @@ from pathlib import Path
 from agent.build.inputs import Client
 from agent.build.outputs import Output
 from agent.build.spool import Spool
-from agent.images.auth import Credentials
+from agent.images.credentials import Credentials
 
 
 class SpoolReceiver:

@@ -19,7 +19,7 @@ from agent.buildkit.filesync import Receiver
 from agent.buildkit.sessions import Session
 from agent.contract.printable import quoted
 from agent.errors import AgentError, BadRequestError
-from agent.images.auth import Credentials
+from agent.images.credentials import Credentials
 from agent.trees.paths import MAX_LINKS
 
 CONTEXT, DOCKERFILE = "context", "dockerfile"

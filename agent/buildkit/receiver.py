@@ -12,7 +12,7 @@ from agent.buildkit.grpc import Stream
 from agent.buildkit.messages import Bytes
 from agent.buildkit.sessions import SEND, Session
 from agent.errors import BadRequestError
-from agent.images.auth import Credentials
+from agent.images.credentials import Credentials
 
 PIECE = 1 << 17
 

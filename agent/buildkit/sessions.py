@@ -15,7 +15,7 @@ from agent.buildkit.grpc import NOT_FOUND, UNIMPLEMENTED, CallError, Connection,
 from agent.contract.printable import quoted
 from agent.contract.takeover import Taken
 from agent.errors import BadRequestError, NotFoundError
-from agent.images.auth import TOKEN, Credentials
+from agent.images.credentials import TOKEN, Credentials
 
 WAIT_S = 15.0
 """Seconds for a session to come that a build names: the two are sent side by side."""

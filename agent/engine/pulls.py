@@ -9,7 +9,7 @@ import msgspec
 from agent.engine.events import Events
 from agent.errors import ImageNotFoundError
 from agent.images import pull as puller
-from agent.images.auth import Credentials
+from agent.images.credentials import Credentials
 from agent.images.reference import Reference, parse
 from agent.images.store import Image, ImageStore
 from agent.images.types import Platform, RunConfig

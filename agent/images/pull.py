@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from agent.contract.printable import quoted
 from agent.errors import AgentError, ImageError
 from agent.images import documents, platforms, types
-from agent.images.auth import Credentials
+from agent.images.credentials import Credentials
 from agent.images.reference import DIGEST, Reference
 from agent.images.registry import PAUSE_S, Registry
 from agent.images.store import Image, ImageStore

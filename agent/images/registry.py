@@ -19,6 +19,8 @@ from yarl import URL
 from agent.contract.printable import quoted
 from agent.errors import DeniedError, ImageError, ImageNotFoundError, UnauthorizedError
 from agent.images import auth, documents, types
+from agent.images.credentials import Credentials
+from agent.images.credentials import find as credentials_of
 from agent.images.reference import DIGEST, Reference
 from agent.images.transport import HttpClient, UnavailableError, url_of
 from agent.settings import Settings
@@ -42,7 +44,7 @@ class Registry:
         self,
         reference: Reference,
         settings: Settings,
-        credentials: auth.Credentials | None = None,
+        credentials: Credentials | None = None,
         *,
         pause_s: float = PAUSE_S,
     ) -> None:
@@ -120,7 +122,7 @@ class Registry:
         # a mirror is another host than the registry that it mirrors, and has passwords of its own
         host = URL(endpoint).authority if endpoint in self._mirrors else self.reference.host
         own = self._credentials if endpoint not in self._mirrors else None
-        credentials = own or await auth.find(host, self._docker_config)
+        credentials = own or await credentials_of(host, self._docker_config)
         if scheme == "basic" and credentials:
             self._authorization[endpoint, action] = credentials.basic
         elif scheme == "bearer":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.options import global_option, implied_options, user_name
 from orchestrator.cli.project_files import inline_project_files
+from orchestrator.cli.registry_login import headers_for
 
 if TYPE_CHECKING:
     from orchestrator.cli.client import Client
@@ -59,13 +60,14 @@ def apply(
     shown.expect(conditions, to_the_end=bool(options.get("wait")))
     options = {"user": user_name(), **implied_options(loaded), **options}
     body = msgspec.json.encode({"stack": inline_project_files(client, loaded), "options": options})
+    logins = headers_for(name for s in loaded.stack.services for name in s.container.images)
     last: TaskEvent | None = None
     # these replace all tasks, and would replace them a second time
     repeat = not any(options.get(word) for word in ("force_recreate", "renew_volumes", "always_recreate_deps"))
 
     def events() -> Iterator[Event]:
         nonlocal last
-        for event in client.events("/v1/up", repeat=repeat, body=body):
+        for event in client.events("/v1/up", repeat=repeat, body=body, headers=logins):
             yield event
             if isinstance(event, TaskEvent) and enough(event):
                 last = event

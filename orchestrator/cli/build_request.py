@@ -12,6 +12,7 @@ import click
 
 from orchestrator.cli.compose_progress import say
 from orchestrator.cli.options import is_compose
+from orchestrator.cli.registry_login import headers_for_build
 
 if TYPE_CHECKING:
     from orchestrator.cli.client import Client
@@ -136,7 +137,7 @@ def build_one(client: Client, stack: Stack, service: Service, progress: Progress
     agents = {**dict(build_options.ssh), **dict(text.partition("=")[::2] for text in options.ssh)}
     with lent(at, agents) as doors:
         query["agents"] = json.dumps(doors)
-        for event in at.lines("POST", f"{at.base}/build", query=query, body=body):
+        for event in at.lines("POST", f"{at.base}/build", query=query, body=body, headers=headers_for_build()):
             _show_event(at, service, event, progress)
     if is_compose() and progress.mode != "quiet":
         say("Image", service.container.image, "Built")

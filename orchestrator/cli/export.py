@@ -79,6 +79,7 @@ def push(stack: StackOptions, ignore_push_failures: bool, include_deps: bool, qu
 def push_images(client: Client, stack: Stack, services: tuple[str, ...], *, quiet: bool, go_on: bool = False) -> None:
     """Those of *services*, or of all, that are built and named; to *go_on* is to tell what failed. Raises PystackError."""
     from orchestrator.cli.client import name_in_path
+    from orchestrator.cli.registry_login import headers_for
     from orchestrator.errors import PystackError
 
     named = {s.name for s in stack.services if s.container.image != f"{stack.name}-{s.name}"}
@@ -88,7 +89,9 @@ def push_images(client: Client, stack: Stack, services: tuple[str, ...], *, quie
     for service in wanted:
         for name in dict.fromkeys((service.container.image, *(service.build.tags if service.build else ()))):
             try:
-                for event in client.lines("POST", f"{client.base}/images/{name_in_path(name)}/push"):
+                for event in client.lines(
+                    "POST", f"{client.base}/images/{name_in_path(name)}/push", headers=headers_for([name])
+                ):
                     if not quiet and event.get("status"):
                         click.echo(f"{name}: {event.get('id', '')} {event['status']}", err=True)
             except PystackError as error:

@@ -12,6 +12,7 @@ import click
 
 from orchestrator.cli.client import Client, chunks, name_in_path
 from orchestrator.cli.options import format_option
+from orchestrator.cli.registry_login import headers_for
 from orchestrator.errors import PystackError
 from orchestrator.references import tagged
 
@@ -28,7 +29,8 @@ def fetch(client: Client, name: str, shown: Progress) -> None:
     """Pull *name*, showing how far it is."""
     from orchestrator.server.events import PullEvent
 
-    for line in client.lines("POST", f"{client.base}/images/create", query={"fromImage": tagged(name)}):
+    query, logins = {"fromImage": tagged(name)}, headers_for([name])
+    for line in client.lines("POST", f"{client.base}/images/create", query=query, headers=logins):
         if shown.mode != "quiet":
             shown.pull(PullEvent.of(name, line))
 
@@ -51,7 +53,7 @@ def pull(names: tuple[str, ...], quiet: bool) -> None:
 def push(name: str) -> None:
     """Send an image to the registry that its name says."""
     client = Client()
-    for event in client.lines("POST", f"{client.base}/images/{name_in_path(name)}/push"):
+    for event in client.lines("POST", f"{client.base}/images/{name_in_path(name)}/push", headers=headers_for([name])):
         click.echo(f"{event.get('id', '')} {event.get('status', '')}".strip(), err=True)
 
 

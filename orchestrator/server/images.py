@@ -11,6 +11,7 @@ import msgspec
 from agent.contract.task import Task
 from orchestrator.errors import PystackError, RefusedError, UnreachableError
 from orchestrator.references import tagged
+from orchestrator.server import registry_login
 from orchestrator.server.cluster import Cluster
 from orchestrator.server.events import Emit, Failure, PullEvent, ShipEvent
 from orchestrator.stackfile.model import Stack
@@ -138,7 +139,8 @@ class Images:
             where = next(s.where for s in stack.services if s.name == service)
             try:
                 with span("pull image", image=image):
-                    async for line in self._local.stream("POST", "/images/create", params={"fromImage": tagged(image)}):
+                    options = {"params": {"fromImage": tagged(image)}, "headers": registry_login.given()}
+                    async for line in self._local.stream("POST", "/images/create", **options):
                         emit(PullEvent.of(image, line))
             except RefusedError as error:
                 failures.append(Failure(task=service, where=where, reason=f"image {image}: {error}"))

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from agent.contract.printable import quoted
 from orchestrator.errors import RefusedError
-from orchestrator.server import proxy
+from orchestrator.server import proxy, registry_login
 from orchestrator.server.api.responses import PLANE, Handler, errors
 from orchestrator.server.plane import ControlPlane
 from orchestrator.swarm import changes, logs, objects
@@ -76,6 +76,7 @@ async def read_logs(kind: str, request: web.Request) -> web.StreamResponse:
 async def create_service(request: web.Request) -> web.Response:
     """A service of `docker service create` or `docker stack deploy`."""
     networks = request.app[NETWORKS]
+    registry_login.keep(request.headers)
     ident, warnings = await changes.create_service(request.app[PLANE], await _body(request), networks)
     return _answer({"ID": ident, "Warning": "; ".join(warnings)}, 201)
 
@@ -97,6 +98,7 @@ async def create_network(request: web.Request) -> web.Response:
 async def update_service(request: web.Request) -> web.Response:
     """Replicas, image, environment, a new round."""
     name, networks = request.match_info["name"], request.app[NETWORKS]
+    registry_login.keep(request.headers)
     warnings = await changes.update_service(request.app[PLANE], name, await _body(request), networks)
     return _answer({"Warnings": warnings or None})
 

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from agent.errors import ImageError
-from agent.images import auth, types
+from agent.images import credentials, types
 from agent.images.reference import Reference, parse
 from agent.images.registry import Registry
 from agent.images.transport import HttpClient
@@ -331,7 +331,7 @@ async def test_the_answer_of_a_credential_helper_may_be_rubbish(tmp_path: Path, 
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     (tmp_path / "config.json").write_text('{"credsStore": "x"}')
     with pytest.raises(ImageError, match="the answer of docker-credential-x is malformed"):
-        await auth.find("h", str(tmp_path))
+        await credentials.find("h", str(tmp_path))
 
 
 RUBBISH = ("[]", "{", '{"auths": []}', '{"auths": {"h": {"auth": "!"}}}', '{"auths": {"h": {"auth": 5}}}')
@@ -341,7 +341,7 @@ RUBBISH = ("[]", "{", '{"auths": []}', '{"auths": {"h": {"auth": "!"}}}', '{"aut
 async def test_a_config_of_docker_may_be_rubbish(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ImageError, match=r"config\.json"):
-        await auth.find("h", str(tmp_path))
+        await credentials.find("h", str(tmp_path))
 
 
 def test_a_client_waits_for_who_is_slow_to_take_too(settings: Settings) -> None:

@@ -7,13 +7,14 @@ import gzip
 import hashlib
 import json
 import platform
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Pystack, Stack
-from tests.images import archive, tar_of
+from tests.images import archive, busybox_rootfs, tar_of
 from tests.registry_server import HOST, registry_at
 
 pytestmark = pytest.mark.kernel
@@ -212,11 +213,46 @@ def test_credentials_come_from_dockers_config_and_from_a_helper(lab: Pystack, re
     assert "config.json" in broken.stderr
 
 
+def test_the_logins_of_who_asks_are_used_and_not_kept(lab: Pystack, registry: str, tmp_path: Path) -> None:
+    """The server's host is logged in nowhere: `pull`, `up`, a build's base and `push` go by the user's own config.json."""
+    open_name, name = f"{registry}/mine:1", f"{LOCKED}/mine:1"
+    lab("image", "load", "-i", str(archive(tmp_path / "i.tar", [busybox_rootfs()], name=open_name)))
+    lab("image", "push", open_name)
+    lab("image", "rm", open_name)
+    folder = Path(lab.environment["PYSTACK_ROOT"]) / "docker-config"
+    (folder / "config.json").unlink(missing_ok=True)
+    stack = Stack(lab, tmp_path)
+    stack.write(f"services:\n  a: {{image: '{name}', command: sleep 1000, stop_signal: SIGKILL}}\n")
+    refused = stack.run("up", check=False)
+    assert refused.returncode == 1
+    assert "401" in refused.stderr or "credentials" in refused.stderr
+    own = tmp_path / "own"
+    own.mkdir()
+    word = base64.b64encode(b"someone:secret").decode()
+    (own / "config.json").write_text(json.dumps({"auths": {f"https://{LOCKED}/v2/": {"auth": word}, "other.example": {}}}))
+    lab.environment["DOCKER_CONFIG"] = str(own)
+    try:
+        stack.run("up")
+        stack.run("down")
+        lab("image", "rm", name)
+        lab("image", "pull", name)
+        lab("image", "push", name)
+        lab("image", "rm", name)
+        (tmp_path / "context").mkdir()
+        (tmp_path / "context" / "Dockerfile").write_text(f"FROM {name}\nRUN echo 1 > /1\n")
+        stack.write(f"services:\n  a: {{image: '{stack.name}:1', build: context}}\n")
+        stack.run("build")
+        lab("image", "rm", name, check=False)
+    finally:
+        del lab.environment["DOCKER_CONFIG"]
+    stack.write(f"services:\n  a: {{image: '{name}', command: sleep 1000}}\n")
+    assert stack.run("up", check=False).returncode == 1  # nothing kept what the user sent
+    found = subprocess.run(["grep", "-rl", word, lab.environment["PYSTACK_ROOT"]], capture_output=True, text=True, check=False)
+    assert found.stdout == ""
+
+
 def test_policies_ask_again_when_the_last_pull_is_old(lab: Pystack, registry: str, tmp_path: Path) -> None:
     """`daily` leaves a fresh image alone; `every_…` takes the registry's newer one once the time is over."""
-    from tests.conftest import Stack
-    from tests.images import busybox_rootfs
-
     name = f"{registry}/some/aging:1"
 
     def publish(content: str) -> None:

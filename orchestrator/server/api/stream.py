@@ -11,6 +11,7 @@ from aiohttp import web
 
 from agent.errors import user_message
 from orchestrator.errors import PystackError
+from orchestrator.server import registry_login
 from orchestrator.server.api.guard import change_of
 from orchestrator.server.events import DoneEvent, Emit, ErrorEvent, Event, Failure
 from orchestrator.store.interface import FencedError
@@ -30,6 +31,7 @@ async def stream(request: web.Request, work: Work) -> web.StreamResponse:
     If the client goes away, the work is cancelled: what was written stays, and the next `up` goes on from there."""
     queue: asyncio.Queue[Event] = asyncio.Queue()
     change = change_of(request)
+    registry_login.keep(request.headers)
 
     def emit(event: Event) -> None:
         change.see(event)
