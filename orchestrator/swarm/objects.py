@@ -19,6 +19,8 @@ from orchestrator.stackfile.model import Service, UpdateConfig
 Object = dict[str, Any]
 STACK = "com.docker.stack.namespace"
 """The label by which Docker's clients know the stack of something."""
+SINGLE = "services"
+"""The stack of services that are created by themselves, which Swarm's clients do not see."""
 PROJECT = "com.docker.compose.project"
 LENGTH = 25
 """Digits of an ID, to the base of 36."""
@@ -49,8 +51,13 @@ def identity(kind: str, name: str) -> str:
 
 
 def service_name(stack: str, service: str) -> str:
-    """What Swarm calls a service of a stack."""
-    return f"{stack}_{service}"
+    """What Swarm calls a service of a stack, or one that is of none."""
+    return service if stack == SINGLE else f"{stack}_{service}"
+
+
+def stack_label(stack: str) -> dict[str, str]:
+    """The label of what is of a stack; none for services that are of none."""
+    return {} if stack == SINGLE else {STACK: stack}
 
 
 def _dated(index: int, when: str) -> Object:
@@ -138,7 +145,7 @@ def _container_spec(container: Container, stack: str) -> Object:
     ]
     return {
         "Image": container.image,
-        "Labels": {**dict(container.labels), STACK: stack},
+        "Labels": {**dict(container.labels), **stack_label(stack)},
         **({"Command": list(container.entrypoint)} if container.entrypoint else {}),
         **({"Args": list(container.command)} if container.command else {}),
         **({"Hostname": container.hostname} if container.hostname else {}),
@@ -224,9 +231,10 @@ def _ports(service: Service) -> list[Object]:
 def service_of(record: StackRecord, service: Service, tasks: list[Task], states: list[str]) -> Object:
     """*service* of the stack of *record*. *states* are Swarm's words for its *tasks*."""
     stack, ports = record.stack.name, _ports(service)
+    of_stack = stack_label(stack)
     spec: Object = {
         "Name": service_name(stack, service.name),
-        "Labels": {**dict(service.labels), STACK: stack, "com.docker.stack.image": service.container.image},
+        "Labels": {**dict(service.labels), **(of_stack and {**of_stack, "com.docker.stack.image": service.container.image})},
         "TaskTemplate": task_spec(service, stack),
         "Mode": mode_of(service),
         "EndpointSpec": {"Mode": service.endpoint_mode or "vip", **({"Ports": ports} if ports else {})},

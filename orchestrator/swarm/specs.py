@@ -17,12 +17,10 @@ import msgspec
 from agent.contract.printable import quoted
 from orchestrator.errors import RefusedError
 from orchestrator.stackfile.model import Stack
-from orchestrator.swarm.objects import NANO, STACK, Object
+from orchestrator.swarm.objects import NANO, SINGLE, STACK, Object
 
 WHERE = "docker service create"
 """Where the description of a service stands that came this way."""
-SINGLE = "services"
-"""The stack of services that are created by themselves."""
 
 
 def names_of(spec: Object) -> tuple[str, str]:

@@ -7,13 +7,14 @@ import gzip
 import hashlib
 import json
 import platform
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Pystack, Stack
+from tests.conftest import Pystack, Stack, eventually
 from tests.images import archive, busybox_rootfs, tar_of
 from tests.registry_server import HOST, registry_at
 
@@ -249,6 +250,33 @@ def test_the_logins_of_who_asks_are_used_and_not_kept(lab: Pystack, registry: st
     assert stack.run("up", check=False).returncode == 1  # nothing kept what the user sent
     found = subprocess.run(["grep", "-rl", word, lab.environment["PYSTACK_ROOT"]], capture_output=True, text=True, check=False)
     assert found.stdout == ""
+
+
+@pytest.mark.skipif(shutil.which("docker") is None, reason="there is no `docker` client on PATH")
+def test_a_service_of_swarms_clients_is_pulled_with_their_login(lab: Pystack, registry: str, tmp_path: Path) -> None:
+    open_name, name = f"{registry}/swarms:1", f"{LOCKED}/swarms:1"
+    lab("image", "load", "-i", str(archive(tmp_path / "i.tar", [busybox_rootfs()], name=open_name)))
+    lab("image", "push", open_name)
+    word = base64.b64encode(b"someone:secret").decode()
+    (tmp_path / "config.json").write_text(json.dumps({"auths": {LOCKED: {"auth": word}}}))
+    docker = ["docker", "--config", str(tmp_path), "-H", f"unix://{lab.environment['PYSTACK_ROOT']}/run/swarm.sock", "service"]
+    create = ["create", "-d", "--name", "private", "--with-registry-auth", name, "sleep", "1000"]
+    done = subprocess.run([*docker, *create], capture_output=True, text=True, check=False)
+    try:
+        assert done.returncode == 0, done.stderr
+
+        def runs() -> None:
+            row = subprocess.run([*docker, "ps", "private"], capture_output=True, text=True, check=False)
+            assert "Running" in row.stdout, row
+
+        eventually(runs, 20)
+        stacks = subprocess.run([*docker[:-1], "stack", "ls", "-q"], capture_output=True, text=True, check=False)
+        assert "services" not in stacks.stdout
+        scaled = subprocess.run([*docker, "scale", "-d", "private=2"], capture_output=True, text=True, check=False)
+        assert scaled.returncode == 0, scaled.stderr
+    finally:
+        gone = subprocess.run([*docker, "rm", "private"], capture_output=True, text=True, check=False)
+    assert gone.returncode == 0, gone.stderr
 
 
 def test_policies_ask_again_when_the_last_pull_is_old(lab: Pystack, registry: str, tmp_path: Path) -> None:
