@@ -191,6 +191,7 @@ class PlanExecutor:
         new = [t for t in tasks if t.name not in in_place and self._state.tasks.get(t.name) != t]
         with span("write and deliver"):
             await self._write_plan(stack, plan, new, options)
+        control.written.set()
         await held.aclose()
         # what is exchanged one by one has its place on another node before it is written there
         with span("roll out"), self._reported(tasks, emit), self._state.expected(stack, plan.desired.tasks):

@@ -41,6 +41,8 @@ class RolloutControl:
         self.pausing = False
         self.promoted = asyncio.Event()
         """Set to end the wait of a step."""
+        self.written = asyncio.Event()
+        """Set when the stack is as it is wanted in the store, and is about to be made true."""
 
     async def wanted(self, stack: Stack, options: UpOptions) -> tuple[Stack, UpOptions]:
         """What is to be made true, now that nobody else changes *stack*. Raises RefusedError where it cannot be any more."""

@@ -55,7 +55,7 @@ async def inspect(kind: str, request: web.Request) -> web.Response:
 
 
 def _public(document: Object) -> Object:
-    return {k: v for k, v in document.items() if k != "NodeName"}
+    return {k: v for k, v in document.items() if k not in ("NodeName", "UpToDate")}
 
 
 async def read_logs(kind: str, request: web.Request) -> web.StreamResponse:

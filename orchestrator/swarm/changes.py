@@ -101,9 +101,10 @@ def _with(found: Named, service: Service) -> Stack:
     return msgspec.structs.replace(stack, services=services)
 
 
-async def _change(plane: ControlPlane, derive: Derive) -> list[str]:
+async def _change(plane: ControlPlane, derive: Derive, *, wait: bool = False) -> list[str]:
+    """Begin what *derive* says, as Swarm does: its clients look themselves how far it is, unless they *wait* here."""
     warnings = Warnings()
-    failures = await plane.rollouts.change(derive, warnings)
+    failures = await (plane.rollouts.change if wait else plane.rollouts.begin)(derive, warnings)
     if failures:
         raise PystackError("; ".join(f"{f.task}: {f.reason}" for f in failures))
     return warnings.all
@@ -174,7 +175,7 @@ async def remove_service(plane: ControlPlane, text: str) -> None:
     if not _left(found):
         await lifecycle.down(plane.dispatcher, found.record.stack.name, volumes=False, emit=Warnings())
         return
-    await _change(plane, lambda: _without(View(plane).service(text), text))
+    await _change(plane, lambda: _without(View(plane).service(text), text), wait=True)
 
 
 def _left(found: Named) -> tuple[Service, ...]:

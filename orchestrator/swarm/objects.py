@@ -6,14 +6,18 @@ Pure. Source: Docker Engine API v1.48, sections Swarm, Node, Service, Task, Secr
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 from agent.contract.container import Container
 from agent.contract.status import TaskStatus
 from agent.contract.task import Task
+from agent.contract.times import timestamp
 from orchestrator.placement.node import Node
+from orchestrator.planning.jobs import iteration
 from orchestrator.server.contents import ExternalContent
 from orchestrator.server.records import StackRecord
+from orchestrator.server.rollouts.records import RolloutRecord
 from orchestrator.stackfile.model import Service, UpdateConfig
 
 Object = dict[str, Any]
@@ -228,8 +232,22 @@ def _ports(service: Service) -> list[Object]:
     ]
 
 
-def service_of(record: StackRecord, service: Service, tasks: list[Task], states: list[str]) -> Object:
-    """*service* of the stack of *record*. *states* are Swarm's words for its *tasks*."""
+def update_status(service: Service, rollout: RolloutRecord | None) -> Object:
+    """How far *rollout*, the last one of the stack, is with *service*, or why it stopped; nothing of one that went well."""
+    if rollout is None or not rollout.concerns(service.name):
+        return {}
+    word = {"running": "updating", "paused": "paused", "failed": "paused", "aborted": "rollback_completed"}.get(rollout.state)
+    if word is None:
+        return {}
+    ended = {"CompletedAt": timestamp(rollout.ended)} if rollout.ended else {}
+    said = rollout.reason or "; ".join(f"{f.task}: {f.reason}" for f in rollout.failures) or rollout.phase
+    return {"UpdateStatus": {"State": word, "StartedAt": timestamp(rollout.begun), **ended, "Message": said}}
+
+
+def service_of(
+    record: StackRecord, service: Service, tasks: list[Task], states: list[str], rollout: RolloutRecord | None = None
+) -> Object:
+    """*service* of the stack of *record*, whose last rollout is *rollout*. *states* are Swarm's words for its *tasks*."""
     stack, ports = record.stack.name, _ports(service)
     of_stack = stack_label(stack)
     spec: Object = {
@@ -247,6 +265,8 @@ def service_of(record: StackRecord, service: Service, tasks: list[Task], states:
         **_dated(record.revision, record.updated),
         "Spec": spec,
         "Endpoint": {"Spec": spec["EndpointSpec"], **({"Ports": ports} if ports else {})},
+        **update_status(service, rollout),
+        **({"JobStatus": {"JobIteration": job_iteration(tasks), "LastExecution": record.updated}} if service.is_job else {}),
         "ServiceStatus": {
             "RunningTasks": states.count("running"),
             "DesiredTasks": wanted,
@@ -269,8 +289,15 @@ def state_of(task: Task, status: TaskStatus | None, *, lost: bool) -> str:
     return STATES.get(status.state, "pending")
 
 
-def task_of(task: Task, service: Service, status: TaskStatus | None, index: int, *, lost: str) -> Object:
-    """*task* of *service*; *lost* says why its node does not answer, "" where it does."""
+def job_iteration(tasks: Sequence[Task]) -> Object:
+    """Which run of a job *tasks* are, by which clients tell its tasks from those of an earlier one."""
+    return {"Index": int.from_bytes(hashlib.sha256(iteration(tasks).encode()).digest()[:4]) >> 1}
+
+
+def task_of(
+    task: Task, service: Service, status: TaskStatus | None, index: int, *, lost: str, run: Object | None = None
+) -> Object:
+    """*task* of *service*; *lost* says why its node does not answer, "" where it does. *run* is the iteration of a job."""
     name = service_name(task.stack, task.service)
     message = lost or (status.error if status else "") or ""
     spec = task_spec(service, task.stack)
@@ -281,7 +308,8 @@ def task_of(task: Task, service: Service, status: TaskStatus | None, index: int,
         "Labels": {},
         "Spec": spec,
         "ServiceID": identity("service", name),
-        "Slot": task.index,
+        **({} if service.mode.startswith("global") else {"Slot": task.index}),
+        **({"JobIteration": run} if run else {}),
         "NodeID": identity("node", task.node) if task.node else "",
         "NodeName": task.node,
         "Status": {
@@ -296,7 +324,9 @@ def task_of(task: Task, service: Service, status: TaskStatus | None, index: int,
             },
             "PortStatus": {},
         },
-        "DesiredState": {"running": "running", "waiting": "ready"}.get(task.desired, "shutdown"),
+        "DesiredState": {"running": "complete" if service.is_job else "running", "waiting": "ready"}.get(
+            task.desired, "shutdown"
+        ),
         "NetworksAttachments": [
             {
                 "Network": {"ID": identity("network", a.network), "Spec": {"Name": a.network}},

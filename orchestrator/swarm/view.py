@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from agent.contract.printable import quoted
+from agent.contract.status import TaskStatus
 from agent.contract.task import Task
+from agent.contract.times import seconds_of
 from orchestrator.errors import RefusedError
 from orchestrator.server.plane import ControlPlane
 from orchestrator.server.records import StackRecord
@@ -60,9 +62,13 @@ class View:
         """All services."""
         found = []
         for record, service in self.named().values():
-            tasks = [t for t in self.plane.state.of_stack(record.stack.name).tasks if t.service == service.name and t.planned]
-            found.append(objects.service_of(record, service, tasks, [self._state(t) for t in tasks]))
+            tasks = self._planned(record, service.name)
+            rollout = self.plane.rollouts.records.get(record.stack.name)
+            found.append(objects.service_of(record, service, tasks, [self._state(t) for t in tasks], rollout))
         return found
+
+    def _planned(self, record: StackRecord, service: str) -> list[Task]:
+        return [t for t in self.plane.state.of_stack(record.stack.name).tasks if t.service == service and t.planned]
 
     def _state(self, task: Task) -> str:
         status = self.plane.statuses.by_task.get(task.name)
@@ -73,12 +79,22 @@ class View:
         plane, found = self.plane, []
         for record in plane.state.stacks.values():
             services = {s.name: s for s in record.stack.services}
+            runs = {n: objects.job_iteration(self._planned(record, n)) for n, s in services.items() if s.is_job}
             for task in plane.state.of_stack(record.stack.name).tasks:
                 if task.service in services and task.desired != "oneoff":
                     status = plane.statuses.by_task.get(task.name)
                     lost = plane.cluster.unreachable_reason(task.node)
-                    found.append(objects.task_of(task, services[task.service], status, record.revision, lost=lost))
+                    run = runs.get(task.service)
+                    made = objects.task_of(task, services[task.service], status, record.revision, lost=lost, run=run)
+                    found.append(made | {"UpToDate": self._is_up_to_date(task, status)})
         return found
+
+    def _is_up_to_date(self, task: Task, status: TaskStatus | None) -> bool:
+        """Whether *task* is as its service is wanted: while an update of it goes on, those that began before it are not."""
+        rollout = self.plane.rollouts.records.get(task.stack)
+        if rollout is None or rollout.state != "running" or not rollout.concerns(task.service):
+            return True
+        return status is None or not status.created or seconds_of(status.created) >= rollout.begun
 
     def contents(self, kind: str) -> list[Object]:
         """All secrets, or configs, made by hand or by stacks."""
@@ -171,7 +187,7 @@ TESTS: dict[str, dict[str, Test]] = {
         "node": lambda d, v: d["NodeID"] == v,
         "desired-state": lambda d, v: d["DesiredState"] == v,
         "runtime": lambda d, v: v == "container",
-        "_up-to-date": lambda d, v: True,
+        "_up-to-date": lambda d, v: d["UpToDate"] == (v == "true"),
     },
     "secret": {
         "id": lambda d, v: d["ID"].startswith(v),

@@ -101,3 +101,52 @@ def test_a_stack_of_dockers_own_command(cluster: Pystack, tmp_path: Path) -> Non
     assert "own" in cluster("ls").stdout
     docker("stack", "rm", "own")
     eventually(lambda: _gone(docker, "own"), 30)
+
+
+def test_a_service_without_a_stack_is_followed_by_the_client(cluster: Pystack, tmp_path: Path) -> None:
+    """`create` and `update` return at once, as Swarm's do, and the client looks itself how far the tasks are."""
+    docker = Docker(cluster, tmp_path / "config")
+    words = ("--no-resolve-image", "--stop-signal", "SIGKILL", "--update-monitor", "1s", "--replicas", "2")
+    said = docker("service", "create", *words, "--name", "alone", "busybox", "sleep", "1000")
+    try:
+        assert "converged" in said
+        assert "alone" not in docker("stack", "ls", "--format", "{{.Name}}")
+        docker("service", "update", "-d", "--force", "alone")
+        assert docker("service", "inspect", "alone", "--format", "{{.UpdateStatus.State}}").strip() == "updating"
+        eventually(lambda: _not_updated(docker, "alone"), 60)
+        refused = docker("service", "update", "--no-resolve-image", "--args", "nosuchprogram", "alone", code=1)
+        assert "update paused" in refused
+        assert "nosuchprogram" in refused
+        docker("service", "update", "--no-resolve-image", "--args", "sleep 1000", "alone")
+        docker("service", "scale", "-d", "alone=1")
+        eventually(lambda: _replicas(docker, "alone", "1/1"), 30)
+    finally:
+        docker("service", "rm", "alone")
+
+
+def _not_updated(docker: Docker, name: str) -> None:
+    assert "UpdateStatus" not in json.loads(docker("service", "inspect", name))[0]
+
+
+def test_a_job_has_its_iteration_and_global_tasks_have_no_slot(cluster: Pystack, tmp_path: Path) -> None:
+    docker = Docker(cluster, tmp_path / "config")
+    docker("service", "create", "-d", "--no-resolve-image", "--mode", "replicated-job", "--name", "job", "busybox", "true")
+    docker("service", "create", "-d", "--no-resolve-image", "--mode", "global", "--name", "all", "busybox", "sleep", "1000")
+    try:
+
+        def ended() -> None:
+            rows = docker("service", "ls", "--filter", "name=job", "--format", "{{.Replicas}}")
+            assert "(1/1 completed)" in rows
+
+        eventually(ended, 30)
+        (service,) = json.loads(docker("service", "inspect", "job"))
+        (task,) = json.loads(docker("inspect", *docker("service", "ps", "-q", "job").split()))
+        assert task["JobIteration"] == service["JobStatus"]["JobIteration"]
+        assert task["DesiredState"] == "complete"
+        docker("service", "update", "-d", "--no-resolve-image", "--force", "job")
+        (again,) = json.loads(docker("service", "inspect", "job"))
+        assert again["JobStatus"]["JobIteration"] != service["JobStatus"]["JobIteration"]
+        everywhere = json.loads(docker("inspect", *docker("service", "ps", "-q", "all").split()))
+        assert ["Slot" in one for one in everywhere] == [False, False]
+    finally:
+        docker("service", "rm", "job", "all")

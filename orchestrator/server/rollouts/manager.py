@@ -147,6 +147,20 @@ class RolloutManager:
         live.derive = derive
         return await self._carry_out(live, emit)
 
+    async def begin(self, derive: Derive, emit: Emit) -> list[Failure]:
+        """As `change`, but for who does not wait: return when the stack is written and the rollout goes on by itself, or has
+        ended before that. Returns the tasks that failed by then. Raises what `change` raises by then."""
+        live = await self._new(*derive(), "up")
+        live.derive = derive
+        watching = asyncio.create_task(self._carry_out(live, emit))
+        written = asyncio.create_task(live.written.wait())
+        try:
+            await asyncio.wait({watching, written}, return_when=asyncio.FIRST_COMPLETED)
+            return await watching if watching.done() else []
+        finally:
+            written.cancel()
+            watching.cancel()  # who watches goes; what is kept goes on
+
     async def apply(self, saved: SavedPlan, emit: Emit) -> list[Failure]:
         """Do exactly what *saved* says: nothing is pulled that its plan does not know of. Returns the tasks that failed. Raises
         RefusedError (409) if the same stack and options give another plan by now."""

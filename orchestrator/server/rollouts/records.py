@@ -31,6 +31,10 @@ class RolloutRecord(WireStruct, frozen=True, kw_only=True):
     reason: str = ""
     failures: tuple[Failure, ...] = ()
 
+    def concerns(self, service: str) -> bool:
+        """Whether *service* is one that it is for."""
+        return not self.options.services or service in self.options.services
+
 
 def present_scale(stack: Stack, there: Mapping[str, int], last: RolloutRecord | None) -> dict[str, int]:
     """How many replicas each service of *stack* is to keep, where so many are *there*. Where its *last* rollout broke off, some
