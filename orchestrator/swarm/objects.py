@@ -240,8 +240,8 @@ def update_status(service: Service, rollout: RolloutRecord | None) -> Object:
     if word is None:
         return {}
     ended = {"CompletedAt": timestamp(rollout.ended)} if rollout.ended else {}
-    said = rollout.reason or "; ".join(f"{f.task}: {f.reason}" for f in rollout.failures) or rollout.phase
-    return {"UpdateStatus": {"State": word, "StartedAt": timestamp(rollout.begun), **ended, "Message": said}}
+    message = rollout.reason or "; ".join(f"{f.task}: {f.reason}" for f in rollout.failures) or rollout.phase
+    return {"UpdateStatus": {"State": word, "StartedAt": timestamp(rollout.begun), **ended, "Message": message}}
 
 
 def service_of(

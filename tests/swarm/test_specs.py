@@ -78,9 +78,9 @@ def test_a_second_service_joins_the_first() -> None:
 
 
 def test_a_service_by_itself_has_a_stack_too() -> None:
-    assert specs.names_of({"Name": "one"}) == (specs.SINGLE, "one")
+    assert specs.names_of({"Name": "one"}) == (objects.SINGLE, "one")
     stack = specs.read({"Name": "one", "TaskTemplate": {"ContainerSpec": {"Image": "busybox"}}}, {})
-    assert (stack.name, [s.name for s in stack.services]) == (specs.SINGLE, ["one"])
+    assert (stack.name, [s.name for s in stack.services]) == (objects.SINGLE, ["one"])
 
 
 @pytest.mark.parametrize(
