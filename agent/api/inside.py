@@ -52,6 +52,7 @@ def _group(engine: Engine, record: Record) -> str:
 async def top(request: web.Request) -> web.Response:
     """List the processes of a container by ps(1) (ContainerTop)."""
     engine, record = _running(request)
+    first = record.process
     child = await asyncio.create_subprocess_exec(
         "ps",
         *(request.query.get("ps_args") or "-ef").split(),
@@ -66,8 +67,8 @@ async def top(request: web.Request) -> web.Response:
     titles = head.split()
     if "PID" not in titles:
         raise BadRequestError("Couldn't find PID field in ps output")
-    assert record.process
-    column, inside = titles.index("PID"), usage.processes(_group(engine, record), record.process.pid)
+    assert first  # it may have ended meanwhile
+    column, inside = titles.index("PID"), usage.processes(_group(engine, record), first.pid)
     rows = [line.split(None, len(titles) - 1) for line in lines]
     engine.containers.tell(record, "top")
     return answer(

@@ -32,6 +32,9 @@ async def stop(
         raise NotModifiedError(f"container {record.name} does not run")
     async with containers.lock(record):
         await _thaw(context, record)
+        if not record.running:  # it has ended while another had the lock, or while it was thawed
+            containers.transition(record, stopped=True)
+            raise NotModifiedError(f"container {record.name} does not run")
         containers.transition(record, state="stopping", stopped=True)
         grace = record.container.stop_grace_s if grace_s is None else grace_s
         number = number or stop_signal(context, record)
@@ -108,26 +111,37 @@ async def end_all(context: EngineContext) -> None:
 
 async def pause(context: EngineContext, record: Record) -> None:
     """Freeze a running container. Raises ConflictError if it does not run."""
-    if record.state != "running":
-        why = "already paused" if record.state == "paused" else "not running"
-        raise ConflictError(f"Container {record.id} is {why}")
-    await context.runtime.pause(record.id)
-    context.containers.transition(record, "pause", state="paused")
+    async with context.containers.lock(record):
+        if record.state != "running":
+            why = "already paused" if record.state == "paused" else "not running"
+            raise ConflictError(f"Container {record.id} is {why}")
+        await context.runtime.pause(record.id)
+        if record.state != "running" or record.stopped:  # it was killed meanwhile, which a frozen one does not notice
+            with contextlib.suppress(AgentError):
+                await context.runtime.resume(record.id)
+            raise ConflictError(f"Container {record.id} is not running")
+        context.containers.transition(record, "pause", state="paused")
 
 
 async def resume(context: EngineContext, record: Record) -> None:
     """Thaw a paused container. Raises ConflictError if it is not paused."""
+    async with context.containers.lock(record):
+        await _resume(context, record)
+
+
+async def _resume(context: EngineContext, record: Record) -> None:
     if record.state != "paused":
         raise ConflictError(f"Container {record.id} is not paused")
     await context.runtime.resume(record.id)
-    context.containers.transition(record, "unpause", state="running")
+    if record.state == "paused":  # its end may have been noticed meanwhile
+        context.containers.transition(record, "unpause", state="running")
 
 
 async def _thaw(context: EngineContext, record: Record) -> None:
     """Before a container is to end: a paused one takes no signal, on cgroup v1 not even SIGKILL."""
     if record.state == "paused":
         with contextlib.suppress(AgentError):  # others may have thawed it with the runtime's own command
-            await resume(context, record)
+            await _resume(context, record)
 
 
 def stop_signal(context: EngineContext, record: Record) -> int:

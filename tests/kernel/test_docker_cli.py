@@ -5,7 +5,9 @@ Source: Docker CLI reference; Docker Engine API v1.48.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import http.client
 import json
 import os
 import pty
@@ -20,6 +22,7 @@ import termios
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +231,35 @@ def test_what_is_refused_of_a_container_that_runs(docker: Docker, sleeper: str) 
     assert "Invalid filter 'bogus'" in docker.refused("plugin", "ls", "--filter", "bogus=1", code=1)
     switch = "com.docker.network.bridge.enable_icc=bogus"
     assert "failed to parse" in docker.refused("network", "create", "-o", switch, f"{sleeper}-n", code=1)
+
+
+def test_all_that_ends_a_container_at_once_leaves_nothing(docker: Docker, name: str) -> None:
+    socket_path = docker.environment["DOCKER_HOST"].removeprefix("unix://")
+
+    def ask(words: str) -> int:
+        method, _, rest = words.partition(" ")
+        connection = http.client.HTTPConnection("docker")
+        with contextlib.closing(connection), socket.socket(socket.AF_UNIX) as connection.sock:
+            connection.sock.settimeout(20 * PATIENCE)
+            connection.sock.connect(socket_path)
+            connection.request(method, f"/containers/{name}{rest}")
+            return connection.getresponse().status
+
+    verbs = (
+        "DELETE ?force=1",
+        "DELETE ?force=1",
+        "POST /stop?t=0",
+        "POST /kill",
+        "POST /pause",
+        "POST /restart?t=0",
+        "GET /top",
+    )
+    for turn in range(7):
+        docker("run", "-d", "--name", name, "busybox", "sleep", "1000")
+        with ThreadPoolExecutor(len(verbs)) as threads:
+            assert min(threads.map(ask, verbs[turn:] + verbs[:turn])) >= 200
+        docker("rm", "-f", name)
+        assert name not in docker.out("ps", "-a", "--format", "{{.Names}}").split()
 
 
 def test_a_domain_is_known_inside(docker: Docker) -> None:
