@@ -294,6 +294,13 @@ def job_iteration(tasks: Sequence[Task]) -> Object:
     return {"Index": int.from_bytes(hashlib.sha256(iteration(tasks).encode()).digest()[:4]) >> 1}
 
 
+def _slot(task: Task, service: Service) -> Object:
+    """Which of the replicas *task* is: counted from one, of a job from zero, as clients do; those on each node have none."""
+    if service.mode.startswith("global"):
+        return {}
+    return {"Slot": task.index - 1 if service.is_job else task.index}
+
+
 def task_of(
     task: Task, service: Service, status: TaskStatus | None, index: int, *, lost: str, run: Object | None = None
 ) -> Object:
@@ -308,7 +315,7 @@ def task_of(
         "Labels": {},
         "Spec": spec,
         "ServiceID": identity("service", name),
-        **({} if service.mode.startswith("global") else {"Slot": task.index}),
+        **_slot(task, service),
         **({"JobIteration": run} if run else {}),
         "NodeID": identity("node", task.node) if task.node else "",
         "NodeName": task.node,

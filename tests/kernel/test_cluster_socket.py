@@ -130,17 +130,18 @@ def _not_updated(docker: Docker, name: str) -> None:
 
 def test_a_job_has_its_iteration_and_global_tasks_have_no_slot(cluster: Pystack, tmp_path: Path) -> None:
     docker = Docker(cluster, tmp_path / "config")
-    docker("service", "create", "-d", "--no-resolve-image", "--mode", "replicated-job", "--name", "job", "busybox", "true")
+    job = ("--mode", "replicated-job", "--replicas", "2", "--name", "job", "busybox", "true")
+    assert "job complete" in docker("service", "create", "--no-resolve-image", *job)
     docker("service", "create", "-d", "--no-resolve-image", "--mode", "global", "--name", "all", "busybox", "sleep", "1000")
     try:
 
         def ended() -> None:
             rows = docker("service", "ls", "--filter", "name=job", "--format", "{{.Replicas}}")
-            assert "(1/1 completed)" in rows
+            assert "(2/2 completed)" in rows
 
         eventually(ended, 30)
         (service,) = json.loads(docker("service", "inspect", "job"))
-        (task,) = json.loads(docker("inspect", *docker("service", "ps", "-q", "job").split()))
+        task, _ = json.loads(docker("inspect", *docker("service", "ps", "-q", "job").split()))
         assert task["JobIteration"] == service["JobStatus"]["JobIteration"]
         assert task["DesiredState"] == "complete"
         docker("service", "update", "-d", "--no-resolve-image", "--force", "job")
