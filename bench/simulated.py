@@ -12,7 +12,7 @@ from agent.contract.container import Attachment, Container
 from orchestrator.server.plane import ControlPlane
 from orchestrator.stackfile.model import Service, Stack, StackNetwork, UpdateConfig
 from tests.simulator.clock import VirtualLoop
-from tests.simulator.world import World, simulated
+from tests.simulator.world import World, end, simulated
 
 T = TypeVar("T")
 
@@ -49,12 +49,7 @@ def run(folder: Path, nodes: int, work: Callable[[World, ControlPlane], Coroutin
         with simulated(world):
             return loop.run_until_complete(_led(world, work))
     finally:
-        with simulated(world):
-            for task in asyncio.all_tasks(loop):
-                task.cancel()
-            loop.run_until_complete(asyncio.sleep(100))
-        loop.close()
-        asyncio.set_event_loop(None)
+        end(loop, world)
 
 
 async def _led(world: World, work: Callable[[World, ControlPlane], Coroutine[Any, Any, T]]) -> T:

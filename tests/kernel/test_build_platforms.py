@@ -71,7 +71,7 @@ def test_what_nothing_here_runs_is_said_before_the_first_step(node: Node) -> Non
     ) as error:
         node.build(text, FILES)
     assert "Step 2" not in error.value.said
-    with pytest.raises(Failed, match="Dockerfile:3:1: 'linux/z80': unknown operating system"):
+    with pytest.raises(Failed, match='Dockerfile:3:1: "linux/z80": unknown operating system'):
         node.build(text.replace("s390x", "z80"), FILES)
     for bad, words in (("windows/amd64", "for linux alone"), ("linux/z80", "unknown operating system")):
         with pytest.raises(Failed, match=words):

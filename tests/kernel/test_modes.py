@@ -133,6 +133,6 @@ def test_a_published_port_that_the_host_holds_is_said_before_anything_starts(sta
             done = stack.up(f"services:\n  a:\n    image: busybox\n    {SLEEP}\n    ports: ['8099:80']\n", check=False)
             assert done.returncode == 1
             assert "8099" in done.stderr
-            assert "Address already in use" in done.stderr
+            assert "address already in use" in done.stderr
         finally:
             process.kill()

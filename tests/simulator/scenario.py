@@ -21,7 +21,7 @@ from orchestrator.stackfile.fence import Fence
 from orchestrator.stackfile.model import Reserves, Service, Stack, StackNetwork, UpdateConfig
 from tests.simulator.clock import StalledError, VirtualLoop
 from tests.simulator.node import INFO
-from tests.simulator.world import World, simulated
+from tests.simulator.world import World, end, simulated
 
 TROUBLE_S, SETTLE_S = 150.0, 150.0
 """How long things fail, and how long the cluster then has to be what it should."""
@@ -352,10 +352,5 @@ def run(seed: int, folder: Path) -> Outcome:
     except StalledError as error:
         one.world.violate(str(error))
     finally:
-        with simulated(one.world):
-            for task in asyncio.all_tasks(loop):
-                task.cancel()
-            loop.run_until_complete(asyncio.sleep(100))
-        loop.close()
-        asyncio.set_event_loop(None)
+        end(loop, one.world)
     return Outcome(seed=seed, violations=one.world.violations, history=one.world.history, settled_s=settled, ups=one.ups)

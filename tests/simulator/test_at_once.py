@@ -9,7 +9,7 @@ from pathlib import Path
 from orchestrator.server.records import UpOptions
 from tests.simulator.clock import VirtualLoop
 from tests.simulator.scenario import Run, stack_of
-from tests.simulator.world import simulated
+from tests.simulator.world import end, simulated
 
 
 def test_stacks_that_come_at_once_share_no_subnet_and_no_room(tmp_path: Path) -> None:
@@ -26,6 +26,9 @@ def test_stacks_that_come_at_once_share_no_subnet_and_no_room(tmp_path: Path) ->
         run.nothing_shared(plane)
         run.crowded(plane)
 
-    with simulated(run.world):
-        loop.run_until_complete(go())
+    try:
+        with simulated(run.world):
+            loop.run_until_complete(go())
+    finally:
+        end(loop, run.world)
     assert run.world.violations == []

@@ -399,3 +399,13 @@ def simulated(world: World) -> Iterator[None]:
         WORLD.pop()
         for module, name, value in before:
             setattr(module, name, value)
+
+
+def end(loop: VirtualLoop, world: World) -> None:
+    """End all that goes on in *world*, and close *loop*: what is only forgotten would be told of in another test."""
+    with simulated(world):
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(100))
+    loop.close()
+    asyncio.set_event_loop(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -121,6 +122,8 @@ class Members:
         self.processes[number].send_signal(what)
         if what == signal.SIGKILL:
             self.processes[number].wait()
+        if what == signal.SIGSTOP:
+            os.waitpid(self.processes[number].pid, os.WUNTRACED)  # until all its threads stand still
 
     def stop(self) -> None:
         for process in self.processes.values():
