@@ -51,7 +51,7 @@ def test_limits_hold_and_neighbours_live(lab: Pystack, stack: Stack, device: str
         assert "404" in lab.on("n1", "curl", "-s", f"http://{address}/nothing")
     assert bombs.MEMORY_MIB / 2 < most["memory"] / (1 << 20) <= bombs.MEMORY_MIB
     assert bombs.PIDS / 2 < most["pids"] <= bombs.PIDS
-    # a file is exchanged when the agent sees that it is full: on a busy machine some 100 MB may come meanwhile, of gigabytes
-    assert 0 < most["log"] <= 256 << 20
+    # a file is exchanged when the agent sees that it is full: on a busy machine some 300 MB may come meanwhile, of gigabytes
+    assert 0 < most["log"] <= 512 << 20
     assert stack.ps()["web-1"]["restarts"] == 0
     stack.exec("web", "true")
