@@ -66,7 +66,9 @@ class Tour:
         (folder / "bin" / "docker").symlink_to(program)
         (folder / "here").mkdir()
         self.folder, self.socket = folder, socket
-        self.environment = {k: v for k, v in os.environ.items() if not k.startswith(("DOCKER_", "LC_", "LANG"))} | {
+        # COLUMNS is there on some machines and in some tests, and tables are as wide as it says
+        others = ("DOCKER_", "LC_", "LANG", "COLUMNS", "LINES")
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith(others)} | {
             "DOCKER_HOST": f"unix://{socket}",
             "DOCKER_CONFIG": str(folder / "config"),
             "DOCKER_BUILDKIT": "0",

@@ -200,7 +200,7 @@ OPTIONS: dict[str, tuple[str | Typed, ...]] = {
         "docker container ls -a --filter ancestor=nosuch --format '{{.Names}}'",
         "docker container ls -a --filter volume=/data --format '{{.Names}}'",
         "docker container ls --last -1 --format '{{.Names}}'",
-        "docker container prune -f --filter label!=x --filter until=1s | head -1",
+        "docker container prune -f --filter label!=x --filter until=1ms | head -1",
     ),
     "options of images": (
         "docker history -q busybox | wc -l",
@@ -332,7 +332,7 @@ OPTIONS: dict[str, tuple[str | Typed, ...]] = {
         "docker network rm bridge",
         "docker network inspect -f '{{range .Containers}}{{.Name}};{{end}}' nn | tr ';' '\\n' | sort",
         "docker network prune -f --filter label=x=y",
-        "docker network prune -f --filter label!=x --filter until=1s | sort",
+        "docker network prune -f --filter label!=x --filter until=1ms | sort",
         "docker network prune -f --filter until=bogus",
         "docker rm -f one two three > /dev/null; docker network rm nn",
         "docker network ls --filter driver=null --format '{{.Name}} {{.Driver}}'",

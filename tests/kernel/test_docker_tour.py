@@ -23,7 +23,8 @@ def socket() -> Iterator[str]:
 def test_a_chapter_shows_what_it_shows_of_dockers_daemon(socket: str, name: str, chapter: str) -> None:
     if client(name) is None:
         pytest.skip(f"there is no client {name}")
-    assert compared(chapter, name, socket) == []
+    found = compared(chapter, name, socket)
+    assert not found, "\n".join(found)
 
 
 def test_a_difference_that_is_meant_has_a_reason() -> None:

@@ -46,7 +46,7 @@ def test_a_strict_task_that_was_deleted_is_waited_for_by_whoever_makes_it_again(
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("bug", "first"),
-    [("back", 0), ("boot", 0), ("drain", 0), ("fence", 0), ("forgotten drain", 60), ("resign", 0)],
+    [("back", 0), ("boot", 0), ("drain", 0), ("fence", 0), ("forgotten drain", 260), ("resign", 0)],
 )
 def test_a_fault_put_in_on_purpose_is_found(bug: str, first: int) -> None:
     """*first* is a seed not far from one that finds it: a drain is lost in about one seed of three hundred."""
