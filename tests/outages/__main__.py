@@ -112,7 +112,7 @@ def _ingress(seen: ingress.Lost) -> int:
         print(f"{what}: {count}; {len(lost)} requests lost; the slowest took {seen.slowest_s.get(what, 0.0):.2f} s")
     for line in (line for lines in seen.lost.values() for line in lines[:30]):
         print(f"  {line}")
-    print(f"of those lost with a node, {seen.before_loss} had begun when it went")
+    print(f"of those lost with a node, {seen.before_loss} had begun before it was gone")
     return 1 if sum(len(lines) for lines in seen.lost.values()) > seen.before_loss else 0
 
 
