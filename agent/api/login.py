@@ -16,7 +16,7 @@ from aiohttp import web
 from agent.api import shapes
 from agent.api.app_keys import ENGINE, answer, body
 from agent.errors import BadRequestError
-from agent.images.credentials import HUB_KEY, TOKEN, Credentials
+from agent.images.credentials import HUB_KEY, TOKEN, Credentials, host_of
 from agent.images.reference import parse
 from agent.images.registry import Registry
 
@@ -51,8 +51,7 @@ def all_sent(request: web.Request) -> dict[str, Credentials]:
     for name, one in parsed.items() if isinstance(parsed, dict) else ():
         given = of(shapes.read(json.dumps(one).encode(), shapes.LOGIN))
         if given:
-            host = name if name == HUB_KEY else name.removeprefix("https://").removeprefix("http://").partition("/")[0]
-            found[host] = given
+            found[name if name == HUB_KEY else host_of(name)] = given
     return found
 
 
@@ -82,7 +81,7 @@ def of(fields: dict[str, Any]) -> Credentials | None:
 async def check(request: web.Request) -> web.Response:
     """`docker login`: the registry itself is asked. Raises UnauthorizedError, ImageError."""
     fields = body(request)
-    host = fields.get("serveraddress", "").removeprefix("https://").removeprefix("http://").partition("/")[0]
+    host = host_of(fields.get("serveraddress", ""))
     host = "docker.io" if host in ("", "index.docker.io", "registry-1.docker.io") else host
     async with Registry(parse(f"{host}/login"), request.app[ENGINE].settings, of(fields)) as registry:
         await registry.greet()

@@ -61,6 +61,11 @@ class Helped(msgspec.Struct, frozen=True, rename="pascal"):
     secret: str
 
 
+def host_of(name: str) -> str:
+    """The registry that *name* is of: clients write it as a URL too, with the path of its API."""
+    return name.removeprefix("https://").removeprefix("http://").partition("/")[0]
+
+
 def load(folder: str = "") -> tuple[Path, DockerConfigFile]:
     """The config.json of *folder*, "" for the user's own, and where it is; where there is none, an empty one. Raises
     ImageError."""

@@ -46,8 +46,7 @@ def headers_for_build() -> dict[str, str]:
         _, config = credentials.load()
     except AgentError as error:
         raise PystackError(str(error)) from None
-    named = {*config.auths, *config.cred_helpers}
-    hosts = (n.removeprefix("https://").removeprefix("http://").partition("/")[0] for n in named)
+    hosts = {credentials.host_of(name) for name in (*config.auths, *config.cred_helpers)}
     return _header({"docker.io" if host == "index.docker.io" else host for host in hosts})
 
 
